@@ -3,7 +3,7 @@
 //! Transports are numbered from zero in the order in which sections first need them. A section that
 //! is in no group has a transport of its own.
 
-use super::{Attribute, Description};
+use super::{Attribute, Description, MediaSection};
 
 /// The mids of each `a=group:BUNDLE` line.
 pub fn groups(description: &Description) -> impl Iterator<Item = Vec<&str>> {
@@ -38,22 +38,22 @@ pub struct Place {
 
 impl Layout {
     pub fn of(description: &Description) -> Self {
+        let mids: Vec<Option<&str>> = description.media.iter().map(MediaSection::mid).collect();
         let groups: Vec<Vec<&str>> = groups(description).collect();
         let mut owners: Vec<Option<(usize, usize)>> = vec![None; groups.len()];
         let mut transports = 0;
         let mut sections = Vec::with_capacity(description.media.len());
         for (index, section) in description.media.iter().enumerate() {
-            let group = section.mid().and_then(|mid| {
-                groups
-                    .iter()
-                    .position(|mids| mids.contains(&mid))
-                    .map(|group| (group, &groups[group]))
-            });
+            let group =
+                mids[index].and_then(|mid| groups.iter().position(|group| group.contains(&mid)));
             let place = match group {
-                Some((group, mids)) => {
+                Some(group) => {
                     let (owner, transport) = *owners[group].get_or_insert_with(|| {
                         transports += 1;
-                        (first_of(description, mids).unwrap_or(index), transports - 1)
+                        (
+                            leader(description, &mids, &groups[group]).unwrap_or(index),
+                            transports - 1,
+                        )
                     });
                     Place { transport, bundled: true, owner }
                 }
@@ -72,17 +72,15 @@ impl Layout {
     }
 }
 
-/// The section that is named first in a group and lives.
-fn first_of(description: &Description, mids: &[&str]) -> Option<usize> {
-    mids.iter().find_map(|mid| {
-        description
-            .media
-            .iter()
-            .position(|section| section.mid() == Some(mid) && !section.is_rejected())
+/// The section that a group names first, of those that live.
+fn leader(description: &Description, mids: &[Option<&str>], group: &[&str]) -> Option<usize> {
+    group.iter().find_map(|mid| {
+        let index = mids.iter().position(|other| other == &Some(*mid))?;
+        (!description.media[index].is_rejected()).then_some(index)
     })
 }
 
-/// The group line of an answer or offer: those of `mids` that `live` names.
+/// The group line of an answer or offer.
 pub(super) fn group_line<'a>(mids: impl IntoIterator<Item = &'a str>) -> Attribute {
     let mut value = "BUNDLE".to_owned();
     for mid in mids {

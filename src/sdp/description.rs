@@ -180,7 +180,8 @@ impl Description {
     /// default candidate, which is the first over UDP (RFC 8839 §4.2.1), and lists all of them.
     ///
     /// `candidates` has a list per section, each line as in an ICE candidate of the remote API,
-    /// with or without `candidate:` in front. A section with an empty list stays as it is.
+    /// with or without `candidate:` in front. A section with an empty list stays as it is. Inactive
+    /// sections get their address as well; Kurento leaves them without any, which Firefox refuses.
     #[must_use]
     pub fn with_candidates(&self, candidates: &[Vec<String>]) -> Self {
         let mut gathered = self.clone();

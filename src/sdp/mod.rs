@@ -22,7 +22,7 @@ pub use media::{Media, MediaKind, Setup};
 pub use negotiate::{
     Capabilities, Credentials, Local, Negotiated, OfferWishes, accept, answer, offer,
 };
-pub use parse::{MAX_BYTES, MAX_LINES, MAX_SECTIONS, parse};
+pub use parse::{MAX_BYTES, MAX_FORMATS, MAX_LINES, MAX_SECTIONS, parse};
 
 /// Why a description could not be read, or not be agreed on.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

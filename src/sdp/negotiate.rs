@@ -164,7 +164,8 @@ pub fn answer(
 }
 
 /// Session attributes that an answer does not repeat. Kurento leaves out only `group`; the others
-/// would make claims about this server that are not true.
+/// would make claims about this server that are not true. A fingerprint is repeated as Kurento does
+/// it: each section that lives has its own, which goes before it (RFC 8122 §5).
 fn is_offerers_own(attribute: &Attribute) -> bool {
     matches!(
         attribute.name.as_str(),

@@ -10,6 +10,8 @@ pub const MAX_BYTES: usize = 256 * 1024;
 pub const MAX_LINES: usize = 2_000;
 /// Most media sections that are read.
 pub const MAX_SECTIONS: usize = 64;
+/// Most formats in an `m=` line: there are 128 payload types.
+pub const MAX_FORMATS: usize = 256;
 
 /// Reads a description.
 ///
@@ -54,12 +56,17 @@ fn media_line(value: &str) -> Option<MediaSection> {
     let media = words.next()?.to_owned();
     let ports = words.next()?;
     let (port, port_count) = ports.split_once('/').unwrap_or((ports, "1"));
+    let proto = words.next()?.to_owned();
+    let formats: Vec<String> = words.take(MAX_FORMATS + 1).map(str::to_owned).collect();
+    if formats.len() > MAX_FORMATS {
+        return None;
+    }
     Some(MediaSection {
         media,
         port: port.parse().ok()?,
         port_count: port_count.parse().ok()?,
-        proto: words.next()?.to_owned(),
-        formats: words.map(str::to_owned).collect(),
+        proto,
+        formats,
         ..MediaSection::default()
     })
 }

@@ -333,6 +333,8 @@ fn unreadable_and_unversioned_texts_are_told_apart() {
     assert_eq!(error("v=0\nm=audio\n"), SdpError::MediaLine(2));
     assert_eq!(error("v=0\nm=audio 70000 RTP/AVP 0\n"), SdpError::MediaLine(2));
     assert_eq!(error(&format!("v=0\n{}", "a=x\n".repeat(MAX_LINES))), SdpError::TooManyLines);
+    let formats = " 0".repeat(MAX_FORMATS + 1);
+    assert_eq!(error(&format!("v=0\nm=audio 9 RTP/AVP{formats}\n")), SdpError::MediaLine(2));
     let sections = "m=audio 9 RTP/AVP 0\n".repeat(MAX_SECTIONS + 1);
     assert_eq!(error(&format!("v=0\n{sections}")), SdpError::TooManySections);
     assert_eq!(error(&"v".repeat(MAX_BYTES + 1)), SdpError::TooLong(MAX_BYTES + 1));
