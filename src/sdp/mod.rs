@@ -4,24 +4,27 @@
 //! The texts follow the habits of Kurento's WebRtcEndpoint down to the order of the lines, because
 //! clients look into them. What is negotiated is what is forwarded: codecs, loss and keyframe
 //! feedback, REMB and the absolute send time. Retransmission streams, transport-wide feedback, RIDs
-//! and simulcast are not negotiated; [`negotiate::feedback_is_known`] and the codec choice of
-//! [`negotiate::answer`] are where they come in. Plain RTP and SDES keys are left out as well.
+//! and simulcast are not negotiated; [`feedback_is_known`], the choice of formats and that of header
+//! extensions in [`fn@answer`] and [`fn@offer`] are where they come in. Plain RTP and SDES keys are left out as well.
 
+mod answer;
 pub mod bundle;
 pub mod description;
 pub mod media;
 pub mod negotiate;
+mod offer;
 mod parse;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use answer::{Negotiated, answer, feedback_is_known};
+pub use bundle::Layout;
 pub use description::{Attribute, Description, Direction, MediaSection, SessionSection};
 pub use media::{Media, MediaKind, Setup};
-pub use negotiate::{
-    Capabilities, Credentials, Local, Negotiated, OfferWishes, accept, answer, offer,
-};
+pub use negotiate::{Capabilities, Credentials, Local};
+pub use offer::{OfferWishes, accept, offer};
 pub use parse::{MAX_BYTES, MAX_FORMATS, MAX_LINES, MAX_SECTIONS, parse};
 
 /// Why a description could not be read, or not be agreed on.

@@ -2,7 +2,6 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::bundle::Layout;
 use super::*;
 use crate::rtp::format::Codec;
 
