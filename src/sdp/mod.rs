@@ -5,7 +5,8 @@
 //! clients look into them. What is negotiated is what is forwarded: codecs, loss and keyframe
 //! feedback, REMB and the absolute send time. Retransmission streams, transport-wide feedback, RIDs
 //! and simulcast are not negotiated; [`feedback_is_known`], the choice of formats and that of header
-//! extensions in [`fn@answer`] and [`fn@offer`] are where they come in. Plain RTP and SDES keys are left out as well.
+//! extensions in [`fn@answer`] and [`fn@offer`] are where they come in. Plain RTP and SDES keys are
+//! left out as well.
 
 mod answer;
 pub mod bundle;

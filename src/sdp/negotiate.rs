@@ -1,5 +1,6 @@
 //! What offers and answers have in common (RFC 3264): what this server can do, what it brings along,
-//! and how its own sections speak of transport. [`fn@super::answer`] and [`fn@super::offer`] do the rest.
+//! and how its own sections speak of transport. [`fn@super::answer`] and [`fn@super::offer`] do the
+//! rest.
 
 use crate::rtp::format::Codec;
 
