@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -17,8 +17,9 @@ use crate::model::{Event, EventData, Object, ObjectId};
 use crate::router::{PeerKey, Router, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Kind, NtpTime};
 use crate::transport;
-use crate::transport::certificate::Certificates;
 use crate::transport::demux::Demux;
+use crate::transport::webrtc::Session;
+use crate::transport::{Certificate, KeyKind, TransportError};
 
 mod leg;
 
@@ -137,6 +138,34 @@ pub struct Net {
     pub certificates: Arc<Certificates>,
     /// Sessions whose outputs and timers have to be looked at before the worker goes on.
     pub touched: Vec<LegKey>,
+    /// Sessions that nobody owns any more and that have yet to say goodbye.
+    pub closing: Vec<Session>,
+}
+
+/// The certificates of the process, made when they are first needed, at the latest.
+#[derive(Default)]
+pub struct Certificates {
+    ecdsa: OnceLock<Arc<Certificate>>,
+    rsa: OnceLock<Arc<Certificate>>,
+}
+
+impl Certificates {
+    /// The certificate of that kind. Making an RSA one takes a large part of a second: make it
+    /// elsewhere before a media worker asks.
+    ///
+    /// # Errors
+    /// [`TransportError::Certificate`]
+    pub fn get(&self, kind: KeyKind) -> Result<Arc<Certificate>, TransportError> {
+        let slot = match kind {
+            KeyKind::Ecdsa => &self.ecdsa,
+            KeyKind::Rsa => &self.rsa,
+        };
+        if let Some(made) = slot.get() {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(Certificate::generate(kind)?);
+        Ok(slot.get_or_init(|| made).clone())
+    }
 }
 
 /// The state all elements share beside the graph: what flows, and the wishes for encoders.

@@ -269,9 +269,11 @@ impl Machine {
         if pipeline.flow_due.is_some_and(|due| due <= at.now) {
             pipeline.update_flow(at, &mut self.net, &mut self.events);
         }
-        let legs = &mut self.net.legs;
-        let mut egress = Sealed { legs, peers: &pipeline.peers, out };
-        pipeline.router.flush(at.now, &mut egress);
+        if pipeline.router.poll_timeout().is_some_and(|due| due <= at.now) {
+            let legs = &mut self.net.legs;
+            let mut egress = Sealed { legs, peers: &pipeline.peers, out };
+            pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
+        }
         let next = [pipeline.router.poll_timeout(), pipeline.flow_due].into_iter().flatten().min();
         if let Some(next) = next {
             self.timers.set(Timer::Pipeline(key), next);
@@ -280,15 +282,22 @@ impl Machine {
 
     /// Drains the outputs of sessions that were touched, plans their timers and moves events on.
     fn settle(&mut self, at: Moment, out: &mut impl Outbox) {
+        for mut session in std::mem::take(&mut self.net.closing) {
+            session.close(at.now);
+            while let Some(output) = session.poll_output() {
+                if let Output::Transmit { local, remote, bytes } = output {
+                    transmit(out, local, remote, &bytes);
+                }
+            }
+        }
         while let Some(key) = self.net.touched.pop() {
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
                 match output {
-                    Output::Transmit { local, remote, bytes } => out.send(local, remote, |slot| {
-                        slot.get_mut(..bytes.len())?.copy_from_slice(&bytes);
-                        Some(bytes.len())
-                    }),
+                    Output::Transmit { local, remote, bytes } => {
+                        transmit(out, local, remote, &bytes);
+                    }
                     Output::Event(event) => {
                         let owner = leg.owner;
                         if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
@@ -310,6 +319,13 @@ impl Machine {
         }
         self.notices.extend(self.events.drain(..).map(Notice::Event));
     }
+}
+
+fn transmit(out: &mut impl Outbox, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+    out.send(local, remote, |slot| {
+        slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(bytes.len())
+    });
 }
 
 /// What the router sends, sealed by the session of each party on its way out.

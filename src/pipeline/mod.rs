@@ -74,7 +74,7 @@ impl Pipeline {
             ids: HashMap::from([(id, root)]),
             root,
             graph: Graph::default(),
-            router: Router::new(),
+            router: Router::new(at.now),
             peers: SecondaryMap::new(),
             stale: false,
             flow_due: None,

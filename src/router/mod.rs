@@ -224,6 +224,19 @@ impl Router {
         }
     }
 
+    /// As [`Self::request_keyframe`], sent with the next timeout, which is due at once.
+    pub fn want_keyframe(&mut self, now: Instant, source: SourceKey) {
+        if let Some(one) = self.sources.get_mut(source) {
+            one.wants_keyframe(now);
+            self.wake_at(now);
+        }
+    }
+
+    /// What a sink is connected to.
+    pub fn route(&self, sink: SinkKey) -> Option<SourceKey> {
+        self.sinks.get(sink)?.source
+    }
+
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.wake
