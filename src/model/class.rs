@@ -55,6 +55,7 @@ pub struct Method {
     pub params: &'static [Param],
     /// Whether it sets a property; its errors are worded differently.
     pub is_setter: bool,
+    pub doc: &'static str,
 }
 
 #[derive(Debug)]
@@ -164,7 +165,10 @@ mod tests {
             assert!(class.method(operation).is_some(), "{operation}");
         }
         assert!(class.method("setICECandidatePairs").is_none());
-        assert_eq!(class.event("OnIceCandidate").map(|event| event.name), Some("IceCandidateFound"));
+        assert_eq!(
+            class.event("OnIceCandidate").map(|event| event.name),
+            Some("IceCandidateFound")
+        );
         assert!(class.event("EndOfStream").is_none());
     }
 }

@@ -65,8 +65,6 @@ pub struct Param {
     pub optional: bool,
     /// What an optional parameter is when it is not given. Without it the Rust type is an `Option`.
     pub default: Option<Value>,
-    #[serde(default)]
-    pub doc: String,
 }
 
 /// A property is reached as `get<Name>` and, unless it is read-only, `set<Name>`.

@@ -65,9 +65,7 @@ impl Object {
         } else if self.tags.len() < MAX_TAGS {
             self.tags.push((key, value));
         } else {
-            return Err(RemoteError::NotEnoughResources(format!(
-                "Reached tags limit: {MAX_TAGS}"
-            )));
+            return Err(RemoteError::NotEnoughResources(format!("Reached tags limit: {MAX_TAGS}")));
         }
         Ok(())
     }

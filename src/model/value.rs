@@ -148,7 +148,10 @@ fn convert(kind: Kind, value: &Value, objects: Lookup<'_>) -> Result<Arg, Option
         },
         Kind::List(item) => match value {
             Value::Array(items) => Arg::List(
-                items.iter().map(|value| convert(*item, value, objects)).collect::<Result<_, _>>()?,
+                items
+                    .iter()
+                    .map(|value| convert(*item, value, objects))
+                    .collect::<Result<_, _>>()?,
             ),
             Value::Null => Arg::List(Vec::new()),
             _ => return Err(None),
@@ -432,13 +435,11 @@ mod tests {
     fn missing_parameters_are_named() {
         let class = class::find("WebRtcEndpoint").expect("described");
         let offer = class.method("processOffer").expect("described");
-        let without = |given: Option<&Value>| operation_args(offer, given, &nobody).expect_err("refused");
+        let without =
+            |given: Option<&Value>| operation_args(offer, given, &nobody).expect_err("refused");
         assert_eq!(without(None).to_string(), "'operationParams' is required");
         assert_eq!(without(Some(&json!([]))).to_string(), "'operationParams' is required");
-        assert_eq!(
-            without(Some(&json!({}))).to_string(),
-            "'offer' parameter should be a string"
-        );
+        assert_eq!(without(Some(&json!({}))).to_string(), "'offer' parameter should be a string");
         let candidate = json!({"candidate": {"candidate": "x", "sdpMLineIndex": 0}});
         assert_eq!(
             args("addIceCandidate", candidate).expect_err("refused").to_string(),
@@ -449,7 +450,10 @@ mod tests {
     #[test]
     fn registers_name_types_that_exist_and_fit() {
         let set = |name: &str| {
-            args("setRembParams", json!({"rembParams": {"__type__": name, "__module__": "kurento"}}))
+            args(
+                "setRembParams",
+                json!({"rembParams": {"__type__": name, "__module__": "kurento"}}),
+            )
         };
         assert!(set("RembParams").is_ok());
         assert_eq!(
