@@ -8,8 +8,8 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -125,11 +125,7 @@ impl Metrics {
         );
         all.register("rivero_uptime_seconds", "Time since the start", metrics.uptime.clone());
         all.register("process_cpu_seconds", "Processor time used", metrics.cpu_seconds.clone());
-        all.register(
-            "process_resident_memory_bytes",
-            "Resident memory",
-            metrics.resident.clone(),
-        );
+        all.register("process_resident_memory_bytes", "Resident memory", metrics.resident.clone());
         metrics
     }
 

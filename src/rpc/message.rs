@@ -33,6 +33,42 @@ pub enum Params {
     Other,
 }
 
+impl Params {
+    /// A member that is to be text; numbers, booleans and null pass for it.
+    ///
+    /// # Errors
+    /// [`RpcError::NoParams`], [`RpcError::WrongParams`], [`RpcError::Missing`] and
+    /// [`RpcError::WrongType`].
+    pub fn text(&self, name: &'static str) -> Result<String, RpcError> {
+        match self {
+            Self::None => Err(RpcError::NoParams),
+            Self::Other => Err(RpcError::WrongParams),
+            Self::Members(members) => {
+                let value = members.get(name).ok_or(RpcError::Missing(name))?;
+                as_text(value).ok_or(RpcError::WrongType(name, "a string"))
+            }
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        match self {
+            Self::Members(members) => members.get(name),
+            _ => None,
+        }
+    }
+}
+
+/// A scalar as text, as the original converts it.
+pub fn as_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null => Some(String::new()),
+        Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
 /// Why a request failed, with what the reply's `error` says.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RpcError {
@@ -179,7 +215,9 @@ mod tests {
     #[test]
     fn what_is_no_json_is_a_parse_error() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        for text in ["", " ", "not json", "{\"jsonrpc\":", "\u{0}", "{\"a\":NaN}", "\"\\ud800\"", &deep] {
+        for text in
+            ["", " ", "not json", "{\"jsonrpc\":", "\u{0}", "{\"a\":NaN}", "\"\\ud800\"", &deep]
+        {
             assert_eq!(error(text), -32700, "{text:.40}");
         }
     }
@@ -187,7 +225,12 @@ mod tests {
     #[test]
     fn what_is_no_request_is_an_invalid_one() {
         for text in [
-            "[]", "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]", "\"x\"", "5", "null", "{}",
+            "[]",
+            "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]",
+            "\"x\"",
+            "5",
+            "null",
+            "{}",
             r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
             r#"{"jsonrpc":2.0,"id":1,"method":"ping"}"#,
             r#"{"id":1,"method":"ping"}"#,
@@ -215,7 +258,10 @@ mod tests {
             let request = request.expect("a request");
             assert_eq!(
                 reply(request.id, Ok(json!({"value": "pong"}))).as_deref(),
-                Some(format!(r#"{{"id":{id},"jsonrpc":"2.0","result":{{"value":"pong"}}}}"#).as_str())
+                Some(
+                    format!(r#"{{"id":{id},"jsonrpc":"2.0","result":{{"value":"pong"}}}}"#)
+                        .as_str()
+                )
             );
         }
     }
@@ -250,7 +296,10 @@ mod tests {
 
     #[test]
     fn characters_outside_ascii_are_escaped() {
-        assert_eq!(write(&json!("é/<\u{7f}\u{1}😀x\n")), "\"\\u00e9/<\u{7f}\\u0001\\ud83d\\ude00x\\n\"");
+        assert_eq!(
+            write(&json!("é/<\u{7f}\u{1}😀x\n")),
+            "\"\\u00e9/<\u{7f}\\u0001\\ud83d\\ude00x\\n\""
+        );
     }
 
     proptest! {
