@@ -7,6 +7,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod object;
+pub mod registry;
 pub mod types;
 pub mod value;
 
@@ -15,4 +16,5 @@ pub use error::{RemoteError, SdpFailure};
 pub use event::{Event, EventData};
 pub use id::ObjectId;
 pub use object::Object;
+pub use registry::Registry;
 pub use value::{Arg, Args, FromArg, IntoValue, reply};
