@@ -31,14 +31,14 @@ pub trait Outbox {
 }
 
 /// Why the machine dropped a packet, beyond what transport and router count.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Dropped {
+#[derive(Clone, Copy, Debug, Default)]
+struct Dropped {
     /// From an address no session knows, or for a user name fragment that is none of ours.
-    pub unknown_session: u64,
+    unknown_session: u64,
     /// Authenticated, but not RTP.
-    pub malformed_rtp: u64,
+    malformed_rtp: u64,
     /// A payload type that was not negotiated, or one SSRC too many.
-    pub unknown_stream: u64,
+    unknown_stream: u64,
 }
 
 pub struct Machine {
@@ -51,9 +51,11 @@ pub struct Machine {
     notices: Vec<Notice>,
     /// Pipelines that packets went through since their timers were last looked at.
     busy: Vec<PipelineKey>,
-    pub dropped: Dropped,
+    /// Whose turn it is, for the case that it fails.
+    at_work: Option<PipelineKey>,
+    dropped: Dropped,
     /// By reason, what transports dropped.
-    pub dropped_by_transport: HashMap<&'static str, u64>,
+    dropped_by_transport: HashMap<&'static str, u64>,
 }
 
 impl Machine {
@@ -67,6 +69,7 @@ impl Machine {
             events: Vec::new(),
             notices: Vec::new(),
             busy: Vec::new(),
+            at_work: None,
             dropped: Dropped::default(),
             dropped_by_transport: HashMap::new(),
         }
@@ -81,8 +84,49 @@ impl Machine {
         self.pipelines.len()
     }
 
-    pub fn sessions(&self) -> usize {
-        self.net.legs.len()
+    /// What was dropped since this was asked last, by reason.
+    pub fn take_dropped(&mut self) -> Vec<(&'static str, u64)> {
+        let own = std::mem::take(&mut self.dropped);
+        let mut all: Vec<_> = self.dropped_by_transport.drain().collect();
+        all.extend([
+            ("unknown_session", own.unknown_session),
+            ("malformed_rtp", own.malformed_rtp),
+            ("unknown_stream", own.unknown_stream),
+        ]);
+        all
+    }
+
+    /// Ends all pipelines.
+    pub fn release_all(&mut self, at: Moment, out: &mut impl Outbox) {
+        for object in self.ids.keys().cloned().collect::<Vec<_>>() {
+            // Releasing cannot fail.
+            let _ = self.carry_out(at, Command::Release { object });
+        }
+        self.settle(at, out);
+    }
+
+    /// Throws the pipeline away that was at work, without asking it anything, and says so.
+    pub fn bury(&mut self, at: Moment) {
+        let Some(key) = self.at_work.take() else { return };
+        let legs: Vec<LegKey> = self
+            .net
+            .legs
+            .iter()
+            .filter(|(_, leg)| leg.owner.pipeline == key)
+            .map(|(leg, _)| leg)
+            .collect();
+        for leg in legs {
+            self.net.demux.remove(leg);
+            self.net.legs.remove(leg);
+        }
+        self.net.touched.clear();
+        self.ids.retain(|_, pipeline| *pipeline != key);
+        if let Some(pipeline) = self.pipelines.remove(key) {
+            self.notices.extend(self.events.drain(..).map(Notice::Event));
+            let (failure, gone) = pipeline.bury(at);
+            self.notices.push(Notice::Event(failure));
+            self.notices.extend(gone.into_iter().map(|id| Notice::Destroyed { id }));
+        }
     }
 
     /// A datagram arrived at `local`. `bytes` is deciphered in place.
@@ -99,14 +143,11 @@ impl Machine {
             return;
         };
         let Some(leg) = self.net.legs.get_mut(key) else { return };
-        let known = leg.session.knows(remote);
+        self.at_work = Some(leg.owner.pipeline);
         match leg.session.handle_datagram(at.now, local, remote, bytes) {
             Received::Rtp(len) => self.forward(at, key, &bytes[..len], out),
             Received::Rtcp(len) => self.handle_rtcp(at, key, &bytes[..len], out),
             Received::Nothing => {
-                if !known && leg.session.knows(remote) {
-                    self.net.demux.bind(remote, key);
-                }
                 self.net.touched.push(key);
                 self.settle(at, out);
             }
@@ -168,8 +209,7 @@ impl Machine {
         out: &mut impl Outbox,
     ) {
         let result = self.carry_out(at, command);
-        self.settle(at, out);
-        self.notices.extend(self.events.drain(..).map(Notice::Event));
+        self.end_of_batch(at, out);
         self.notices.push(Notice::Reply { ticket, result });
     }
 
@@ -188,31 +228,26 @@ impl Machine {
                 Ok(serde_json::Value::Null)
             }
             Command::Create { class, id, parent: Some(parent), args } => {
-                let (key, pipeline) = self.pipeline(&parent)?;
-                self.busy.push(key);
-                let pipeline = &mut self.pipelines[pipeline];
+                let key = self.pipeline(&parent)?;
+                let pipeline = &mut self.pipelines[key];
                 pipeline.create(at, &mut self.net, &mut self.events, class, &id, &parent, args)?;
                 let home = self.id;
                 self.notices.push(Notice::Created { id, class, parent: Some(parent), home });
                 Ok(serde_json::Value::Null)
             }
             Command::Invoke { object, method, args } => {
-                let (key, pipeline) = self.pipeline(&object)?;
-                self.busy.push(key);
-                let pipeline = &mut self.pipelines[pipeline];
+                let key = self.pipeline(&object)?;
+                let pipeline = &mut self.pipelines[key];
                 pipeline.invoke(at, &mut self.net, &mut self.events, &object, method, args)
             }
             Command::Release { object } => {
-                if let Ok((key, _)) = self.pipeline(&object) {
+                if let Ok(key) = self.pipeline(&object) {
                     let pipeline = &mut self.pipelines[key];
                     let gone = pipeline.release(at, &mut self.net, &mut self.events, &object);
                     self.notices.extend(self.events.drain(..).map(Notice::Event));
                     self.notices.extend(gone.into_iter().map(|id| Notice::Destroyed { id }));
-                    if self.ids.contains_key(&object) {
-                        self.ids.remove(&object);
+                    if self.ids.remove(&object).is_some() {
                         self.pipelines.remove(key);
-                    } else {
-                        self.busy.push(key);
                     }
                 }
                 Ok(serde_json::Value::Null)
@@ -220,9 +255,13 @@ impl Machine {
         }
     }
 
-    fn pipeline(&self, object: &ObjectId) -> Result<(PipelineKey, PipelineKey), RemoteError> {
+    /// The pipeline that an object belongs to; it is at work from here on.
+    fn pipeline(&mut self, object: &ObjectId) -> Result<PipelineKey, RemoteError> {
         let key = self.ids.get(object.pipeline()).copied();
-        key.map(|key| (key, key)).ok_or_else(|| RemoteError::not_found(object))
+        let key = key.ok_or_else(|| RemoteError::not_found(object))?;
+        self.at_work = Some(key);
+        self.busy.push(key);
+        Ok(key)
     }
 
     /// When [`Self::handle_timeout`] is wanted.
@@ -240,6 +279,7 @@ impl Machine {
                     }
                 }
                 Timer::Pipeline(key) => {
+                    self.at_work = Some(key);
                     if let Some(pipeline) = self.pipelines.get_mut(key) {
                         let legs = &mut self.net.legs;
                         let mut egress = Sealed { legs, peers: &pipeline.peers, out };
@@ -298,8 +338,12 @@ impl Machine {
                     Output::Transmit { local, remote, bytes } => {
                         transmit(out, local, remote, &bytes);
                     }
+                    Output::Bind { remote, proven } => {
+                        self.net.demux.bind(remote, key, proven);
+                    }
                     Output::Event(event) => {
                         let owner = leg.owner;
+                        self.at_work = Some(owner.pipeline);
                         if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
                             let (net, events) = (&mut self.net, &mut self.events);
                             pipeline.with_object(at, net, events, owner.object, |node, cx| {

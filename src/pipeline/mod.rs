@@ -5,7 +5,7 @@
 
 mod call;
 mod classes;
-mod command;
+pub mod command;
 mod flow;
 mod graph;
 mod machine;
@@ -21,7 +21,7 @@ use serde_json::Value;
 use slotmap::{SecondaryMap, SlotMap};
 
 pub use command::{Command, Notice, Ticket, WorkerId};
-pub use pool::Pool;
+pub use pool::{Notices, Pool};
 
 use crate::elements::{Element, Gives, LegKey, Moment, Net, ObjectKey, Owner, PipelineKey};
 use crate::model::{Args, Class, Event, Method, Object, ObjectId, RemoteError};
@@ -254,6 +254,23 @@ impl Pipeline {
                 port.map_or(Upstream::Nothing, Upstream::Sink)
             }
         }
+    }
+
+    /// After a failure: what to tell of it, and the objects that go with it, children first.
+    pub fn bury(&self, at: Moment) -> (Event, Vec<ObjectId>) {
+        let object = &self.objects[self.root].object;
+        let failure = object.event(
+            at.unix_millis,
+            crate::model::types::event::Error {
+                description: "The pipeline failed and was ended".to_owned(),
+                error_code: RemoteError::Internal(String::new()).code(),
+                r#type: "UNEXPECTED_ELEMENT_ERROR".to_owned(),
+            },
+        );
+        let mut gone: Vec<ObjectId> = self.ids.keys().cloned().collect();
+        // Children have longer names than their parents.
+        gone.sort_by_key(|id| std::cmp::Reverse(id.as_str().len()));
+        (failure, gone)
     }
 
     /// Direct children of an object.
