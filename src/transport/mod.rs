@@ -1,1 +1,3 @@
+//! Datagrams ↔ RTP.
 
+pub mod srtp;
