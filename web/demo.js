@@ -377,3 +377,4 @@ byId('stop').onclick = () => current?.stop();
 // Off at first: sound from the loudspeaker would come back through the microphone.
 byId('sound').onchange = ({ target }) => { byId('remote').muted = !target.checked; };
 addEventListener('pagehide', () => current?.stop());
+if (wantsTestPicture) start(openTestPicture);
