@@ -67,7 +67,9 @@ impl Exchange {
         let parameters = RemoteParameters {
             ufrag: "peer".to_owned(),
             pwd: "q".repeat(22),
-            fingerprints: Fingerprint::parse("sha-256", &["AB"; 32].join(":")).into_iter().collect(),
+            fingerprints: Fingerprint::parse("sha-256", &["AB"; 32].join(":"))
+                .into_iter()
+                .collect(),
             role: DtlsRole::Server,
         };
         session.start(now, parameters).expect("a first start");
