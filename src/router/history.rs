@@ -155,7 +155,12 @@ mod tests {
     const SMALL: Limits = Limits { packets: 16, first_bytes: 64, max_bytes: 512 };
 
     fn packet(sequence: u64, payload: &[u8]) -> Kept<'_> {
-        Kept { timestamp: sequence as u32 * 3, marker: sequence % 2 == 0, format: 1, payload }
+        Kept {
+            timestamp: sequence as u32 * 3,
+            marker: sequence.is_multiple_of(2),
+            format: 1,
+            payload,
+        }
     }
 
     #[test]
