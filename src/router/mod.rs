@@ -207,7 +207,8 @@ impl Router {
             Ok(None) => {}
             Err(reason) => one.stats.drops.count(reason),
         }
-        let wanting = wants_keyframe && !one.keyframes.is_wanting();
+        // A request is already due when it was wanted before the sender's SSRC was known.
+        let wanting = wants_keyframe && (!one.keyframes.is_wanting() || one.keyframes.is_due());
         let due = one.poll_timeout();
         if wanting {
             self.request_keyframe(now, source, out);
@@ -331,3 +332,6 @@ impl Router {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests;

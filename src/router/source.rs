@@ -105,6 +105,8 @@ pub(super) struct Source {
     /// The last packet's payload type and its index.
     format: Option<(u8, u8)>,
     clock_rate: u32,
+    /// Generation and timestamp of the last keyframe.
+    keyframe_at: Option<(u32, u32)>,
     origin: Instant,
 }
 
@@ -132,6 +134,7 @@ impl Source {
             clock: None,
             format: None,
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
+            keyframe_at: None,
             origin,
             config,
         }
@@ -179,7 +182,8 @@ impl Source {
         let format = known.or(self.format.map(|(_, index)| index));
         let format = format.ok_or(DropReason::UnknownPayloadType)?;
         let payload = if empty { &[] } else { packet.payload() };
-        let keyframe = !empty && self.notice_keyframe(stamp.now, format, number, payload);
+        let keyframe =
+            !empty && self.notice_keyframe(stamp.now, format, number, packet.timestamp, payload);
         if self.config.kind == Kind::Video || self.config.nack {
             let kept = Kept { timestamp: packet.timestamp, marker: packet.marker, format, payload };
             self.history.store(stamp.now, sequence, kept);
@@ -341,7 +345,14 @@ impl Source {
         Some(index as u8)
     }
 
-    fn notice_keyframe(&mut self, now: Instant, format: u8, number: u64, payload: &[u8]) -> bool {
+    fn notice_keyframe(
+        &mut self,
+        now: Instant,
+        format: u8,
+        number: u64,
+        timestamp: u32,
+        payload: &[u8],
+    ) -> bool {
         let starts = match self.config.formats[usize::from(format)].1.codec {
             Codec::Vp8 => rivero_vp8::starts_keyframe(payload),
             Codec::Vp9 => rivero_vp9::starts_keyframe(payload),
@@ -350,7 +361,11 @@ impl Source {
             Codec::Opus | Codec::Pcmu | Codec::Pcma => false,
         };
         if starts {
-            self.stats.keyframes += 1;
+            // Parameter sets and each slice of a picture may say the same.
+            let picture = Some((self.generation, timestamp));
+            if std::mem::replace(&mut self.keyframe_at, picture) != picture {
+                self.stats.keyframes += 1;
+            }
             self.keyframes.handle_input(now, Input::Arrived);
             self.nacks.forget_before(number);
         }
@@ -370,10 +385,8 @@ struct Skips {
 impl Skips {
     /// The sequence starts anew with `number`.
     fn begin(&mut self, number: u64) {
-        // A margin that no receiver's window spans, so that old and new are never confused.
-        let first = self.next.max(1 << 16);
         self.pieces.clear();
-        self.pieces.push_back((number, first.wrapping_sub(number)));
+        self.pieces.push_back((number, self.next.wrapping_sub(number)));
     }
 
     fn apply(&self, number: u64) -> Option<u64> {
