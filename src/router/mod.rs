@@ -18,6 +18,7 @@ mod history;
 mod peer;
 mod reports;
 mod sink;
+mod skips;
 mod source;
 mod stats;
 

@@ -1,6 +1,9 @@
 //! A whole call: reports in both directions, lip sync, events, statistics.
 
-use super::world::{Received, World, ms, secs};
+use super::{
+    viewer::Received,
+    world::{World, ms, secs},
+};
 use crate::support::link::Conditions;
 use rivero::{
     router::RouterEvent,

@@ -2,6 +2,8 @@
 
 mod call;
 mod keyframes;
+mod publisher;
 mod repair;
 mod switching;
+mod viewer;
 mod world;

@@ -1,6 +1,9 @@
 //! A viewer sees one continuous stream, whoever it is connected to.
 
-use super::world::{Viewer, World, ms, secs};
+use super::{
+    viewer::Viewer,
+    world::{World, ms, secs},
+};
 use crate::support::link::Conditions;
 
 /// Numbers without holes, timestamps at the pace of the wall clock, new frames at keyframes.

@@ -1,25 +1,17 @@
 //! A router with publishers and viewers around it, each behind a link of its own, on a clock that
 //! steps by milliseconds.
 
+use super::{
+    publisher::{Publisher, Stream},
+    viewer::{Received, Viewer},
+};
 use crate::support::link::{Conditions, Link};
 use rivero::{
-    router::{
-        Egress, PeerConfig, PeerKey, Router, RouterEvent, SinkConfig, SinkKey, SourceConfig,
-        SourceKey,
-    },
-    rtp::{
-        Codec, Format, Kind, NtpTime, RtpPacket,
-        nack::Nacks,
-        rtcp::{
-            Rtcp, SenderInfo, packets, write_nack, write_pli, write_receiver_report,
-            write_sender_report,
-        },
-        sequence::{Seen, Sighting, Unwrapper},
-        stats::Reception,
-    },
+    router::{Egress, PeerConfig, PeerKey, Router, RouterEvent, SinkConfig, SourceConfig},
+    rtp::{Codec, Format, Kind, NtpTime, RtpPacket},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -73,7 +65,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    fn to_payload(self, size: usize) -> Vec<u8> {
+    pub(super) fn to_payload(self, size: usize) -> Vec<u8> {
         let descriptor = if self.index == 0 { 0x10 } else { 0 };
         let mut payload = vec![descriptor, u8::from(!self.keyframe)];
         payload.extend(self.frame.to_be_bytes());
@@ -85,7 +77,7 @@ impl Piece {
         payload
     }
 
-    fn read(payload: &[u8]) -> Self {
+    pub(super) fn read(payload: &[u8]) -> Self {
         let half = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
         let word = |at: usize| u32::from(half(at)) << 16 | u32::from(half(at + 2));
         Self {
@@ -97,72 +89,6 @@ impl Piece {
             publisher: payload[14],
         }
     }
-}
-
-/// One stream of a publisher.
-pub struct Stream {
-    pub source: SourceKey,
-    pub ssrc: u32,
-    pub sequence: u16,
-    timestamp_start: u32,
-    payload_type: u8,
-    clock_rate: u32,
-    pub frames: u32,
-    packets: u32,
-    kept: BTreeMap<u16, Vec<u8>>,
-}
-
-pub struct Publisher {
-    pub peer: PeerKey,
-    pub video: Stream,
-    pub audio: Stream,
-    /// Requests for keyframes, in milliseconds.
-    pub asked: Vec<u64>,
-    pub nacked: u64,
-    pub rembs: Vec<u64>,
-    pub answers_keyframes: bool,
-    pub sending: bool,
-    /// Padding packets after each frame.
-    pub padding: u16,
-    number: u8,
-    keyframe_due: bool,
-    clock_ahead: Duration,
-    up: Link<Vec<u8>>,
-    down: Link<Vec<u8>>,
-}
-
-/// One stream at a viewer.
-#[derive(Default)]
-pub struct Received {
-    pub sink: SinkKey,
-    pub ssrc: u32,
-    unwrapper: Unwrapper,
-    seen: Seen,
-    nacks: Nacks,
-    reception: Reception,
-    frames: BTreeMap<(u8, u32), BTreeSet<u16>>,
-    /// Publisher and frame number.
-    pub complete: BTreeSet<(u8, u32)>,
-    /// When all of a keyframe had come.
-    pub first_keyframe_at: Option<u64>,
-    /// In order of arrival, without duplicates: milliseconds, number, timestamp, what it is.
-    pub log: Vec<(u64, u64, u32, Piece)>,
-    /// Packets without payload.
-    pub empty: u64,
-    pub last_sr: Option<(SenderInfo, u64)>,
-}
-
-pub struct Viewer {
-    pub peer: PeerKey,
-    pub video: Received,
-    pub audio: Received,
-    /// While set, a PLI is sent each time this much passed.
-    pub pli_every: Option<u64>,
-    pub reports: bool,
-    pub remb: Option<u64>,
-    joined: u64,
-    up: Link<Vec<u8>>,
-    down: Link<Vec<u8>>,
 }
 
 pub struct World {
@@ -376,253 +302,6 @@ impl World {
     }
 }
 
-fn is_rtcp(bytes: &[u8]) -> bool {
+pub(super) fn is_rtcp(bytes: &[u8]) -> bool {
     (192..224).contains(&bytes[1])
-}
-
-impl Stream {
-    fn packet(&mut self, time: u64, marker: bool, payload: &[u8], padding: u8) -> Vec<u8> {
-        let timestamp = self.timestamp(time);
-        let mut bytes = vec![0x80, u8::from(marker) << 7 | self.payload_type];
-        bytes.extend(self.sequence.to_be_bytes());
-        bytes.extend(timestamp.to_be_bytes());
-        bytes.extend(self.ssrc.to_be_bytes());
-        bytes.extend(payload);
-        if padding > 0 {
-            bytes[0] |= 0x20;
-            bytes.resize(bytes.len() + usize::from(padding) - 1, 0);
-            bytes.push(padding);
-        }
-        self.kept.insert(self.sequence, bytes.clone());
-        self.sequence = self.sequence.wrapping_add(1);
-        self.packets += 1;
-        bytes
-    }
-
-    fn timestamp(&self, time: u64) -> u32 {
-        self.timestamp_start.wrapping_add((time * u64::from(self.clock_rate) / 1_000) as u32)
-    }
-}
-
-impl Publisher {
-    /// Starts anew, as a browser does that was reloaded.
-    pub fn restart_video(&mut self, ssrc: u32) {
-        self.video.ssrc = ssrc;
-        self.video.sequence = self.video.sequence.wrapping_add(20_000);
-        self.video.timestamp_start = self.video.timestamp_start.wrapping_add(1 << 30);
-        self.video.kept.clear();
-        self.keyframe_due = true;
-    }
-
-    fn step(&mut self, now: Instant, time: u64) {
-        while let Some(bytes) = self.down.receive(now) {
-            self.handle_rtcp(now, time, &bytes);
-        }
-        if !self.sending {
-            return;
-        }
-        let offset = u64::from(self.number) * 7;
-        if (time + offset).is_multiple_of(33) {
-            self.send_frame(now, time);
-        }
-        if (time + offset).is_multiple_of(20) {
-            let piece = Piece {
-                keyframe: false,
-                frame: self.audio.frames,
-                index: 0,
-                count: 1,
-                captured: time as u32,
-                publisher: self.number,
-            };
-            let bytes = self.audio.packet(time, false, &piece.to_payload(80), 0);
-            self.audio.frames += 1;
-            self.up.send(now, bytes);
-        }
-        if (time + offset) % 1_000 == 400 {
-            let unix = secs(1_600_000_000) + self.clock_ahead + ms(time);
-            for stream in [&self.video, &self.audio] {
-                let info = SenderInfo {
-                    ntp: NtpTime::from_unix(unix),
-                    timestamp: stream.timestamp(time),
-                    packets: stream.packets,
-                    octets: 0,
-                };
-                let mut bytes = Vec::new();
-                write_sender_report(&mut bytes, stream.ssrc, &info, &[]);
-                self.up.send(now, bytes);
-            }
-        }
-    }
-
-    fn send_frame(&mut self, now: Instant, time: u64) {
-        let keyframe = std::mem::take(&mut self.keyframe_due);
-        let count = if keyframe { 12 } else { 1 + (self.video.frames % 5) as u16 };
-        for index in 0..count {
-            let piece = Piece {
-                keyframe,
-                frame: self.video.frames,
-                index,
-                count,
-                captured: time as u32,
-                publisher: self.number,
-            };
-            let size = if index + 1 == count { 300 } else { 1_100 };
-            let bytes = self.video.packet(time, index + 1 == count, &piece.to_payload(size), 0);
-            self.up.send(now, bytes);
-        }
-        for _ in 0..self.padding {
-            let bytes = self.video.packet(time, false, &[], 200);
-            self.up.send(now, bytes);
-        }
-        self.video.frames += 1;
-    }
-
-    fn handle_rtcp(&mut self, now: Instant, time: u64, compound: &[u8]) {
-        for (position, packet) in packets(compound).enumerate() {
-            let packet = packet.unwrap();
-            let report = matches!(packet, Rtcp::SenderReport { .. } | Rtcp::ReceiverReport { .. });
-            assert!(report || position > 0, "a compound packet begins with a report");
-            match packet {
-                // What was under way when the stream started anew names the former SSRC.
-                Rtcp::Pli { media, .. } if media == self.video.ssrc => {
-                    self.asked.push(time);
-                    self.keyframe_due |= self.answers_keyframes;
-                }
-                Rtcp::Nack { lost, .. } => {
-                    for sequence in lost {
-                        self.nacked += 1;
-                        if let Some(bytes) = self.video.kept.get(&sequence) {
-                            self.up.send(now, bytes.clone());
-                        }
-                    }
-                }
-                Rtcp::Remb { bitrate, .. } => {
-                    self.rembs.push(bitrate.bps());
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Viewer {
-    fn step(&mut self, now: Instant, time: u64) {
-        while let Some(bytes) = self.down.receive(now) {
-            if is_rtcp(&bytes) {
-                self.handle_rtcp(time, &bytes);
-                continue;
-            }
-            let packet = RtpPacket::parse(&bytes).unwrap();
-            match packet.ssrc {
-                ssrc if ssrc == self.video.ssrc => {
-                    assert_eq!(packet.payload_type, VIEWER_VIDEO_PT);
-                    self.video.receive(now, time, &packet, true);
-                }
-                ssrc if ssrc == self.audio.ssrc => {
-                    assert_eq!(packet.payload_type, VIEWER_AUDIO_PT);
-                    self.audio.receive(now, time, &packet, false);
-                }
-                _ => panic!("a stream nobody announced"),
-            }
-        }
-        let mut bytes = Vec::new();
-        let mut ask = Vec::new();
-        self.video.nacks.handle_timeout(now, Some(ms(100)), &mut ask);
-        if !ask.is_empty() {
-            write_nack(&mut bytes, 1, self.video.ssrc, &ask);
-        }
-        let age = time - self.joined;
-        let asks = self.pli_every.is_some_and(|every| age.is_multiple_of(every));
-        // As browsers do that got something, and cannot show it.
-        let stuck = self.first_video().is_some_and(|(at, _)| (time - at) % 300 == 250)
-            && self.video.first_keyframe_at.is_none();
-        if asks || stuck {
-            write_pli(&mut bytes, 1, self.video.ssrc);
-        }
-        if self.reports && age % 1_000 == 900 {
-            for stream in [&mut self.video, &mut self.audio] {
-                let (last_sr, since) = stream.last_sr.map_or((0, 0), |(info, at)| {
-                    (info.ntp.middle(), ((time - at) << 16) as u32 / 1_000)
-                });
-                let block = stream.reception.report(stream.ssrc, last_sr, since);
-                write_receiver_report(&mut bytes, 1, &[block]);
-            }
-            if let Some(remb) = self.remb {
-                let bitrate = rivero::rtp::Bitrate::from_bps(remb);
-                rivero::rtp::rtcp::write_remb(&mut bytes, 1, bitrate, &[self.video.ssrc]);
-            }
-        }
-        if !bytes.is_empty() {
-            self.up.send(now, bytes);
-        }
-    }
-
-    fn handle_rtcp(&mut self, time: u64, compound: &[u8]) {
-        for packet in packets(compound) {
-            if let Rtcp::SenderReport { ssrc, info, .. } = packet.unwrap() {
-                let video = ssrc == self.video.ssrc;
-                let stream = if video { &mut self.video } else { &mut self.audio };
-                assert_eq!(ssrc, stream.ssrc);
-                stream.last_sr = Some((info, time));
-            }
-        }
-    }
-
-    /// When the first packet came, and what it was.
-    pub fn first_video(&self) -> Option<(u64, Piece)> {
-        self.video.log.first().map(|&(at, _, _, piece)| (at, piece))
-    }
-}
-
-impl Received {
-    fn receive(&mut self, now: Instant, time: u64, packet: &RtpPacket<'_>, repair: bool) {
-        assert_eq!(packet.extension(5).map(<[u8]>::len), Some(3));
-        let number = self.unwrapper.unwrap(packet.sequence);
-        let before = self.seen.highest();
-        let sighting = self.seen.see(number);
-        self.reception.take(number, packet.timestamp, 0);
-        match (sighting, before) {
-            (Sighting::Newest, Some(before)) if repair && number > before + 1 => {
-                self.nacks.lost(now, before + 1..number);
-            }
-            (Sighting::Late, _) => self.nacks.arrived(number),
-            (Sighting::Duplicate | Sighting::TooOld, _) => return,
-            _ => {}
-        }
-        if packet.payload().is_empty() {
-            self.empty += 1;
-            return;
-        }
-        let piece = Piece::read(packet.payload());
-        assert_eq!(packet.marker, repair && piece.index + 1 == piece.count);
-        self.log.push((time, number, packet.timestamp, piece));
-        let pieces = self.frames.entry((piece.publisher, piece.frame)).or_default();
-        pieces.insert(piece.index);
-        if pieces.len() == usize::from(piece.count) {
-            self.complete.insert((piece.publisher, piece.frame));
-            if piece.keyframe {
-                self.first_keyframe_at.get_or_insert(time);
-            }
-        }
-    }
-
-    /// Numbers that were never filled, between the first and the last.
-    pub fn gaps(&self) -> Vec<u64> {
-        let numbers: BTreeSet<u64> = self.log.iter().map(|&(_, number, ..)| number).collect();
-        let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else {
-            return Vec::new();
-        };
-        (first..=last).filter(|number| !numbers.contains(number)).collect()
-    }
-
-    /// A digest of all that was received and when, to compare runs.
-    pub fn digest(&self) -> u64 {
-        let mut queue: VecDeque<u64> = VecDeque::new();
-        for &(at, number, timestamp, piece) in &self.log {
-            queue.extend([at, number, u64::from(timestamp), u64::from(piece.frame)]);
-        }
-        queue.into_iter().fold(0xcbf2_9ce4_8422_2325, |digest, word| {
-            (digest ^ word).wrapping_mul(0x0100_0000_01b3)
-        })
-    }
 }
