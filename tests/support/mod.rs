@@ -1,1 +1,3 @@
+//! What several tests lean on.
 
+pub mod link;
