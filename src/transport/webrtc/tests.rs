@@ -186,7 +186,9 @@ impl Net {
     fn connect(call: &Call) -> Self {
         let mut net = Self::new(call);
         let connected = net.run_until(Duration::from_secs(25), Self::is_connected);
-        assert!(connected, "{:?} {:?}", net.sides[0].events, net.sides[1].events);
+        let seed = call.seed;
+        let events = [&net.sides[0].events, &net.sides[1].events];
+        assert!(connected, "seed {seed}, {:?}: {events:#?}", net.now - net.began);
         net
     }
 
@@ -299,7 +301,7 @@ fn media_from_an_unvalidated_address_is_dropped() {
 #[test]
 fn stun_without_our_password_is_dropped() {
     let mut net = Net::new(&CALL);
-    net.drain();
+    net.run_until(Duration::from_millis(1), |_| false);
     let (_, to, from, request) = net
         .flying
         .iter()
