@@ -371,3 +371,6 @@ fn config(
         .map(Arc::new)
         .map_err(|error| TransportError::Dtls(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
