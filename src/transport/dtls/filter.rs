@@ -117,9 +117,11 @@ impl Filter {
                 Some(fragment) => end += fragment.len,
                 None => return false,
             }
-            if self.fragments.iter().any(|fragment| {
-                fragment.message == message && fragment.total == end
-            }) {
+            if self
+                .fragments
+                .iter()
+                .any(|fragment| fragment.message == message && fragment.total == end)
+            {
                 return true;
             }
         }

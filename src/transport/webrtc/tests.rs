@@ -67,14 +67,7 @@ impl Net {
             let mut session = Session::new(began, settings).expect("is made");
             let addr: SocketAddr = ADDRESSES[at].parse().expect("address");
             session.add_local_candidate(addr).expect("fits");
-            Side {
-                session,
-                addr,
-                events: vec![],
-                bound: vec![],
-                received: vec![],
-                dropped: vec![],
-            }
+            Side { session, addr, events: vec![], bound: vec![], received: vec![], dropped: vec![] }
         };
         let mut net = Self {
             now: began,
@@ -339,9 +332,8 @@ fn a_vanished_peer_is_noticed_and_may_return() {
         side.events.clear();
     }
     net.loss_per_mille = 0;
-    let back = |net: &Net| {
-        net.sides.iter().all(|side| side.events.contains(&Event::Ice(IceState::Ready)))
-    };
+    let back =
+        |net: &Net| net.sides.iter().all(|side| side.events.contains(&Event::Ice(IceState::Ready)));
     assert!(net.run_until(Duration::from_secs(5), back));
     net.send_media(0, &HEADER, 5);
     net.run_until(Duration::from_millis(50), |_| false);
@@ -393,7 +385,8 @@ fn closing_tells_the_peer() {
     let mut net = Net::connect(&CALL);
     let now = net.now;
     net.sides[0].session.close(now);
-    let closed = |net: &Net| net.sides[1].events.ends_with(&[Event::Dtls(DtlsState::Closed), Event::Closed]);
+    let closed =
+        |net: &Net| net.sides[1].events.ends_with(&[Event::Dtls(DtlsState::Closed), Event::Closed]);
     assert!(net.run_until(Duration::from_secs(1), closed), "{:?}", net.sides[1].events);
     assert_eq!(net.sides[0].session.poll_timeout(), None);
     let addr = net.sides[1].addr;
