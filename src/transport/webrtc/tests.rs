@@ -67,14 +67,7 @@ impl Net {
             let mut session = Session::new(began, settings).expect("is made");
             let addr: SocketAddr = ADDRESSES[at].parse().expect("address");
             session.add_local_candidate(addr).expect("fits");
-            Side {
-                session,
-                addr,
-                events: vec![],
-                bound: vec![],
-                received: vec![],
-                dropped: vec![],
-            }
+            Side { session, addr, events: vec![], bound: vec![], received: vec![], dropped: vec![] }
         };
         let mut net = Self {
             now: began,
@@ -186,7 +179,9 @@ impl Net {
     fn connect(call: &Call) -> Self {
         let mut net = Self::new(call);
         let connected = net.run_until(Duration::from_secs(25), Self::is_connected);
-        assert!(connected, "{:?} {:?}", net.sides[0].events, net.sides[1].events);
+        let seed = call.seed;
+        let events = [&net.sides[0].events, &net.sides[1].events];
+        assert!(connected, "seed {seed}, {:?}: {events:#?}", net.now - net.began);
         net
     }
 
@@ -299,7 +294,7 @@ fn media_from_an_unvalidated_address_is_dropped() {
 #[test]
 fn stun_without_our_password_is_dropped() {
     let mut net = Net::new(&CALL);
-    net.drain();
+    net.run_until(Duration::from_millis(1), |_| false);
     let (_, to, from, request) = net
         .flying
         .iter()
@@ -337,9 +332,8 @@ fn a_vanished_peer_is_noticed_and_may_return() {
         side.events.clear();
     }
     net.loss_per_mille = 0;
-    let back = |net: &Net| {
-        net.sides.iter().all(|side| side.events.contains(&Event::Ice(IceState::Ready)))
-    };
+    let back =
+        |net: &Net| net.sides.iter().all(|side| side.events.contains(&Event::Ice(IceState::Ready)));
     assert!(net.run_until(Duration::from_secs(5), back));
     net.send_media(0, &HEADER, 5);
     net.run_until(Duration::from_millis(50), |_| false);
@@ -391,7 +385,8 @@ fn closing_tells_the_peer() {
     let mut net = Net::connect(&CALL);
     let now = net.now;
     net.sides[0].session.close(now);
-    let closed = |net: &Net| net.sides[1].events.ends_with(&[Event::Dtls(DtlsState::Closed), Event::Closed]);
+    let closed =
+        |net: &Net| net.sides[1].events.ends_with(&[Event::Dtls(DtlsState::Closed), Event::Closed]);
     assert!(net.run_until(Duration::from_secs(1), closed), "{:?}", net.sides[1].events);
     assert_eq!(net.sides[0].session.poll_timeout(), None);
     let addr = net.sides[1].addr;
