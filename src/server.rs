@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::pipeline::command::Notice;
+use crate::pipeline::Notice;
 use crate::rpc::{Control, Media};
 use crate::web::{self, Outgoing};
 

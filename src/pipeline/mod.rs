@@ -1,1 +1,3 @@
-pub mod command;
+mod command;
+
+pub use command::{Command, Notice, Ticket, WorkerId};

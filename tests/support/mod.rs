@@ -1,1 +1,4 @@
+//! What tests of more than one module share.
 
+pub mod client;
+pub mod server;
