@@ -477,7 +477,20 @@ impl Model {
                 );
             }
         }
-        text + "_ => undeclared(method),\n}\n}\n}\n"
+        text += "_ => undeclared(method),\n}\n}\n\n";
+        for (name, mutable) in [("node", ""), ("node_mut", "mut ")] {
+            let _ = writeln!(
+                text,
+                "pub(super) fn {name}(&{mutable}self) -> &{mutable}dyn Node {{\nmatch self {{\n\
+                 Self::None => {},",
+                if mutable.is_empty() { "&NoMedia" } else { "Box::leak(Box::new(NoMedia)) /* of no size, so nothing leaks */" }
+            );
+            for class in &bodies {
+                let _ = writeln!(text, "Self::{}(body) => &{mutable}**body,", class.name);
+            }
+            text += "}\n}\n";
+        }
+        text + "}\n"
     }
 
     /// `invoke` of `rpc::server_manager`: the manager has no pipeline and may take its time.

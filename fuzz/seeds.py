@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz targets: one small valid input for each thing a parser tells apart."""
+
+import struct
+from pathlib import Path
+
+SEEDS = Path(__file__).parent / "seeds"
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
+
+
+def seed(target, name, content):
+    folder = SEEDS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def rtp(payload, flags=0, extension=b"", tail=b""):
+    return struct.pack("!BBHII", 0x80 | flags, 96, 4711, 90000, 0xCAFE) + extension + payload + tail
+
+
+def rtcp(count, kind, body):
+    return struct.pack("!BBH", 0x80 | count, kind, len(body) // 4) + body
+
+
+def words(*values):
+    return struct.pack(f"!{len(values)}I", *values)
+
+
+seed("rtp_packet", "plain", rtp(b"payload"))
+seed("rtp_packet", "one_byte_extensions", rtp(b"x", 0x10, b"\xbe\xde\x00\x02\x32\x01\x02\x03\x51\xff\xff\x00"))
+seed("rtp_packet", "two_byte_extensions", rtp(b"x", 0x10, b"\x10\x00\x00\x01\x03\x01\x09\x00"))
+seed("rtp_packet", "padding", rtp(b"x", 0x20, tail=b"\x00\x00\x03"))
+seed("rtp_packet", "contributing_sources", rtp(b"x", 0x02, words(1, 2)))
+
+BLOCK = words(0xCAFE, 0x10000005, 4711, 12, 0x11112222, 65536)
+REPORT = rtcp(1, 200, words(1, 0xE0000000, 0, 90000, 10, 1000) + BLOCK)
+CNAME = rtcp(1, 202, words(1) + b"\x01\x04name\x00\x00")
+seed("rtcp", "sender_report", REPORT + CNAME)
+seed("rtcp", "receiver_report", rtcp(1, 201, words(1) + BLOCK))
+seed("rtcp", "bye", rtcp(2, 203, words(1, 2)))
+seed("rtcp", "nack", rtcp(1, 205, words(1, 2) + b"\x12\x67\x00\x0f"))
+seed("rtcp", "transport_feedback", rtcp(15, 205, words(1, 2) + b"\x00\x01\x00\x02\x00\x00\x01\x00\x20\x02\x04\x04"))
+seed("rtcp", "pli", rtcp(1, 206, words(1, 2)))
+seed("rtcp", "fir", rtcp(4, 206, words(1, 0, 2) + b"\x01\x00\x00\x00"))
+seed("rtcp", "remb", rtcp(15, 206, words(1, 0) + b"REMB\x01\x0b\xd0\x90" + words(2)))
+
+STUN = b"\x00\x01\x00\x0c\x21\x12\xa4\x42" + b"t" * 12 + b"\x00\x06\x00\x08abcd:xyz"
+RECORD = b"\x16\xfe\xfd" + bytes(8) + b"\x00\x0c\x01\x00\x00\x00" + bytes(8)
+HELLO_BODY = b"\xfe\xfd" + b"r" * 32 + b"\x00\x00" + b"\x00\x02\xc0\x2b" + b"\x01\x00" + b"\x00\x00"
+HELLO = (
+    b"\x16\xfe\xfd" + bytes(8) + struct.pack("!H", len(HELLO_BODY) + 12) + b"\x01"
+    + struct.pack("!I", len(HELLO_BODY))[1:] + bytes(2) + bytes(3)
+    + struct.pack("!I", len(HELLO_BODY))[1:] + HELLO_BODY
+)
+ALERT = b"\x15\xfe\xfd" + bytes(8) + b"\x00\x02\x02\x28"
+seed("stun_demux", "binding_request", STUN)
+seed("stun_demux", "dtls", RECORD)
+seed("stun_demux", "rtp", rtp(b"x"))
+seed("stun_demux", "rtcp", REPORT)
+
+
+def exchange(*datagrams):
+    return b"".join(struct.pack("!H", len(one)) + one for one in datagrams)
+
+
+seed("dtls_record", "client_hello", exchange(HELLO))
+seed("dtls_record", "hello_twice", exchange(HELLO, HELLO))
+seed("dtls_record", "hello_and_alert", exchange(HELLO, ALERT))
+seed("dtls_record", "stun_between", exchange(STUN, HELLO, rtp(b"x"), RECORD))
+
+seed("srtp", "rtp_gcm", rtp(b"payload" + bytes(16)))
+seed("srtp", "rtcp_gcm", REPORT + bytes(16) + b"\x80\x00\x00\x01")
+seed("srtp", "rtcp_cm", REPORT + b"\x80\x00\x00\x01" + bytes(10))
+
+for name, params in {
+    "create": '{"type":"MediaPipeline","constructorParams":{}}',
+    "invoke": '{"object":"a/b","operation":"connect","operationParams":{"sink":"a/c"}}',
+    "subscribe": '{"object":"a","type":"Error","sessionId":"s"}',
+    "ping": '{"interval":5000}',
+    "null": "null",
+    "list": "[1, 2]",
+}.items():
+    seed("json_rpc", name, f'{{"jsonrpc":"2.0","id":1,"method":"{name}","params":{params}}}')
+seed("json_rpc", "notification", '{"jsonrpc":"2.0","method":"ping"} // and more')
+seed("json_rpc", "text_escapes", '{"jsonrpc":"2.0","id":"\\u00e9\\n","method":"é"}')
+
+seed("keyframes", "vp8", b"\x90\x80\x81\x23\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00")
+seed("keyframes", "vp9", b"\x8a\x81\x23\x0a\x18\x00\x01\x40\x00\xf0\x82\x49\x83\x42")
+seed("keyframes", "h264_stap_a", b"\x78\x00\x04\x67\x42\xe0\x1f\x00\x02\x68\xce\x00\x02\x65\x88")
+seed("keyframes", "h264_fu_a", b"\x7c\x85\x88\x80")
+seed("keyframes", "av1", b"\x18\x0b\x0a\x0b\x00\x00\x00\x24\xc4\xff\xdf\x3f\x32\x10\x30\x10")
+
+seed(
+    "sdp",
+    "small",
+    "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1 2\r\n"
+    "m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=sendrecv\r\n"
+    "a=rtpmap:111 opus/48000/2\r\na=ssrc:1 cname:x\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n"
+    "a=setup:actpass\r\na=rtcp-mux\r\n"
+    "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nb=AS:500\r\na=mid:1\r\na=recvonly\r\na=rtpmap:96 VP8/90000\r\n"
+    "a=rtcp-fb:96 nack pli\r\na=rtpmap:97 H264/90000\r\na=fmtp:97 packetization-mode=1\r\n"
+    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\n",
+)
+for offer in sorted(GOLDEN.glob("*.offer.sdp")):
+    seed("sdp", offer.name.removesuffix(".sdp").replace(".", "_"), offer.read_bytes())

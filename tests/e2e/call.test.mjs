@@ -1,0 +1,18 @@
+// A call of two: each sees and hears the other, not themselves.
+import assert from 'node:assert/strict';
+
+import { Call } from './support/behaviours.mjs';
+import { staged } from './support/stage.mjs';
+
+staged('two callers see and hear each other', {}, async (stage) => {
+  const application = await stage.application(new Call());
+  const red = await stage.join(application, { source: 'red' });
+  const blue = await stage.join(application, { source: 'blue' });
+  await red.turns('blue');
+  await blue.turns('red');
+  for (const caller of [red, blue]) {
+    await caller.sees();
+    await caller.hears();
+  }
+  assert.deepEqual(application.errors, []);
+});
