@@ -33,9 +33,10 @@ impl TestServer {
         config.control.port = 0;
         set(&mut config);
         let (notices, receiver) = unbounded_channel();
-        let workers = Workers { objects: Mutex::default(), notices, clock: Clock::start() };
+        let clock = Clock::start();
+        let workers = Workers { objects: Mutex::default(), notices, clock };
         let metrics = Arc::new(Metrics::new());
-        let server = Server::with_media(config, metrics, Arc::new(workers), receiver).await;
+        let server = Server::with_media(config, clock, metrics, Arc::new(workers), receiver).await;
         let server = server.expect("a free port exists");
         Self { address: server.address(), server }
     }
