@@ -5,37 +5,63 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::pipeline::command::Notice;
+use crate::pipeline::{Command, Notices, Pool, Ticket, WorkerId};
 use crate::rpc::{Control, Media};
 use crate::web::{self, Outgoing};
 
 /// A server that is running. Dropping it leaves it running; [`Server::stop`] ends it.
-#[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    pool: Option<Pool>,
+}
+
+impl Media for Pool {
+    fn place(&self) -> WorkerId {
+        self.place()
+    }
+
+    fn send(&self, to: WorkerId, command: Command, ticket: Ticket) {
+        self.send(to, command, ticket);
+    }
 }
 
 impl Server {
+    /// Starts a server with media workers of its own.
+    ///
+    /// # Errors
+    /// When the control address or a socket for media cannot be had.
+    pub async fn start(config: Config) -> io::Result<Self> {
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::new());
+        let (pool, notices) = Pool::start(&config, clock, &metrics)?;
+        match Self::with_media(config, clock, metrics, Arc::new(pool.clone()), notices).await {
+            Ok(server) => Ok(Self { pool: Some(pool), ..server }),
+            Err(error) => {
+                pool.stop();
+                Err(error)
+            }
+        }
+    }
+
     /// Starts a server over workers that are already running and tell what happens in `notices`.
     ///
     /// # Errors
     /// When the control address cannot be had.
     pub async fn with_media(
         config: Config,
+        clock: Clock,
         metrics: Arc<Metrics>,
         media: Arc<dyn Media>,
-        notices: UnboundedReceiver<Notice>,
+        notices: impl Into<Notices>,
     ) -> io::Result<Self> {
-        let clock = Clock::start();
         let listener = web::listen(&config).await?;
         let address = listener.local_addr()?;
         let warnings = config.warnings();
@@ -47,14 +73,14 @@ impl Server {
         let entrance =
             Entrance { control: control.clone(), clock, metrics: metrics.clone(), warnings };
         let tasks = vec![
-            tokio::spawn(follow(control.clone(), notices)),
+            tokio::spawn(follow(control.clone(), notices.into())),
             tokio::spawn(collect(control, clock, stopped.clone())),
             tokio::spawn(async move {
                 web::serve(listener, &config, metrics, Arc::new(entrance), stopped).await;
             }),
         ];
         tracing::info!(%address, "listening");
-        Ok(Self { address, stop, tasks })
+        Ok(Self { address, stop, tasks, pool: None })
     }
 
     /// Where the control port is.
@@ -62,25 +88,25 @@ impl Server {
         self.address
     }
 
-    /// Closes the door, tells connections, and forgets everything.
+    /// Closes the door, tells connections, ends all pipelines and forgets everything.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        let mut tasks = self.tasks.into_iter();
-        // This one ends with the workers, whom we have only borrowed.
-        if let Some(follower) = tasks.next() {
-            follower.abort();
-        }
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the server failed");
-            }
-        }
         // Every connection's task holds a receiver until it has said goodbye.
         self.stop.closed().await;
+        for task in &self.tasks {
+            // What they still wait for comes from workers that may not be ours to stop.
+            task.abort();
+        }
+        if let Some(pool) = self.pool {
+            let joined = tokio::task::spawn_blocking(move || pool.stop()).await;
+            if joined.is_err() {
+                tracing::error!("the media workers did not stop in order");
+            }
+        }
     }
 }
 
-async fn follow(control: Arc<Control>, mut notices: UnboundedReceiver<Notice>) {
+async fn follow(control: Arc<Control>, mut notices: Notices) {
     while let Some(notice) = notices.recv().await {
         control.handle_notice(notice);
     }

@@ -15,7 +15,7 @@ use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::model::types::event::{ObjectCreated, ObjectDestroyed};
 use crate::model::{Event, EventData, Object, ObjectId, Registry, RemoteError, class};
-use crate::pipeline::command::{Command, Notice, Ticket, WorkerId};
+use crate::pipeline::{Command, Notice, Ticket, WorkerId};
 
 /// The workers, as control sees them.
 pub trait Media: Send + Sync + 'static {

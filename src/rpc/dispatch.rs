@@ -13,7 +13,7 @@ use super::server_manager;
 use super::session::{ConnectionId, SessionId};
 use crate::model::value::{self, constructor_args, operation_args};
 use crate::model::{Arg, Args, ObjectId, RemoteError, class};
-use crate::pipeline::command::Command;
+use crate::pipeline::Command;
 
 /// What clients may ask for. Each also names a counter.
 const VERBS: [&str; 12] = [

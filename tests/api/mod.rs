@@ -1,1 +1,9 @@
+//! The Kurento Protocol over real WebSockets, one test per statement about it.
 
+mod events;
+mod limits;
+mod manager;
+mod messages;
+mod methods;
+mod sessions;
+mod transport;

@@ -1,3 +1,7 @@
 //! What several tests lean on.
 
 pub mod link;
+//! What tests of more than one module share.
+
+pub mod client;
+pub mod server;
