@@ -394,6 +394,80 @@ fn closing_tells_the_peer() {
     assert_eq!(net.sides[0].dropped.last(), Some(&DropReason::Closed));
 }
 
+/// A message of the peer by hand, as from an address that its session does not know of.
+fn stun(driver: &Session, class: rtc::stun::message::MessageType, parts: Stun<'_>) -> Vec<u8> {
+    use rtc::stun::attributes::ATTR_USE_CANDIDATE;
+    use rtc::stun::integrity::MessageIntegrity;
+    use rtc::stun::message::{BINDING_SUCCESS, Message, Setter};
+    use rtc::stun::textattrs::TextAttribute;
+
+    let crypto = driver.certificate.provider.crypto();
+    let mut message = Message::new();
+    message.transaction_id = parts.id;
+    message.set_type(class);
+    message.write_header();
+    if class != BINDING_SUCCESS {
+        let name = TextAttribute::new(rtc::stun::attributes::ATTR_USERNAME, parts.username);
+        name.add_to(&mut message).expect("fits");
+        message.add(ATTR_USE_CANDIDATE, &[]);
+    }
+    MessageIntegrity::new_short_term_integrity_with_provider(parts.pwd.to_owned(), crypto)
+        .add_to(&mut message)
+        .expect("fits");
+    message.raw
+}
+
+struct Stun<'a> {
+    id: rtc::stun::message::TransactionId,
+    username: String,
+    pwd: &'a str,
+}
+
+#[test]
+fn media_follows_a_peer_that_nominates_another_address() {
+    use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, TransactionId};
+
+    let mut net = Net::connect(&Call { controlling: 1, ..CALL });
+    let (old, pwds) = (net.sides[1].addr, [0, 1].map(|at| net.sides[at].session.pwd().to_owned()));
+    let username = [0, 1].map(|at| net.sides[at].session.ufrag().to_owned()).join(":");
+    let moved: SocketAddr = "10.0.0.3:7000".parse().expect("address");
+    net.flying.clear();
+    net.now += STALE;
+    let ask = |net: &mut Net| {
+        let parts = Stun { id: TransactionId::new(), username: username.clone(), pwd: &pwds[0] };
+        let request = stun(&net.sides[0].session, BINDING_REQUEST, parts);
+        net.deliver(0, moved, request);
+    };
+    ask(&mut net);
+    assert_eq!(net.sides[0].dropped, []);
+    assert_eq!(net.sides[0].session.selected().map(|pair| pair.1), Some(old), "not yet proven");
+    let mut id = None;
+    while let Some(output) = net.sides[0].session.poll_output() {
+        if let Output::Transmit { remote, bytes, .. } = output
+            && remote == moved
+            && bytes[0] == 0
+        {
+            let mut raw = [0; 12];
+            raw.copy_from_slice(&bytes[8..20]);
+            id = Some(TransactionId(raw));
+        }
+    }
+    let id = id.expect("the new address is checked");
+    let parts = Stun { id, username: String::new(), pwd: &pwds[1] };
+    let answer = stun(&net.sides[0].session, BINDING_SUCCESS, parts);
+    net.deliver(0, moved, answer);
+    ask(&mut net);
+    assert_eq!(net.sides[0].session.selected().map(|pair| pair.1), Some(moved));
+    net.drain();
+    let last = net.sides[0].events.last();
+    assert!(
+        matches!(last, Some(Event::SelectedPair { remote, .. }) if remote.contains("10.0.0.3 7000"))
+    );
+}
+
+/// Longer than the selected pair may be silent before another takes its place.
+const STALE: Duration = Duration::from_secs(4);
+
 #[test]
 fn credentials_have_the_lengths_of_the_original() {
     let net = Net::new(&CALL);
