@@ -109,8 +109,7 @@ fn connects(role: DtlsRole) {
 
     let peer = runtime.block_on(async {
         let mut engine = MediaEngine::default();
-        let codec =
-            RTCRtpCodecParameters { rtp_codec: vp8(), payload_type: 96, ..Default::default() };
+        let codec = RTCRtpCodecParameters { rtp_codec: vp8(), payload_type: 96 };
         engine.register_codec(codec, RtpCodecKind::Video).expect("registers");
         let peer = PeerConnectionBuilder::new()
             .with_media_engine(engine)
