@@ -21,3 +21,5 @@ pub mod pipeline;
 
 pub mod rpc;
 pub mod web;
+
+pub mod server;

@@ -1,1 +1,248 @@
+//! What the server counts, and its text form for Prometheus.
+//!
+//! Everything here is shared by all threads. The plain counters are single atomics; those with a
+//! label look their counter up behind a lock, so media workers add sums of a whole batch or
+//! second to them and not single packets. Labels come from fixed sets only: whatever a client can
+//! choose freely is folded into `other`.
 
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Method {
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Code {
+    code: i32,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Class {
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Flow {
+    direction: &'static str,
+}
+
+/// All counters and gauges of a server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Method, Counter>,
+    errors: Family<Code, Counter>,
+    objects: Family<Class, Gauge>,
+    sessions: Gauge,
+    connections: Gauge,
+    connections_refused: Counter,
+    connections_cut: Family<Reason, Counter>,
+    events: Counter,
+    events_dropped: Family<Reason, Counter>,
+    packets_in: Counter,
+    bytes_in: Counter,
+    packets_out: Counter,
+    bytes_out: Counter,
+    dropped: Family<Reason, Counter>,
+    uptime: Gauge<f64, AtomicU64>,
+    cpu_seconds: Counter<f64, AtomicU64>,
+    resident: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let packets = Family::<Flow, Counter>::default();
+        let bytes = Family::<Flow, Counter>::default();
+        let (inward, outward) = (Flow { direction: "in" }, Flow { direction: "out" });
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            errors: Family::default(),
+            objects: Family::default(),
+            sessions: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            connections_cut: Family::default(),
+            events: Counter::default(),
+            events_dropped: Family::default(),
+            packets_in: packets.get_or_create_owned(&inward),
+            bytes_in: bytes.get_or_create_owned(&inward),
+            packets_out: packets.get_or_create_owned(&outward),
+            bytes_out: bytes.get_or_create_owned(&outward),
+            dropped: Family::default(),
+            uptime: Gauge::default(),
+            cpu_seconds: Counter::default(),
+            resident: Gauge::default(),
+        };
+        let all = &mut metrics.registry;
+        all.register("rivero_requests", "Requests by method", metrics.requests.clone());
+        all.register("rivero_request_errors", "Error replies by code", metrics.errors.clone());
+        all.register("rivero_objects", "Living objects by class", metrics.objects.clone());
+        all.register("rivero_sessions", "Sessions that used an object", metrics.sessions.clone());
+        all.register("rivero_connections", "Open WebSockets", metrics.connections.clone());
+        all.register(
+            "rivero_connections_refused",
+            "TCP connections closed because there were too many",
+            metrics.connections_refused.clone(),
+        );
+        all.register(
+            "rivero_connections_cut",
+            "WebSockets that the server closed, by reason",
+            metrics.connections_cut.clone(),
+        );
+        all.register("rivero_events", "Event messages handed to clients", metrics.events.clone());
+        all.register(
+            "rivero_events_dropped",
+            "Event messages lost, by reason",
+            metrics.events_dropped.clone(),
+        );
+        all.register("rivero_media_packets", "Datagrams of media, by direction", packets);
+        all.register("rivero_media_bytes", "Bytes of those datagrams, by direction", bytes);
+        all.register(
+            "rivero_media_dropped",
+            "Datagrams and packets dropped, by reason",
+            metrics.dropped.clone(),
+        );
+        all.register("rivero_uptime_seconds", "Time since the start", metrics.uptime.clone());
+        all.register("process_cpu_seconds", "Processor time used", metrics.cpu_seconds.clone());
+        all.register("process_resident_memory_bytes", "Resident memory", metrics.resident.clone());
+        metrics
+    }
+
+    /// A request came in; `method` must come from a fixed set.
+    pub fn request(&self, method: &'static str) {
+        self.requests.get_or_create(&Method { method }).inc();
+    }
+
+    /// A request was answered with an error.
+    pub fn error(&self, code: i32) {
+        self.errors.get_or_create(&Code { code }).inc();
+    }
+
+    pub fn object_created(&self, class: &'static str) {
+        self.objects.get_or_create(&Class { class }).inc();
+    }
+
+    pub fn object_destroyed(&self, class: &'static str) {
+        self.objects.get_or_create(&Class { class }).dec();
+    }
+
+    pub fn set_sessions(&self, count: usize) {
+        self.sessions.set(count as i64);
+    }
+
+    pub fn set_connections(&self, count: usize) {
+        self.connections.set(count as i64);
+    }
+
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// The server closed a WebSocket.
+    pub fn connection_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// An event message went into a client's queue.
+    pub fn event_sent(&self) {
+        self.events.inc();
+    }
+
+    /// `count` event messages were lost.
+    pub fn events_dropped(&self, reason: &'static str, count: u64) {
+        self.events_dropped.get_or_create(&Reason { reason }).inc_by(count);
+    }
+
+    /// Datagrams of media that were received.
+    pub fn received(&self, packets: u64, bytes: u64) {
+        self.packets_in.inc_by(packets);
+        self.bytes_in.inc_by(bytes);
+    }
+
+    /// Datagrams of media that were sent.
+    pub fn sent(&self, packets: u64, bytes: u64) {
+        self.packets_out.inc_by(packets);
+        self.bytes_out.inc_by(bytes);
+    }
+
+    /// `count` datagrams or packets of media were dropped.
+    pub fn dropped(&self, reason: &'static str, count: u64) {
+        self.dropped.get_or_create(&Reason { reason }).inc_by(count);
+    }
+
+    /// The text that Prometheus reads; what concerns the process is passed in as it is now.
+    pub fn to_text(&self, uptime: Duration, cpu_time: Duration) -> String {
+        self.uptime.set(uptime.as_secs_f64());
+        let counted = self.cpu_seconds.get();
+        self.cpu_seconds.inc_by((cpu_time.as_secs_f64() - counted).max(0.0));
+        self.resident.set(resident_memory() as i64);
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing into a string does not fail");
+        text
+    }
+}
+
+/// Bytes of memory that the process occupies; 0 where the system does not say.
+pub fn resident_memory() -> u64 {
+    // SAFETY: the call reads a constant of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(0) as u64;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_in_the_text() {
+        let metrics = Metrics::new();
+        metrics.request("create");
+        metrics.error(40101);
+        metrics.object_created("MediaPipeline");
+        metrics.received(3, 3_600);
+        metrics.dropped("replayed", 2);
+        metrics.events_dropped("nobody_bound", 1);
+        let text = metrics.to_text(Duration::from_secs(7), Duration::from_millis(250));
+        for line in [
+            "rivero_requests_total{method=\"create\"} 1",
+            "rivero_request_errors_total{code=\"40101\"} 1",
+            "rivero_objects{class=\"MediaPipeline\"} 1",
+            "rivero_media_packets_total{direction=\"in\"} 3",
+            "rivero_media_bytes_total{direction=\"in\"} 3600",
+            "rivero_media_dropped_total{reason=\"replayed\"} 2",
+            "rivero_events_dropped_total{reason=\"nobody_bound\"} 1",
+            "process_cpu_seconds_total 0.25",
+            "rivero_uptime_seconds 7.0",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_running_process_occupies_memory() {
+        assert!(resident_memory() > 1_000_000);
+    }
+}

@@ -1,1 +1,395 @@
+//! Shell: the control port, where HTTP and WebSockets are spoken.
+//!
+//! `/kurento` (or what it was named) is a WebSocket (RFC 6455) that carries one JSON text per
+//! message; `/` is the demonstration page, `/health` and `/metrics` are for monitors. What is said
+//! over a WebSocket is the business of the [`Service`]. Left out: TLS, compression, subprotocols.
+//!
+//! As in the original, a WebSocket on another path is opened and closed with 1002, a plain request
+//! for the WebSocket's path is answered 426, and an upgrade without a key 500: the original's own
+//! health check sends that and takes 500 for a sign of health.
 
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+/// Buffer per connection; most messages are smaller, and thousands of connections are idle.
+const BUFFER: usize = 8 * 1024;
+/// How long a connection that is being closed has for its part of it.
+const LINGER: Duration = Duration::from_secs(1);
+
+const PAGE: &str = include_str!("../web/index.html");
+const SCRIPT: &str = include_str!("../web/demo.js");
+const STYLE: &str = include_str!("../web/demo.css");
+
+/// What answers on the control port.
+pub trait Service: Send + Sync + 'static {
+    /// A WebSocket opened.
+    fn open(&self) -> (u64, Outgoing);
+    /// The reply to a text, if there is one. Called for one text of a connection after the other.
+    fn request(&self, connection: u64, text: &str) -> impl Future<Output = Option<String>> + Send;
+    /// The WebSocket is gone.
+    fn close(&self, connection: u64);
+    /// JSON for `/health`.
+    fn health(&self) -> String;
+    /// Text for `/metrics`.
+    fn metrics(&self) -> String;
+}
+
+/// What goes out over a WebSocket beside replies. What was queued before a reply goes out before it.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// JSON texts.
+    pub messages: mpsc::Receiver<Bytes>,
+    /// Tells the connection to close, and why.
+    pub close: oneshot::Receiver<&'static str>,
+}
+
+struct Door<S> {
+    service: Arc<S>,
+    config: Config,
+    metrics: Arc<Metrics>,
+    stop: watch::Receiver<bool>,
+}
+
+impl<S> Clone for Door<S> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            config: self.config.clone(),
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+/// Serves until `stop` turns true. Connections that are open then are told so.
+pub async fn serve<S: Service>(
+    listener: TcpListener,
+    config: &Config,
+    metrics: Arc<Metrics>,
+    service: Arc<S>,
+    stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(config.limits.connections));
+    let door = Arc::new(Door { service, config: config.clone(), metrics, stop });
+    let mut stop = door.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => match places.clone().try_acquire_owned() {
+                Ok(place) => {
+                    tracing::debug!(%peer, "connection");
+                    tokio::spawn(door.clone().speak_http(stream, place));
+                }
+                Err(_) => door.metrics.connection_refused(),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of file descriptors, most likely: give others time to close theirs.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl<S: Service> Door<S> {
+    async fn speak_http(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+        // Without it, what follows a reply waits for the peer's delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let place = Arc::new(place);
+        let door = self.clone();
+        let service = service_fn(move |request| {
+            let reply = door.clone().answer(request, place.clone());
+            async move { Ok::<_, Infallible>(reply) }
+        });
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.config.limits.handshake);
+        http.max_buf_size(2 * BUFFER);
+        let conversation = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            result = conversation => if let Err(error) = result {
+                tracing::debug!(%error, "HTTP ended");
+            },
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        place: Arc<OwnedSemaphorePermit>,
+    ) -> Response<String> {
+        if names(request.headers(), header::UPGRADE, "websocket") {
+            return self.upgrade(request, place);
+        }
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return plain(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let path = request.uri().path();
+        match path {
+            "/" | "/index.html" => page("text/html; charset=utf-8", PAGE.to_owned()),
+            "/demo.js" => page("text/javascript; charset=utf-8", SCRIPT.to_owned()),
+            "/demo.css" => page("text/css; charset=utf-8", STYLE.to_owned()),
+            "/health" => page("application/json", self.service.health()),
+            "/metrics" => page(
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                self.service.metrics(),
+            ),
+            _ if path.strip_prefix('/') == Some(&self.config.control.path) => {
+                let mut response = plain(StatusCode::UPGRADE_REQUIRED);
+                let websocket = HeaderValue::from_static("websocket");
+                response.headers_mut().insert(header::UPGRADE, websocket);
+                response
+            }
+            _ => plain(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// The server's part of the opening handshake (RFC 6455 §4.2.2).
+    fn upgrade(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        place: Arc<OwnedSemaphorePermit>,
+    ) -> Response<String> {
+        let headers = request.headers();
+        let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR);
+        };
+        if headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version != "13") {
+            let mut response = plain(StatusCode::UPGRADE_REQUIRED);
+            let version = HeaderValue::from_static("13");
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+            return response;
+        }
+        if request.method() != Method::GET || !names(headers, header::CONNECTION, "upgrade") {
+            return plain(StatusCode::BAD_REQUEST);
+        }
+        let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+            .expect("the key's hash is written in base64");
+        let known = request.uri().path().strip_prefix('/') == Some(&self.config.control.path);
+        let upgrade = hyper::upgrade::on(request);
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(upgraded) => self.speak_websocket(upgraded, known).await,
+                Err(error) => tracing::debug!(%error, "handshake not finished"),
+            }
+            drop(place);
+        });
+        let mut response = plain(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        response
+    }
+
+    async fn speak_websocket(&self, upgraded: Upgraded, known_path: bool) {
+        let parts = upgraded
+            .downcast::<TokioIo<TcpStream>>()
+            .expect("the connection was made of a TCP stream");
+        let limit = Some(self.config.limits.message_bytes);
+        let settings = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let mut socket = WebSocketStream::from_partially_read(
+            parts.io.into_inner(),
+            parts.read_buf.to_vec(),
+            Role::Server,
+            Some(settings),
+        )
+        .await;
+        let farewell = if known_path {
+            self.converse(&mut socket).await
+        } else {
+            Some((CloseCode::Protocol, "Invalid path"))
+        };
+        if let Some((code, reason)) = farewell {
+            let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+            let goodbye = async {
+                socket.close(Some(frame)).await?;
+                // The peer's own close; a socket closed over unread bytes would take ours back.
+                while socket.next().await.is_some_and(|message| message.is_ok()) {}
+                Ok::<_, Error>(())
+            };
+            match tokio::time::timeout(LINGER, goodbye).await {
+                Ok(Ok(())) => tracing::debug!(reason, "closed a WebSocket"),
+                _ => tracing::debug!(reason, "cut a WebSocket"),
+            }
+        }
+    }
+
+    /// Talks until one side ends it; what to say in parting, unless the peer said it.
+    async fn converse(
+        &self,
+        socket: &mut WebSocketStream<TcpStream>,
+    ) -> Option<(CloseCode, &'static str)> {
+        let (connection, outgoing) = self.service.open();
+        // Also when a request panics, or the task is dropped.
+        let _closing = Closing { service: &*self.service, connection };
+        let Outgoing { mut messages, close } = outgoing;
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            result = self.exchange(socket, connection, &mut messages) => match result {
+                Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => None,
+                Err(Error::Utf8(_)) => Some((CloseCode::Invalid, "Invalid UTF8 encoding")),
+                Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
+                    self.metrics.connection_cut("message_too_long");
+                    Some((CloseCode::Size, "Message too long"))
+                }
+                Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => None,
+                Err(_) => Some((CloseCode::Protocol, "Protocol error")),
+            },
+            Ok(reason) = close => Some((CloseCode::Policy, reason)),
+            _ = stop.wait_for(|stop| *stop) => Some((CloseCode::Away, "terminating")),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        socket: &mut WebSocketStream<TcpStream>,
+        connection: u64,
+        messages: &mut mpsc::Receiver<Bytes>,
+    ) -> Result<(), Error> {
+        loop {
+            let incoming = tokio::select! {
+                Some(message) = messages.recv() => {
+                    feed(socket, message, messages).await?;
+                    socket.flush().await?;
+                    continue;
+                }
+                incoming = socket.next() => incoming,
+            };
+            let reply = match incoming {
+                None => return Ok(()),
+                Some(Ok(Message::Text(text))) => {
+                    self.request(socket, connection, &text, messages).await?
+                }
+                Some(Ok(Message::Binary(bytes))) => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    self.request(socket, connection, &text, messages).await?
+                }
+                // Pings are answered below us, and so is a close.
+                Some(Ok(_)) => None,
+                Some(Err(error)) => return Err(error),
+            };
+            // Events that the request caused were queued before its reply was ready.
+            if let Ok(message) = messages.try_recv() {
+                feed(socket, message, messages).await?;
+            }
+            if let Some(reply) = reply {
+                socket.feed(Message::text(reply)).await?;
+            }
+            socket.flush().await?;
+        }
+    }
+
+    /// Has a request answered, and lets events out meanwhile.
+    async fn request(
+        &self,
+        socket: &mut WebSocketStream<TcpStream>,
+        connection: u64,
+        text: &str,
+        messages: &mut mpsc::Receiver<Bytes>,
+    ) -> Result<Option<String>, Error> {
+        let mut answer = std::pin::pin!(self.service.request(connection, text));
+        loop {
+            tokio::select! {
+                biased;
+                reply = &mut answer => return Ok(reply),
+                Some(message) = messages.recv() => {
+                    feed(socket, message, messages).await?;
+                    socket.flush().await?;
+                }
+            }
+        }
+    }
+}
+
+/// Writes a message and those queued behind it.
+async fn feed(
+    socket: &mut WebSocketStream<TcpStream>,
+    first: Bytes,
+    messages: &mut mpsc::Receiver<Bytes>,
+) -> Result<(), Error> {
+    let mut next = Some(first);
+    while let Some(message) = next {
+        let text = Utf8Bytes::try_from(message).map_err(|_| Error::Utf8(String::new()))?;
+        socket.feed(Message::Text(text)).await?;
+        next = messages.try_recv().ok();
+    }
+    Ok(())
+}
+
+struct Closing<'a, S: Service> {
+    service: &'a S,
+    connection: u64,
+}
+
+impl<S: Service> Drop for Closing<'_, S> {
+    fn drop(&mut self) {
+        self.service.close(self.connection);
+    }
+}
+
+/// Whether a header's comma-separated list has `token` (RFC 9110 §5.6.1).
+fn names(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim().eq_ignore_ascii_case(token))
+}
+
+fn page(content_type: &'static str, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn plain(status: StatusCode) -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = status;
+    response
+}
+
+/// Binds the control port.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub async fn listen(config: &Config) -> io::Result<TcpListener> {
+    TcpListener::bind(config.control_address()).await
+}

@@ -1,1 +1,346 @@
+//! A selective forwarding middlebox (RFC 7667 §3.7): one packet in, one per sink out.
+//!
+//! Peers are the parties of RTCP. Each has *sources*, streams that come from it, and *sinks*,
+//! streams that go to it. A source feeds any number of sinks, a sink has at most one source and
+//! sees one continuous stream whatever it is connected to. Reports are translated, requests for
+//! packets are answered from the source's history, requests for keyframes are merged towards the
+//! source.
+//!
+//! The router opens no sockets and holds no keys: what leaves goes through [`Egress`]. Forwarding
+//! takes no lock, and no memory once buffers have grown to the stream.
+//!
+//! Left out: RTX, transport-wide feedback, layers of simulcast, BYE for what is removed.
 
+mod clock;
+mod control;
+mod feedback;
+mod history;
+mod peer;
+mod reports;
+mod sink;
+mod source;
+mod stats;
+
+pub use feedback::RembParams;
+pub use peer::PeerConfig;
+pub use sink::SinkConfig;
+pub use source::SourceConfig;
+pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
+
+use crate::rtp::{Bitrate, NtpTime, RtpPacket, keyframe};
+use clock::Stamp;
+use peer::Peer;
+use sink::{Sink, Verdict};
+use slotmap::{SlotMap, new_key_type};
+use source::Source;
+use std::{collections::VecDeque, time::Instant};
+
+new_key_type! {
+    /// A party of RTCP: an endpoint with its transport.
+    pub struct PeerKey;
+    /// A stream that comes from a peer.
+    pub struct SourceKey;
+    /// A stream that goes to a peer.
+    pub struct SinkKey;
+}
+
+/// Events kept for a caller who does not ask; beyond it the oldest are lost and counted.
+const MAX_EVENTS: usize = 1_024;
+
+/// Where packets leave. Called in the middle of forwarding, so it must not wait.
+pub trait Egress {
+    /// One RTP packet: its header, the payload as the source sent it, and the extended sequence
+    /// number (48 bits count), whose low 16 bits stand in the header. The same `index` comes again
+    /// only with the same header and payload.
+    fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64);
+    /// One compound RTCP packet.
+    fn rtcp(&mut self, to: PeerKey, compound: &[u8]);
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RouterEvent {
+    /// The first report of a peer, or the first one after its BYE.
+    FirstRtcp(PeerKey),
+    /// A peer that had reported said goodbye for one of its sources.
+    Bye(PeerKey),
+}
+
+/// All that belongs to one pipeline.
+#[derive(Debug)]
+pub struct Router {
+    peers: SlotMap<PeerKey, Peer>,
+    sources: SlotMap<SourceKey, Source>,
+    sinks: SlotMap<SinkKey, Sink>,
+    events: VecDeque<RouterEvent>,
+    events_lost: u64,
+    /// The start of the router's steady clock.
+    origin: Instant,
+    /// No later than the first thing that is due.
+    wake: Option<Instant>,
+    scratch: reports::Scratch,
+}
+
+impl Router {
+    /// `now` becomes the origin of the steady clock that abs-send-time is read from.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            peers: SlotMap::with_key(),
+            sources: SlotMap::with_key(),
+            sinks: SlotMap::with_key(),
+            events: VecDeque::new(),
+            events_lost: 0,
+            origin: now,
+            wake: None,
+            scratch: reports::Scratch::default(),
+        }
+    }
+
+    pub fn add_peer(&mut self, now: Instant, config: PeerConfig) -> PeerKey {
+        let key = self.peers.insert_with_key(|key| Peer::new(now, key, config));
+        self.wake_at(self.peers[key].report_at);
+        key
+    }
+
+    /// Removes a peer with its sources and sinks.
+    pub fn remove_peer(&mut self, peer: PeerKey) {
+        let Some(peer) = self.peers.remove(peer) else { return };
+        peer.sources.into_iter().for_each(|source| self.remove_source(source));
+        peer.sinks.into_iter().for_each(|sink| self.remove_sink(sink));
+    }
+
+    /// # Panics
+    /// When `peer` was removed.
+    pub fn add_source(&mut self, peer: PeerKey, config: SourceConfig) -> SourceKey {
+        let key = self.sources.insert(Source::new(self.origin, peer, config));
+        self.peers[peer].sources.push(key);
+        key
+    }
+
+    /// Removes a source; its sinks stay, connected to nothing.
+    pub fn remove_source(&mut self, source: SourceKey) {
+        let Some(removed) = self.sources.remove(source) else { return };
+        for sink in removed.sinks {
+            if let Some(sink) = self.sinks.get_mut(sink) {
+                sink.connect(None, &[]);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(removed.peer) {
+            peer.sources.retain(|one| *one != source);
+        }
+    }
+
+    /// # Panics
+    /// When `peer` was removed.
+    pub fn add_sink(&mut self, peer: PeerKey, config: SinkConfig) -> SinkKey {
+        let key = self.sinks.insert(Sink::new(peer, config));
+        self.peers[peer].sinks.push(key);
+        key
+    }
+
+    pub fn remove_sink(&mut self, sink: SinkKey) {
+        let Some(removed) = self.sinks.remove(sink) else { return };
+        if let Some(source) = removed.source.and_then(|source| self.sources.get_mut(source)) {
+            source.sinks.retain(|one| *one != sink);
+        }
+        if let Some(peer) = self.peers.get_mut(removed.peer) {
+            peer.sinks.retain(|one| *one != sink);
+        }
+    }
+
+    /// Connects a sink to a source, or to none. A video sink starts at the next keyframe, which is
+    /// asked for with the next timeout (due at once); an audio sink starts with the next packet.
+    pub fn set_route(&mut self, now: Instant, sink: SinkKey, source: Option<SourceKey>) {
+        let source = source.filter(|source| self.sources.contains_key(*source));
+        let Some(one) = self.sinks.get_mut(sink) else { return };
+        if one.source == source {
+            return;
+        }
+        if let Some(before) = one.source.and_then(|before| self.sources.get_mut(before)) {
+            before.sinks.retain(|other| *other != sink);
+        }
+        let Some(key) = source else { return one.connect(None, &[]) };
+        let source = &mut self.sources[key];
+        one.connect(Some(key), &source.config.formats);
+        source.sinks.push(sink);
+        self.want_keyframe_for(now, sink);
+    }
+
+    /// Switches a sink off, so that nothing is sent to a peer that cannot take it yet, or on again;
+    /// then it starts as after [`Self::set_route`]. Sinks begin switched on.
+    pub fn set_active(&mut self, now: Instant, sink: SinkKey, active: bool) {
+        let Some(one) = self.sinks.get_mut(sink) else { return };
+        if one.active != active {
+            one.active = active;
+            one.close();
+            self.want_keyframe_for(now, sink);
+        }
+    }
+
+    /// Forwards a packet of `source` to its sinks.
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        source: SourceKey,
+        packet: &RtpPacket<'_>,
+        out: &mut impl Egress,
+    ) {
+        let Some(one) = self.sources.get_mut(source) else { return };
+        let stamp = Stamp::new(self.origin, now);
+        let received = one.receive(stamp, packet);
+        let mut wants_keyframe = false;
+        match received {
+            Ok(Some(arrival)) => {
+                let payload = if arrival.empty { &[] } else { packet.payload() };
+                for &key in &one.sinks {
+                    let Some(sink) = self.sinks.get_mut(key) else { continue };
+                    match sink.forward(stamp, &arrival, payload, out) {
+                        Verdict::Sent | Verdict::Dropped => {}
+                        Verdict::WantsKeyframe => wants_keyframe = true,
+                        Verdict::Started => {
+                            if let Some(newest) = one.newest_sequence() {
+                                sink.catch_up(stamp, arrival.sequence, newest, &one.history, out);
+                            }
+                        }
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(reason) => one.stats.drops.count(reason),
+        }
+        let wanting = wants_keyframe && !one.keyframes.is_wanting();
+        let due = one.poll_timeout();
+        if wanting {
+            self.request_keyframe(now, source, out);
+        } else if let Some(due) = due {
+            self.wake_at(due);
+        }
+    }
+
+    /// Asks the sender of `source` for a keyframe, now or as soon as the pace of asking allows.
+    pub fn request_keyframe(&mut self, now: Instant, source: SourceKey, out: &mut impl Egress) {
+        if let Some(one) = self.sources.get_mut(source) {
+            one.wants_keyframe(now);
+            self.send_requests(now, source, out);
+        }
+    }
+
+    /// As [`Self::request_keyframe`], sent with the next timeout, which is due at once.
+    pub fn want_keyframe(&mut self, now: Instant, source: SourceKey) {
+        if let Some(one) = self.sources.get_mut(source) {
+            one.wants_keyframe(now);
+            self.wake_at(now);
+        }
+    }
+
+    /// What a sink is connected to.
+    pub fn route(&self, sink: SinkKey) -> Option<SourceKey> {
+        self.sinks.get(sink)?.source
+    }
+
+    /// When [`Self::handle_timeout`] is to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    /// Sends what is due: requests to sources, and reports to peers. `ntp` is the wall clock's
+    /// reading at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, ntp: NtpTime, out: &mut impl Egress) {
+        if self.wake.is_none_or(|at| now < at) {
+            return;
+        }
+        let mut sources = std::mem::take(&mut self.scratch.sources);
+        sources.extend(self.sources.keys());
+        for &source in &sources {
+            self.sources[source].keyframes.handle_input(now, keyframe::Input::Timeout);
+            self.send_requests(now, source, out);
+        }
+        sources.clear();
+        self.scratch.sources = sources;
+        let mut peers = std::mem::take(&mut self.scratch.peers);
+        peers.extend(self.peers.iter().filter(|(_, one)| one.report_at <= now).map(|(key, _)| key));
+        for &peer in &peers {
+            self.report(now, ntp, peer, out);
+            self.peers[peer].schedule_report(now);
+        }
+        peers.clear();
+        self.scratch.peers = peers;
+        let reports = self.peers.values().map(|one| one.report_at);
+        self.wake = self.sources.values().filter_map(Source::poll_timeout).chain(reports).min();
+    }
+
+    pub fn poll_event(&mut self) -> Option<RouterEvent> {
+        self.events.pop_front()
+    }
+
+    /// Bounds in kbps of what REMB tells the sender of a video source; a `max_kbps` of 0 is none.
+    pub fn set_video_receive_bounds(&mut self, source: SourceKey, min_kbps: u64, max_kbps: u64) {
+        if let Some(source) = self.sources.get_mut(source) {
+            source.estimate.bounds.min = Bitrate::from_kbps(min_kbps);
+            source.estimate.bounds.max = Bitrate::from_kbps(max_kbps);
+        }
+    }
+
+    pub fn set_remb_params(&mut self, source: SourceKey, params: RembParams) {
+        if let Some(source) = self.sources.get_mut(source) {
+            source.estimate.params = params;
+        }
+    }
+
+    /// All zero for a source that was removed; so are the other statistics.
+    pub fn source_stats(&self, source: SourceKey) -> SourceStats {
+        self.sources.get(source).map_or_else(SourceStats::default, |one| {
+            let round_trip = self.peers.get(one.peer).and_then(|peer| peer.stats.round_trip);
+            SourceStats { round_trip, ..one.stats() }
+        })
+    }
+
+    pub fn sink_stats(&self, sink: SinkKey) -> SinkStats {
+        self.sinks.get(sink).map_or_else(SinkStats::default, |one| {
+            let source = one.source.and_then(|source| self.sources.get(source));
+            let bitrate = source.map_or_else(Bitrate::default, |one| one.estimate.measured());
+            SinkStats { bitrate, ..one.stats }
+        })
+    }
+
+    pub fn peer_stats(&self, peer: PeerKey) -> PeerStats {
+        self.peers.get(peer).map_or_else(PeerStats::default, |one| one.stats)
+    }
+
+    /// When the source last sent anything.
+    pub fn last_packet_at(&self, source: SourceKey) -> Option<Instant> {
+        self.sources.get(source)?.last_packet_at
+    }
+
+    /// When the peer's last report came.
+    pub fn last_rtcp_at(&self, peer: PeerKey) -> Option<Instant> {
+        self.peers.get(peer)?.last_rtcp_at
+    }
+
+    /// Events that nobody fetched in time.
+    pub fn events_lost(&self) -> u64 {
+        self.events_lost
+    }
+
+    fn want_keyframe_for(&mut self, now: Instant, sink: SinkKey) {
+        let Some(sink) = self.sinks.get(sink).filter(|one| one.waits_for_keyframe()) else {
+            return;
+        };
+        let Some(source) = sink.source.and_then(|source| self.sources.get_mut(source)) else {
+            return;
+        };
+        source.wants_keyframe(now);
+        self.wake_at(now);
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn push_event(&mut self, event: RouterEvent) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+            self.events_lost += 1;
+        }
+        self.events.push_back(event);
+    }
+}

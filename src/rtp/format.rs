@@ -85,9 +85,9 @@ impl Format {
     /// The format of `codec` with the parameters of an `a=fmtp` line (empty when there is none).
     pub fn new(codec: Codec, fmtp: &str) -> Self {
         let parameter = |name: &str| {
-            fmtp.split(';').filter_map(|pair| pair.trim().split_once('=')).find_map(|(key, value)| {
-                key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-            })
+            fmtp.split(';').filter_map(|pair| pair.trim().split_once('=')).find_map(
+                |(key, value)| key.trim().eq_ignore_ascii_case(name).then(|| value.trim()),
+            )
         };
         let number = |name: &str| parameter(name).and_then(|value| value.parse::<u32>().ok());
         let profile = match codec {

@@ -2,5 +2,16 @@
 //! clocks or codecs.
 
 pub mod format;
+pub mod jitter;
+pub mod keyframe;
+pub mod nack;
+pub mod packet;
+pub mod rewrite;
+pub mod rtcp;
+pub mod sequence;
+pub mod stats;
+pub mod units;
 
 pub use format::{Codec, Format, Kind};
+pub use packet::{PacketError, RtpPacket};
+pub use units::{AbsSendTime, Bitrate, NtpTime};

@@ -1,1 +1,10 @@
+//! H.264 as it travels in RTP (RFC 6184).
+//!
+//! Only what forwarding needs: the payload descriptor and where a decoder can start. Pictures are
+//! neither decoded nor encoded here.
 
+#![forbid(unsafe_code)]
+
+pub mod payload;
+
+pub use payload::starts_keyframe;

@@ -1,1 +1,10 @@
+//! VP8 (RFC 6386) as it travels in RTP (RFC 7741).
+//!
+//! Only what forwarding needs: the payload descriptor and where a decoder can start. Pictures are
+//! neither decoded nor encoded here.
 
+#![forbid(unsafe_code)]
+
+pub mod payload;
+
+pub use payload::starts_keyframe;

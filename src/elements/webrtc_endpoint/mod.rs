@@ -1,0 +1,500 @@
+//! A WebRTC peer: offer and answer, candidates, and its streams in the router.
+//!
+//! Negotiation happens once (there is no renegotiation in the remote API). From it come the transport
+//! sessions, one when the sections are bundled (RFC 9143) and one for each group or section else, and
+//! for each accepted section a source and a sink in the router. Data channels are not built: their
+//! section is refused.
+
+mod properties;
+mod stats;
+mod transports;
+
+use crate::elements::{Context, Gives, LegKey, Node, index};
+use crate::model::types::event::{
+    ConnectionStateChanged, DtlsConnectionStateChange, IceCandidateFound, IceComponentStateChanged,
+    IceGatheringDone, MediaSessionStarted, MediaStateChanged, NewCandidatePairSelected,
+};
+use crate::model::types::{
+    CertificateKeyType, ConnectionState, DSCPValue, DtlsConnectionState, IceCandidate,
+    IceComponentState, MediaState, OfferOptions,
+};
+use crate::model::{RemoteError, SdpFailure};
+use crate::router::{RouterEvent, SinkKey, SourceKey};
+use crate::rtp::Kind;
+use crate::sdp::{self, Description, Direction, Media, OfferWishes};
+use crate::transport::webrtc::Event;
+use crate::transport::{DtlsState, IceState};
+use serde_json::{Map, Value};
+
+use properties::Properties;
+use transports::{Transport, Transports};
+
+type Result<T> = std::result::Result<T, RemoteError>;
+
+/// The two parts of a DTLS connection, as clients are told of them.
+const SENDING: usize = 0;
+const RECEIVING: usize = 1;
+
+/// Candidates that may be added before there is a description they belong to.
+const MAX_EARLY_CANDIDATES: usize = 64;
+
+pub struct WebRtcEndpoint {
+    direction: Direction,
+    properties: Properties,
+    negotiation: Negotiation,
+    transports: Transports,
+    /// Candidates that came before the sessions they are for.
+    early: Vec<IceCandidate>,
+    gathering: bool,
+    sources: [Option<SourceKey>; 2],
+    sinks: [Option<SinkKey>; 2],
+    /// Names of statistics: of both sources, then of both sinks.
+    stats_ids: [uuid::Uuid; 4],
+    connection_state: ConnectionState,
+    media_state: MediaState,
+}
+
+/// How far offer and answer have come.
+enum Negotiation {
+    New,
+    Offered { local: Description },
+    Done { local: Description, remote: Description, media: Vec<Media> },
+}
+
+impl WebRtcEndpoint {
+    /// `certificate` is ECDSA unless a client asks for RSA, whose handshakes cost several times more.
+    ///
+    /// # Errors
+    /// None.
+    pub fn new(
+        _: &mut Context<'_>,
+        recvonly: bool,
+        sendonly: bool,
+        _use_data_channels: bool,
+        certificate: Option<CertificateKeyType>,
+        _qos_dscp: DSCPValue,
+    ) -> Result<Self> {
+        // The names are those of the peer's point of view in an offer of ours.
+        let direction = match (recvonly, sendonly) {
+            (true, false) => Direction::RecvOnly,
+            (false, true) => Direction::SendOnly,
+            _ => Direction::SendRecv,
+        };
+        Ok(Self {
+            direction,
+            properties: Properties::default(),
+            negotiation: Negotiation::New,
+            transports: Transports::new(certificate.unwrap_or(CertificateKeyType::Ecdsa)),
+            early: Vec::new(),
+            gathering: false,
+            sources: [None; 2],
+            sinks: [None; 2],
+            stats_ids: std::array::from_fn(|_| uuid::Uuid::new_v4()),
+            connection_state: ConnectionState::Disconnected,
+            media_state: MediaState::Disconnected,
+        })
+    }
+
+    /// Makes an offer. Allowed once, and not after an offer was processed.
+    ///
+    /// # Errors
+    /// [`SdpFailure::AlreadyNegotiated`], [`SdpFailure::GenerateOffer`]
+    pub fn generate_offer(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: Option<OfferOptions>,
+    ) -> Result<String> {
+        self.expect_new()?;
+        let wanted = |option: Option<bool>| option.unwrap_or(true);
+        let (audio, video) = match &options {
+            Some(options) => {
+                (wanted(options.offer_to_receive_audio), wanted(options.offer_to_receive_video))
+            }
+            None => (true, true),
+        };
+        let sections = usize::from(audio) + usize::from(video);
+        self.transports.open(cx, 1, true)?;
+        let wishes = OfferWishes {
+            audio,
+            video,
+            direction: self.direction,
+            max_audio_bandwidth: self.properties.max_audio_receive(),
+            max_video_bandwidth: self.properties.max_video_receive(),
+            ..OfferWishes::default()
+        };
+        let local = self.transports.local(cx, sections);
+        let Ok(local) = sdp::offer(&transports::capabilities(), &local, &wishes) else {
+            self.transports.close(cx);
+            return Err(SdpFailure::GenerateOffer.into());
+        };
+        let text = local.to_string();
+        self.negotiation = Negotiation::Offered { local };
+        Ok(text)
+    }
+
+    /// Answers an offer. Allowed once.
+    ///
+    /// # Errors
+    /// [`SdpFailure::EmptyOffer`], [`SdpFailure::Syntax`], [`SdpFailure::Invalid`],
+    /// [`SdpFailure::AlreadyNegotiated`]; [`SdpFailure::ProcessOffer`] leaves the endpoint usable.
+    pub fn process_offer(&mut self, cx: &mut Context<'_>, offer: String) -> Result<String> {
+        if offer.is_empty() {
+            return Err(SdpFailure::EmptyOffer.into());
+        }
+        let remote = parse(&offer)?;
+        self.expect_new()?;
+        let layout = sdp::Layout::of(&remote);
+        self.transports.open(cx, layout.transports, false)?;
+        let local = self.transports.local(cx, remote.media.len());
+        let agreed = sdp::answer(&remote, &transports::capabilities(), &local);
+        let Ok(sdp::Negotiated { local, media }) = agreed else {
+            self.transports.close(cx);
+            return Err(SdpFailure::ProcessOffer.into());
+        };
+        let text = local.to_string();
+        self.negotiated(cx, local, remote, media);
+        Ok(text)
+    }
+
+    /// Takes the answer to the offer made before, and returns the local description.
+    ///
+    /// # Errors
+    /// [`SdpFailure::NotOffered`], [`SdpFailure::EmptyAnswer`], [`SdpFailure::AlreadyAnswered`],
+    /// [`SdpFailure::ProcessAnswer`], and those of reading it.
+    pub fn process_answer(&mut self, cx: &mut Context<'_>, answer: String) -> Result<String> {
+        let local = match &self.negotiation {
+            Negotiation::New => return Err(SdpFailure::NotOffered.into()),
+            Negotiation::Done { .. } if self.transports.offered() => {
+                return Err(SdpFailure::AlreadyAnswered.into());
+            }
+            Negotiation::Done { .. } => return Err(SdpFailure::NotOffered.into()),
+            Negotiation::Offered { local } => local.clone(),
+        };
+        if answer.is_empty() {
+            return Err(SdpFailure::EmptyAnswer.into());
+        }
+        let remote = parse(&answer)?;
+        let media = sdp::accept(&local, &remote, &transports::capabilities())
+            .map_err(|_| SdpFailure::ProcessAnswer)?;
+        self.negotiated(cx, local, remote, media);
+        self.get_local_session_descriptor(cx)
+    }
+
+    /// The local description with the candidates gathered so far.
+    ///
+    /// # Errors
+    /// [`SdpFailure::NoLocal`]
+    pub fn get_local_session_descriptor(&mut self, cx: &mut Context<'_>) -> Result<String> {
+        let local = match &self.negotiation {
+            Negotiation::New => return Err(SdpFailure::NoLocal.into()),
+            Negotiation::Offered { local } | Negotiation::Done { local, .. } => local,
+        };
+        if !self.gathering {
+            return Ok(local.to_string());
+        }
+        let candidates: Vec<Vec<String>> = (0..local.media.len())
+            .map(|section| match self.transport_of(section) {
+                Some(transport) => transport.candidates(cx),
+                None => Vec::new(),
+            })
+            .collect();
+        Ok(local.with_candidates(&candidates).to_string())
+    }
+
+    /// The peer's description with the candidates it trickled.
+    ///
+    /// # Errors
+    /// [`SdpFailure::NoRemote`]
+    pub fn get_remote_session_descriptor(&mut self, _: &mut Context<'_>) -> Result<String> {
+        match &self.negotiation {
+            Negotiation::Done { remote, .. } => Ok(remote.to_string()),
+            _ => Err(SdpFailure::NoRemote.into()),
+        }
+    }
+
+    /// Tells all local candidates by events and starts connectivity checks. Called before there is a
+    /// description it has no effect, as in the original.
+    ///
+    /// # Errors
+    /// None.
+    pub fn gather_candidates(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        if self.gathering || matches!(self.negotiation, Negotiation::New) {
+            return Ok(());
+        }
+        self.gathering = true;
+        for number in 0..self.transports.len() {
+            self.set_ice_state(cx, number, IceComponentState::Gathering);
+        }
+        let sections: Vec<_> = self.live_sections();
+        let mut found = Vec::new();
+        for (section, mid) in sections {
+            let Some(transport) = self.transport_of(section) else { continue };
+            for candidate in transport.candidates(cx) {
+                found.push(IceCandidate {
+                    candidate,
+                    sdp_mid: mid.clone(),
+                    sdp_m_line_index: section as i32,
+                });
+            }
+        }
+        for candidate in found {
+            cx.raise(IceCandidateFound { candidate });
+        }
+        cx.raise(IceGatheringDone {});
+        self.start(cx);
+        Ok(())
+    }
+
+    /// Takes a candidate of the peer. What cannot be used is ignored; an empty one ends them.
+    ///
+    /// # Errors
+    /// [`RemoteError::AddCandidate`] for a section that was not negotiated.
+    pub fn add_ice_candidate(&mut self, cx: &mut Context<'_>, candidate: IceCandidate) -> Result<()> {
+        let Negotiation::Done { remote, media, .. } = &mut self.negotiation else {
+            if self.early.len() < MAX_EARLY_CANDIDATES && !candidate.candidate.is_empty() {
+                self.early.push(candidate);
+            }
+            return Ok(());
+        };
+        let section = usize::try_from(candidate.sdp_m_line_index)
+            .ok()
+            .filter(|section| *section < media.len())
+            .ok_or(RemoteError::AddCandidate)?;
+        if candidate.candidate.is_empty() || !media[section].accepted {
+            return Ok(());
+        }
+        let number = media[section].transport;
+        if self.transports.add_remote_candidate(cx, number, &candidate.candidate) {
+            remote.add_candidate(section, &candidate.candidate);
+        }
+        Ok(())
+    }
+
+    /// Asks whatever feeds the video of this endpoint for a keyframe.
+    ///
+    /// # Errors
+    /// [`RemoteError::OperationNotSupported`] when nothing does.
+    pub fn request_keyframe(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let source = self.sinks[index(Kind::Video)].and_then(|sink| cx.router.route(sink));
+        let source = source.ok_or(RemoteError::OperationNotSupported(
+            "Keyframe request failed (must be requested from a subscriber element)",
+        ))?;
+        cx.router.want_keyframe(cx.at.now, source);
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`RemoteError::OperationNotSupported`], for data channels are not built.
+    pub fn create_data_channel(
+        &mut self,
+        _: &mut Context<'_>,
+        _label: String,
+        _ordered: bool,
+        _max_packet_life_time: i32,
+        _max_retransmits: i32,
+        _protocol: String,
+    ) -> Result<()> {
+        Err(RemoteError::OperationNotSupported("Data channels are not supported"))
+    }
+
+    /// # Errors
+    /// As [`Self::create_data_channel`].
+    pub fn close_data_channel(&mut self, _: &mut Context<'_>, _channel: i32) -> Result<()> {
+        Err(RemoteError::OperationNotSupported("Data channels are not supported"))
+    }
+
+    fn expect_new(&self) -> Result<()> {
+        match self.negotiation {
+            Negotiation::New => Ok(()),
+            _ => Err(SdpFailure::AlreadyNegotiated.into()),
+        }
+    }
+
+    /// Both descriptions are there: the streams join the router and the sessions may start.
+    fn negotiated(
+        &mut self,
+        cx: &mut Context<'_>,
+        local: Description,
+        remote: Description,
+        media: Vec<Media>,
+    ) {
+        self.transports.join(cx, &media);
+        for agreed in media.iter().filter(|agreed| agreed.accepted) {
+            let Some(kind) = agreed.kind.rtp() else { continue };
+            let Some(peer) = self.transports.peer(agreed.transport) else { continue };
+            let (source, sink) = transports::join_router(cx, peer, kind, agreed, &self.properties);
+            self.sources[index(kind)] = source;
+            self.sinks[index(kind)] = sink;
+            self.transports.add_streams(cx, agreed, source, sink);
+        }
+        self.negotiation = Negotiation::Done { local, remote, media };
+        cx.raise(MediaSessionStarted {});
+        for candidate in std::mem::take(&mut self.early) {
+            // A section that does not exist was no error when the candidate came.
+            let _ = self.add_ice_candidate(cx, candidate);
+        }
+        self.start(cx);
+    }
+
+    /// Starts connectivity checks once candidates are gathered and the peer is known.
+    fn start(&mut self, cx: &mut Context<'_>) {
+        if let Negotiation::Done { media, .. } = &self.negotiation
+            && self.gathering
+        {
+            self.transports.start(cx, media);
+        }
+    }
+
+    /// Sections that are not refused, with their names.
+    fn live_sections(&self) -> Vec<(usize, String)> {
+        let local = match &self.negotiation {
+            Negotiation::New => return Vec::new(),
+            Negotiation::Offered { local } | Negotiation::Done { local, .. } => local,
+        };
+        let live = |section: &usize| match &self.negotiation {
+            Negotiation::Done { media, .. } => media[*section].accepted,
+            _ => true,
+        };
+        let mid = |section: usize| local.media[section].mid().unwrap_or_default().to_owned();
+        (0..local.media.len()).filter(live).map(|section| (section, mid(section))).collect()
+    }
+
+    fn transport_of(&self, section: usize) -> Option<&Transport> {
+        match &self.negotiation {
+            Negotiation::Done { media, .. } => {
+                let agreed = media.get(section).filter(|agreed| agreed.accepted)?;
+                self.transports.get(agreed.transport)
+            }
+            _ => self.transports.get(0),
+        }
+    }
+
+    fn set_ice_state(&mut self, cx: &mut Context<'_>, number: usize, state: IceComponentState) {
+        if self.transports.set_ice_state(number, state) {
+            cx.raise(IceComponentStateChanged {
+                stream_id: number as i32 + 1,
+                component_id: 1,
+                state,
+            });
+        }
+    }
+
+    fn set_dtls_state(
+        &mut self,
+        cx: &mut Context<'_>,
+        number: usize,
+        part: usize,
+        state: DtlsConnectionState,
+    ) {
+        if let Some(connection) = self.transports.set_dtls_state(number, part, state) {
+            cx.raise(DtlsConnectionStateChange {
+                stream_id: connection.stream_id,
+                component_id: connection.component_id,
+                connection_id: connection.connection_id,
+                state,
+            });
+        }
+    }
+
+    fn set_connection_state(&mut self, cx: &mut Context<'_>, new_state: ConnectionState) {
+        let old_state = std::mem::replace(&mut self.connection_state, new_state);
+        if old_state != new_state {
+            cx.raise(ConnectionStateChanged { old_state, new_state });
+        }
+    }
+
+    fn set_media_state(&mut self, cx: &mut Context<'_>, new_state: MediaState) {
+        let old_state = std::mem::replace(&mut self.media_state, new_state);
+        if old_state != new_state {
+            cx.raise(MediaStateChanged { old_state, new_state });
+        }
+    }
+}
+
+impl Node for WebRtcEndpoint {
+    fn gives(&self) -> Gives {
+        Gives::Own
+    }
+
+    fn source(&self, kind: Kind) -> Option<SourceKey> {
+        self.sources[index(kind)]
+    }
+
+    fn sink(&self, kind: Kind) -> Option<SinkKey> {
+        self.sinks[index(kind)]
+    }
+
+    fn handle_transport(&mut self, cx: &mut Context<'_>, leg: LegKey, event: Event) {
+        let Some(number) = self.transports.number(leg) else { return };
+        match event {
+            Event::Ice(state) => self.set_ice_state(cx, number, ice_state(state)),
+            Event::SelectedPair { local, remote } => {
+                let candidate_pair = self.transports.set_pair(number, local, remote);
+                cx.raise(NewCandidatePairSelected { candidate_pair });
+            }
+            Event::Dtls(DtlsState::New) => {
+                self.set_dtls_state(cx, number, SENDING, DtlsConnectionState::New);
+            }
+            Event::Dtls(state) => {
+                let state = dtls_state(state);
+                self.set_dtls_state(cx, number, SENDING, state);
+                self.set_dtls_state(cx, number, RECEIVING, state);
+            }
+            Event::Connected => {
+                if self.transports.connected(cx, number) {
+                    self.set_connection_state(cx, ConnectionState::Connected);
+                }
+            }
+            Event::Closed => {
+                self.transports.disconnected(cx, number);
+                self.set_connection_state(cx, ConnectionState::Disconnected);
+                self.set_media_state(cx, MediaState::Disconnected);
+            }
+        }
+    }
+
+    fn handle_router(&mut self, cx: &mut Context<'_>, event: RouterEvent) {
+        match event {
+            RouterEvent::FirstRtcp(_) => self.set_media_state(cx, MediaState::Connected),
+            RouterEvent::Bye(_) => self.set_media_state(cx, MediaState::Disconnected),
+        }
+    }
+
+    fn stats(&self, cx: &Context<'_>, kind: Option<Kind>) -> Map<String, Value> {
+        stats::collect(self, cx, kind)
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>) {
+        self.transports.close(cx);
+        self.sources = [None; 2];
+        self.sinks = [None; 2];
+    }
+}
+
+fn parse(text: &str) -> Result<Description> {
+    sdp::parse(text).map_err(|error| {
+        tracing::debug!(%error, "description refused");
+        if error.is_invalid() { SdpFailure::Invalid.into() } else { SdpFailure::Syntax.into() }
+    })
+}
+
+const fn ice_state(state: IceState) -> IceComponentState {
+    match state {
+        IceState::Disconnected => IceComponentState::Disconnected,
+        IceState::Gathering => IceComponentState::Gathering,
+        IceState::Connecting => IceComponentState::Connecting,
+        IceState::Connected => IceComponentState::Connected,
+        IceState::Ready => IceComponentState::Ready,
+        IceState::Failed => IceComponentState::Failed,
+    }
+}
+
+const fn dtls_state(state: DtlsState) -> DtlsConnectionState {
+    match state {
+        DtlsState::New => DtlsConnectionState::New,
+        DtlsState::Connecting => DtlsConnectionState::Connecting,
+        DtlsState::Connected => DtlsConnectionState::Connected,
+        DtlsState::Failed => DtlsConnectionState::Failed,
+        DtlsState::Closed => DtlsConnectionState::Closed,
+    }
+}

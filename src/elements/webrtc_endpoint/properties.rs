@@ -1,0 +1,222 @@
+//! Properties of a WebRtcEndpoint. Those about bandwidth take effect at once; those about gathering
+//! would be read when candidates are gathered, and none of them is built yet except to be read back.
+
+use super::{Result, WebRtcEndpoint};
+use crate::elements::{Context, index};
+use crate::model::RemoteError;
+use crate::model::types::{
+    ConnectionState, DtlsConnection, IceCandidatePair, IceConnection, MediaState, RembParams,
+};
+use crate::router::{self, Router, SourceKey};
+use crate::rtp::Kind;
+
+/// Bandwidths in kbps, 0 for no limit.
+pub struct Properties {
+    max_audio_recv: i32,
+    max_video_recv: i32,
+    min_video_recv: i32,
+    min_video_send: i32,
+    max_video_send: i32,
+    mtu: i32,
+    remb_params: Option<RembParams>,
+    network_interfaces: String,
+    ice_tcp: bool,
+    stun_server_address: String,
+    stun_server_port: i32,
+    turn_url: String,
+    external_ipv4: String,
+    external_ipv6: String,
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Self {
+            max_audio_recv: 0,
+            max_video_recv: 0,
+            min_video_recv: 100,
+            min_video_send: 100,
+            max_video_send: 500,
+            mtu: 1_200,
+            remb_params: None,
+            network_interfaces: String::new(),
+            ice_tcp: true,
+            stun_server_address: String::new(),
+            stun_server_port: 3_478,
+            turn_url: String::new(),
+            external_ipv4: String::new(),
+            external_ipv6: String::new(),
+        }
+    }
+}
+
+impl Properties {
+    /// For `b=AS` of an offer.
+    pub fn max_audio_receive(&self) -> Option<u32> {
+        u32::try_from(self.max_audio_recv).ok().filter(|kbps| *kbps > 0)
+    }
+
+    /// For `b=AS` of an offer.
+    pub fn max_video_receive(&self) -> Option<u32> {
+        u32::try_from(self.max_video_recv).ok().filter(|kbps| *kbps > 0)
+    }
+
+    /// Tells the router what concerns a source.
+    pub fn apply(&self, router: &mut Router, source: SourceKey, kind: Kind) {
+        if kind == Kind::Video {
+            let kbps = |value: i32| u64::try_from(value).unwrap_or(0);
+            let (min, max) = (kbps(self.min_video_recv), kbps(self.max_video_recv));
+            router.set_video_receive_bounds(source, min, max);
+            if let Some(params) = &self.remb_params {
+                router.set_remb_params(source, remb(params));
+            }
+        }
+    }
+}
+
+/// What a client left out stays as the router has it.
+fn remb(params: &RembParams) -> router::RembParams {
+    let default = router::RembParams::default();
+    let number = |value: Option<i32>, other: u32| {
+        value.and_then(|value| u32::try_from(value).ok()).unwrap_or(other)
+    };
+    router::RembParams {
+        packets_recv_interval_top: number(
+            params.packets_recv_interval_top,
+            default.packets_recv_interval_top,
+        ),
+        exponential_factor: params.exponential_factor.unwrap_or(default.exponential_factor),
+        lineal_factor_min: number(params.lineal_factor_min, default.lineal_factor_min),
+        lineal_factor_grade: params.lineal_factor_grade.unwrap_or(default.lineal_factor_grade),
+        decrement_factor: params.decrement_factor.unwrap_or(default.decrement_factor),
+        threshold_factor: params.threshold_factor.unwrap_or(default.threshold_factor),
+        up_losses: number(params.up_losses, default.up_losses),
+    }
+}
+
+/// Bytes of a property that a client may set.
+const MAX_TEXT: usize = 1_024;
+
+macro_rules! numbers {
+    ($($get:ident, $set:ident, $field:ident;)*) => {
+        impl WebRtcEndpoint {$(
+            #[allow(missing_docs, reason = "the descriptor documents properties")]
+            pub fn $get(&mut self, _: &mut Context<'_>) -> Result<i32> {
+                Ok(self.properties.$field)
+            }
+
+            #[allow(missing_docs, reason = "the descriptor documents properties")]
+            pub fn $set(&mut self, cx: &mut Context<'_>, value: i32) -> Result<()> {
+                self.properties.$field = value;
+                self.apply_properties(cx);
+                Ok(())
+            }
+        )*}
+    };
+}
+
+numbers! {
+    get_max_audio_recv_bandwidth, set_max_audio_recv_bandwidth, max_audio_recv;
+    get_max_video_recv_bandwidth, set_max_video_recv_bandwidth, max_video_recv;
+    get_min_video_recv_bandwidth, set_min_video_recv_bandwidth, min_video_recv;
+    get_min_video_send_bandwidth, set_min_video_send_bandwidth, min_video_send;
+    get_max_video_send_bandwidth, set_max_video_send_bandwidth, max_video_send;
+    get_mtu, set_mtu, mtu;
+    get_stun_server_port, set_stun_server_port, stun_server_port;
+}
+
+macro_rules! texts {
+    ($($get:ident, $set:ident, $field:ident;)*) => {
+        impl WebRtcEndpoint {$(
+            #[allow(missing_docs, reason = "the descriptor documents properties")]
+            pub fn $get(&mut self, _: &mut Context<'_>) -> Result<String> {
+                Ok(self.properties.$field.clone())
+            }
+
+            #[allow(missing_docs, reason = "the descriptor documents properties")]
+            pub fn $set(&mut self, _: &mut Context<'_>, value: String) -> Result<()> {
+                if value.len() > MAX_TEXT {
+                    return Err(RemoteError::IllegalParameter(format!(
+                        "A property is longer than {MAX_TEXT} bytes"
+                    )));
+                }
+                self.properties.$field = value;
+                Ok(())
+            }
+        )*}
+    };
+}
+
+texts! {
+    get_network_interfaces, set_network_interfaces, network_interfaces;
+    get_stun_server_address, set_stun_server_address, stun_server_address;
+    get_turn_url, set_turn_url, turn_url;
+    get_external_ipv4, set_external_ipv4, external_ipv4;
+    get_external_ipv6, set_external_ipv6, external_ipv6;
+}
+
+impl WebRtcEndpoint {
+    /// Whether control packets arrive.
+    pub fn get_media_state(&mut self, _: &mut Context<'_>) -> Result<MediaState> {
+        Ok(self.media_state)
+    }
+
+    /// Whether all transports in use are connected.
+    pub fn get_connection_state(&mut self, _: &mut Context<'_>) -> Result<ConnectionState> {
+        Ok(self.connection_state)
+    }
+
+    /// Whether TCP candidates are wanted.
+    pub fn get_ice_tcp(&mut self, _: &mut Context<'_>) -> Result<bool> {
+        Ok(self.properties.ice_tcp)
+    }
+
+    /// Kept, without effect: there are no TCP candidates.
+    pub fn set_ice_tcp(&mut self, _: &mut Context<'_>, ice_tcp: bool) -> Result<()> {
+        self.properties.ice_tcp = ice_tcp;
+        Ok(())
+    }
+
+    /// Without members until they were set.
+    pub fn get_remb_params(&mut self, _: &mut Context<'_>) -> Result<RembParams> {
+        Ok(self.properties.remb_params.clone().unwrap_or(RembParams {
+            packets_recv_interval_top: None,
+            exponential_factor: None,
+            lineal_factor_min: None,
+            lineal_factor_grade: None,
+            decrement_factor: None,
+            threshold_factor: None,
+            up_losses: None,
+            remb_on_connect: None,
+        }))
+    }
+
+    /// Takes effect at once.
+    pub fn set_remb_params(&mut self, cx: &mut Context<'_>, params: RembParams) -> Result<()> {
+        self.properties.remb_params = Some(params);
+        self.apply_properties(cx);
+        Ok(())
+    }
+
+    /// The selected pair of each transport.
+    pub fn get_ice_candidate_pairs(&mut self, _: &mut Context<'_>) -> Result<Vec<IceCandidatePair>> {
+        Ok(self.transports.pairs())
+    }
+
+    /// ICE of each transport.
+    pub fn get_ice_connection_state(&mut self, _: &mut Context<'_>) -> Result<Vec<IceConnection>> {
+        Ok(self.transports.ice_connections())
+    }
+
+    /// DTLS of each transport, sending and receiving.
+    pub fn get_dtls_connection_state(&mut self, _: &mut Context<'_>) -> Result<Vec<DtlsConnection>> {
+        Ok(self.transports.dtls_connections())
+    }
+
+    fn apply_properties(&mut self, cx: &mut Context<'_>) {
+        for kind in [Kind::Audio, Kind::Video] {
+            if let Some(source) = self.sources[index(kind)] {
+                self.properties.apply(cx.router, source, kind);
+            }
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The transport sessions of an endpoint and how its streams join the router.
+
+use rand_source::{cname, random};
+
+use crate::elements::{Context, Inbound, Leg, LegKey};
+use crate::model::types::{
+    CertificateKeyType, DtlsConnection, DtlsConnectionState, IceCandidatePair, IceComponentState,
+    IceConnection,
+};
+use crate::model::{RemoteError, SdpFailure};
+use crate::router::{PeerConfig, PeerKey, SinkConfig, SinkKey, SourceConfig, SourceKey};
+use crate::rtp::{Codec, Kind};
+use crate::sdp::{Capabilities, Credentials, Local, Media, Setup};
+use crate::transport::webrtc::{RemoteParameters, Session, Settings};
+use crate::transport::{DtlsRole, Fingerprint, KeyKind};
+
+use super::properties::Properties;
+
+/// Sessions one endpoint may open: an offer without bundle has one for each section, and one audio
+/// and one video section are all that is taken.
+const MAX_TRANSPORTS: usize = 4;
+
+/// The sessions of one endpoint, numbered as [`crate::sdp::Layout`] numbers transports.
+pub struct Transports {
+    key_kind: KeyKind,
+    list: Vec<Transport>,
+    cname: String,
+    /// Whether this side offered, and so controls ICE.
+    offered: bool,
+}
+
+pub struct Transport {
+    leg: LegKey,
+    peer: Option<PeerKey>,
+    /// The streams that wait for the session to be connected.
+    sinks: Vec<SinkKey>,
+    started: bool,
+    connected: bool,
+    ice: IceConnection,
+    pair: Option<IceCandidatePair>,
+    dtls: Vec<DtlsConnection>,
+}
+
+/// What a WebRtcEndpoint can do, in the order of its offers.
+pub fn capabilities() -> Capabilities {
+    Capabilities {
+        audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma],
+        video: vec![Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
+        data: false,
+        audio_lines: 1,
+        video_lines: 1,
+    }
+}
+
+impl Transports {
+    pub fn new(certificate: CertificateKeyType) -> Self {
+        let key_kind = match certificate {
+            CertificateKeyType::Rsa => KeyKind::Rsa,
+            CertificateKeyType::Ecdsa => KeyKind::Ecdsa,
+        };
+        Self { key_kind, list: Vec::new(), cname: cname(), offered: false }
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn offered(&self) -> bool {
+        self.offered
+    }
+
+    pub fn get(&self, number: usize) -> Option<&Transport> {
+        self.list.get(number)
+    }
+
+    /// The number of the transport that uses a session.
+    pub fn number(&self, leg: LegKey) -> Option<usize> {
+        self.list.iter().position(|transport| transport.leg == leg)
+    }
+
+    /// Opens `count` sessions, at least one.
+    pub fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        count: usize,
+        offered: bool,
+    ) -> Result<(), RemoteError> {
+        self.offered = offered;
+        for number in 0..count.clamp(1, MAX_TRANSPORTS) {
+            match self.open_one(cx, number) {
+                Ok(transport) => self.list.push(transport),
+                Err(error) => {
+                    tracing::error!(%error, "no transport session");
+                    self.close(cx);
+                    return Err(SdpFailure::CreateSession.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_one(
+        &self,
+        cx: &mut Context<'_>,
+        number: usize,
+    ) -> Result<Transport, crate::transport::TransportError> {
+        let certificate = cx.net.certificates.get(self.key_kind)?;
+        let settings = Settings { certificate, controlling: self.offered };
+        let mut session = Session::new(cx.at.now, settings)?;
+        for address in &cx.net.addresses {
+            session.add_local_candidate(*address)?;
+        }
+        let ufrag = session.ufrag().to_owned();
+        let owner = cx.owner;
+        let inbound = Inbound::default();
+        let leg = cx.net.legs.insert(Leg { session, owner, peer: None, inbound });
+        cx.net.demux.insert(&ufrag, leg);
+        let stream_id = (number + 1).to_string();
+        let dtls = ["enc", "dec"].map(|part| DtlsConnection {
+            stream_id: stream_id.clone(),
+            component_id: format!("[bundle/dtlssrtp{part}]"),
+            connection_id: format!("dtlssrtpenc-dtlssrtpdec-{stream_id}-1"),
+            state: DtlsConnectionState::New,
+        });
+        Ok(Transport {
+            leg,
+            peer: None,
+            sinks: Vec::new(),
+            started: false,
+            connected: false,
+            ice: IceConnection {
+                stream_id,
+                component_id: 1,
+                state: IceComponentState::Disconnected,
+            },
+            pair: None,
+            dtls: dtls.into(),
+        })
+    }
+
+    /// Ends all sessions and takes their parties out of the router.
+    pub fn close(&mut self, cx: &mut Context<'_>) {
+        for transport in self.list.drain(..) {
+            if let Some(peer) = transport.peer {
+                cx.router.remove_peer(peer);
+                cx.peers.remove(peer);
+            }
+            cx.net.demux.remove(transport.leg);
+            if let Some(leg) = cx.net.legs.remove(transport.leg) {
+                cx.net.closing.push(leg.session);
+            }
+        }
+    }
+
+    /// What this side brings into a description of `sections` sections.
+    pub fn local(&self, cx: &Context<'_>, sections: usize) -> Local {
+        let credentials = self.list.iter().map(|transport| {
+            let session = &cx.net.legs[transport.leg].session;
+            Credentials { ufrag: session.ufrag().to_owned(), pwd: session.pwd().to_owned() }
+        });
+        let fingerprint = match cx.net.certificates.get(self.key_kind) {
+            Ok(certificate) => certificate.fingerprint().to_owned(),
+            Err(_) => String::new(),
+        };
+        Local {
+            session_id: u64::from(cx.at.ntp.seconds()),
+            cname: self.cname.clone(),
+            fingerprint,
+            credentials: credentials.collect(),
+            ssrcs: (0..sections).map(|_| random::<u32>().max(1)).collect(),
+        }
+    }
+
+    /// Makes a party of the router for each transport that an accepted section uses.
+    pub fn join(&mut self, cx: &mut Context<'_>, media: &[Media]) {
+        for (number, transport) in self.list.iter_mut().enumerate() {
+            let mut sections =
+                media.iter().filter(|agreed| agreed.accepted && agreed.transport == number);
+            let Some(first) = sections.next() else { continue };
+            let remb = first.remb || sections.any(|agreed| agreed.remb);
+            let config = PeerConfig { cname: self.cname.clone(), remb };
+            let peer = cx.router.add_peer(cx.at.now, config);
+            cx.peers.insert(peer, transport.leg);
+            cx.net.legs[transport.leg].peer = Some(peer);
+            transport.peer = Some(peer);
+        }
+    }
+
+    /// The party at the other end of a transport.
+    pub fn peer(&self, number: usize) -> Option<PeerKey> {
+        self.list.get(number)?.peer
+    }
+
+    /// Packets of a section belong to `source`; its sink waits for the session.
+    pub fn add_streams(
+        &mut self,
+        cx: &mut Context<'_>,
+        agreed: &Media,
+        source: Option<SourceKey>,
+        sink: Option<SinkKey>,
+    ) {
+        let Some(transport) = self.list.get_mut(agreed.transport) else { return };
+        if let Some(source) = source {
+            let numbers: Vec<u8> = agreed.formats.iter().map(|(number, _)| *number).collect();
+            let inbound = &mut cx.net.legs[transport.leg].inbound;
+            inbound.add(source, &agreed.remote_ssrcs, &numbers);
+        }
+        if let Some(sink) = sink {
+            cx.router.set_active(cx.at.now, sink, transport.connected);
+            transport.sinks.push(sink);
+        }
+    }
+
+    /// Starts connectivity checks of each transport whose peer is known.
+    pub fn start(&mut self, cx: &mut Context<'_>, media: &[Media]) {
+        for (number, transport) in self.list.iter_mut().enumerate() {
+            let mut sections =
+                media.iter().filter(|agreed| agreed.accepted && agreed.transport == number);
+            let Some(first) = sections.next() else { continue };
+            if std::mem::replace(&mut transport.started, true) {
+                continue;
+            }
+            let Some(leg) = cx.net.legs.get_mut(transport.leg) else { continue };
+            let Some((ufrag, pwd)) = first.ice.clone() else { continue };
+            let fingerprints = first.fingerprints.iter();
+            let remote = RemoteParameters {
+                ufrag,
+                pwd,
+                fingerprints: fingerprints
+                    .map(|(hash, bytes)| Fingerprint { hash: hash.clone(), bytes: bytes.clone() })
+                    .collect(),
+                role: match first.setup {
+                    Setup::Active => DtlsRole::Client,
+                    Setup::Passive | Setup::ActPass => DtlsRole::Server,
+                },
+            };
+            if let Err(error) = leg.session.start(cx.at.now, remote) {
+                tracing::warn!(%error, "the peer's description cannot be used");
+            }
+            for candidate in &first.candidates {
+                if let Err(error) = leg.session.add_remote_candidate(cx.at.now, candidate) {
+                    tracing::debug!(%error, "candidate ignored");
+                }
+            }
+            cx.net.touched.push(transport.leg);
+        }
+    }
+
+    /// Hands on a candidate of the peer; whether it was understood.
+    pub fn add_remote_candidate(
+        &mut self,
+        cx: &mut Context<'_>,
+        number: usize,
+        line: &str,
+    ) -> bool {
+        let Some(transport) = self.list.get(number) else { return false };
+        let Some(leg) = cx.net.legs.get_mut(transport.leg) else { return false };
+        cx.net.touched.push(transport.leg);
+        match leg.session.add_remote_candidate(cx.at.now, line) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "candidate ignored");
+                false
+            }
+        }
+    }
+
+    /// Notes a state of ICE; whether it is news.
+    pub fn set_ice_state(&mut self, number: usize, state: IceComponentState) -> bool {
+        let Some(transport) = self.list.get_mut(number) else { return false };
+        std::mem::replace(&mut transport.ice.state, state) != state
+    }
+
+    /// Notes a state of DTLS of one part; what to tell, if it is news.
+    pub fn set_dtls_state(
+        &mut self,
+        number: usize,
+        part: usize,
+        state: DtlsConnectionState,
+    ) -> Option<DtlsConnection> {
+        let connection = self.list.get_mut(number)?.dtls.get_mut(part)?;
+        connection.state = state;
+        Some(connection.clone())
+    }
+
+    /// Notes the pair that media goes over.
+    pub fn set_pair(&mut self, number: usize, local: String, remote: String) -> IceCandidatePair {
+        let pair = IceCandidatePair {
+            stream_id: (number + 1).to_string(),
+            component_id: 1,
+            local_candidate: local,
+            remote_candidate: remote,
+        };
+        if let Some(transport) = self.list.get_mut(number) {
+            transport.pair = Some(pair.clone());
+        }
+        pair
+    }
+
+    /// A session can carry media: its sinks begin. Whether all sessions in use are connected now.
+    pub fn connected(&mut self, cx: &mut Context<'_>, number: usize) -> bool {
+        if let Some(transport) = self.list.get_mut(number) {
+            transport.connected = true;
+            for sink in &transport.sinks {
+                cx.router.set_active(cx.at.now, *sink, true);
+            }
+        }
+        self.list.iter().filter(|transport| transport.peer.is_some()).all(|used| used.connected)
+    }
+
+    /// A session can carry no media any more.
+    pub fn disconnected(&mut self, cx: &mut Context<'_>, number: usize) {
+        if let Some(transport) = self.list.get_mut(number) {
+            transport.connected = false;
+            for sink in &transport.sinks {
+                cx.router.set_active(cx.at.now, *sink, false);
+            }
+        }
+    }
+
+    pub fn ice_connections(&self) -> Vec<IceConnection> {
+        self.list.iter().map(|transport| transport.ice.clone()).collect()
+    }
+
+    pub fn dtls_connections(&self) -> Vec<DtlsConnection> {
+        let started = self.list.iter().filter(|transport| transport.pair.is_some());
+        started.flat_map(|transport| transport.dtls.iter().cloned()).collect()
+    }
+
+    pub fn pairs(&self) -> Vec<IceCandidatePair> {
+        self.list.iter().filter_map(|transport| transport.pair.clone()).collect()
+    }
+}
+
+impl Transport {
+    /// Lines of the local candidates, all of component 1.
+    pub fn candidates(&self, cx: &Context<'_>) -> Vec<String> {
+        let leg = cx.net.legs.get(self.leg);
+        leg.map(|leg| leg.session.local_candidates()).unwrap_or_default()
+    }
+}
+
+/// Adds what a section agreed on to the router: a source for what comes, a sink for what goes.
+pub fn join_router(
+    cx: &mut Context<'_>,
+    peer: PeerKey,
+    kind: Kind,
+    agreed: &Media,
+    properties: &Properties,
+) -> (Option<SourceKey>, Option<SinkKey>) {
+    let source = agreed.receive.then(|| {
+        let config = SourceConfig {
+            kind,
+            formats: agreed.formats.clone(),
+            nack: agreed.nack,
+            pli: agreed.pli,
+            fir: agreed.fir,
+            remb: agreed.remb,
+            abs_send_time: agreed.abs_send_time,
+            receiver_ssrc: agreed.local_ssrc,
+        };
+        let source = cx.router.add_source(peer, config);
+        properties.apply(cx.router, source, kind);
+        source
+    });
+    let sink = agreed.send.then(|| {
+        let config = SinkConfig {
+            kind,
+            ssrc: agreed.local_ssrc,
+            formats: agreed.formats.clone(),
+            nack: agreed.nack,
+            abs_send_time: agreed.abs_send_time,
+            sequence_start: random(),
+            timestamp_start: random(),
+        };
+        cx.router.add_sink(peer, config)
+    });
+    (source, sink)
+}
+
+/// Randomness for identifiers on the wire (RFC 3550 §8, RFC 7022).
+mod rand_source {
+    use aws_lc_rs::rand;
+
+    pub trait Random {
+        fn random() -> Self;
+    }
+
+    impl Random for u16 {
+        fn random() -> Self {
+            Self::from_le_bytes(bytes())
+        }
+    }
+
+    impl Random for u32 {
+        fn random() -> Self {
+            Self::from_le_bytes(bytes())
+        }
+    }
+
+    pub fn random<T: Random>() -> T {
+        T::random()
+    }
+
+    fn bytes<const N: usize>() -> [u8; N] {
+        let mut bytes = [0; N];
+        rand::fill(&mut bytes).expect("the system gives randomness");
+        bytes
+    }
+
+    /// A name of 96 random bits, new for each endpoint (RFC 7022 §4.2).
+    pub fn cname() -> String {
+        bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+

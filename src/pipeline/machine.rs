@@ -1,0 +1,449 @@
+//! All that one media worker does, without its thread: datagrams, commands and time go in; datagrams
+//! and notices come out.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use slotmap::{SecondaryMap, SlotMap};
+
+use super::{Command, Notice, Pipeline, Ticket, WorkerId};
+use crate::elements::{Leg, LegKey, Moment, Net, PipelineKey};
+use crate::model::{Event, ObjectId, RemoteError};
+use crate::router::{Egress, PeerKey, RouterEvent};
+use crate::rtp::packet::RtpPacket;
+use crate::transport::webrtc::{Output, Received};
+
+/// Largest datagram sent: an Ethernet frame's worth.
+pub const MAX_DATAGRAM: usize = 1_500;
+
+/// Where datagrams go.
+pub trait Outbox {
+    /// Sends what `fill` writes into a buffer of [`MAX_DATAGRAM`] bytes, from the socket bound to
+    /// `local`; nothing when `fill` gives none.
+    fn send(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    );
+}
+
+/// Why the machine dropped a packet, beyond what transport and router count.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dropped {
+    /// From an address no session knows, or for a user name fragment that is none of ours.
+    unknown_session: u64,
+    /// Authenticated, but not RTP.
+    malformed_rtp: u64,
+    /// A payload type that was not negotiated, or one SSRC too many.
+    unknown_stream: u64,
+}
+
+pub struct Machine {
+    id: WorkerId,
+    pipelines: SlotMap<PipelineKey, Pipeline>,
+    ids: HashMap<ObjectId, PipelineKey>,
+    net: Net,
+    timers: Timers,
+    events: Vec<Event>,
+    notices: Vec<Notice>,
+    /// Pipelines that packets went through since their timers were last looked at.
+    busy: Vec<PipelineKey>,
+    /// Whose turn it is, for the case that it fails.
+    at_work: Option<PipelineKey>,
+    dropped: Dropped,
+    /// By reason, what transports dropped.
+    dropped_by_transport: HashMap<&'static str, u64>,
+}
+
+impl Machine {
+    pub fn new(id: WorkerId, net: Net) -> Self {
+        Self {
+            id,
+            pipelines: SlotMap::with_key(),
+            ids: HashMap::new(),
+            net,
+            timers: Timers::default(),
+            events: Vec::new(),
+            notices: Vec::new(),
+            busy: Vec::new(),
+            at_work: None,
+            dropped: Dropped::default(),
+            dropped_by_transport: HashMap::new(),
+        }
+    }
+
+    /// What happened, in order.
+    pub fn notices(&mut self) -> std::vec::Drain<'_, Notice> {
+        self.notices.drain(..)
+    }
+
+    pub fn pipelines(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// What was dropped since this was asked last, by reason.
+    pub fn take_dropped(&mut self) -> Vec<(&'static str, u64)> {
+        let own = std::mem::take(&mut self.dropped);
+        let mut all: Vec<_> = self.dropped_by_transport.drain().collect();
+        all.extend([
+            ("unknown_session", own.unknown_session),
+            ("malformed_rtp", own.malformed_rtp),
+            ("unknown_stream", own.unknown_stream),
+        ]);
+        all
+    }
+
+    /// Ends all pipelines.
+    pub fn release_all(&mut self, at: Moment, out: &mut impl Outbox) {
+        for object in self.ids.keys().cloned().collect::<Vec<_>>() {
+            // Releasing cannot fail.
+            let _ = self.carry_out(at, Command::Release { object });
+        }
+        self.settle(at, out);
+    }
+
+    /// Throws the pipeline away that was at work, without asking it anything, and says so.
+    pub fn bury(&mut self, at: Moment) {
+        let Some(key) = self.at_work.take() else { return };
+        let legs: Vec<LegKey> = self
+            .net
+            .legs
+            .iter()
+            .filter(|(_, leg)| leg.owner.pipeline == key)
+            .map(|(leg, _)| leg)
+            .collect();
+        for leg in legs {
+            self.net.demux.remove(leg);
+            self.net.legs.remove(leg);
+        }
+        self.net.touched.clear();
+        self.ids.retain(|_, pipeline| *pipeline != key);
+        if let Some(pipeline) = self.pipelines.remove(key) {
+            self.notices.extend(self.events.drain(..).map(Notice::Event));
+            let (failure, gone) = pipeline.bury(at);
+            self.notices.push(Notice::Event(failure));
+            self.notices.extend(gone.into_iter().map(|id| Notice::Destroyed { id }));
+        }
+    }
+
+    /// A datagram arrived at `local`. `bytes` is deciphered in place.
+    pub fn handle_datagram(
+        &mut self,
+        at: Moment,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(key) = self.net.demux.find(remote, bytes) else {
+            self.dropped.unknown_session += 1;
+            return;
+        };
+        let Some(leg) = self.net.legs.get_mut(key) else { return };
+        self.at_work = Some(leg.owner.pipeline);
+        match leg.session.handle_datagram(at.now, local, remote, bytes) {
+            Received::Rtp(len) => self.forward(at, key, &bytes[..len], out),
+            Received::Rtcp(len) => self.handle_rtcp(at, key, &bytes[..len], out),
+            Received::Nothing => {
+                self.net.touched.push(key);
+                self.settle(at, out);
+            }
+            Received::Dropped(reason) => {
+                *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+    }
+
+    fn forward(&mut self, at: Moment, key: LegKey, bytes: &[u8], out: &mut impl Outbox) {
+        let Ok(packet) = RtpPacket::parse(bytes) else {
+            self.dropped.malformed_rtp += 1;
+            return;
+        };
+        let leg = &mut self.net.legs[key];
+        let Some(found) = leg.inbound.source(packet.ssrc, packet.payload_type) else {
+            self.dropped.unknown_stream += 1;
+            return;
+        };
+        let owner = leg.owner;
+        let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
+        let mut egress = Sealed { legs: &mut self.net.legs, peers: &pipeline.peers, out };
+        pipeline.router.forward(at.now, found.source, &packet, &mut egress);
+        if found.woke {
+            pipeline.flow_due = Some(at.now);
+        }
+        if self.busy.last() != Some(&owner.pipeline) {
+            self.busy.push(owner.pipeline);
+        }
+    }
+
+    fn handle_rtcp(&mut self, at: Moment, key: LegKey, compound: &[u8], out: &mut impl Outbox) {
+        let leg = &self.net.legs[key];
+        let (Some(peer), owner) = (leg.peer, leg.owner) else { return };
+        let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
+        let mut egress = Sealed { legs: &mut self.net.legs, peers: &pipeline.peers, out };
+        pipeline.router.handle_rtcp(at.now, at.ntp, peer, compound, &mut egress);
+        self.busy.push(owner.pipeline);
+    }
+
+    /// A batch of datagrams has been handled: timers that it moved are looked at once.
+    pub fn end_of_batch(&mut self, at: Moment, out: &mut impl Outbox) {
+        let mut busy = std::mem::take(&mut self.busy);
+        busy.sort_unstable();
+        busy.dedup();
+        for key in busy.drain(..) {
+            self.look_at(at, key, out);
+        }
+        self.busy = busy;
+        self.settle(at, out);
+    }
+
+    /// Carries out a command; its events and its reply are among the notices afterwards.
+    pub fn handle_command(
+        &mut self,
+        at: Moment,
+        command: Command,
+        ticket: Ticket,
+        out: &mut impl Outbox,
+    ) {
+        let result = self.carry_out(at, command);
+        self.end_of_batch(at, out);
+        self.notices.push(Notice::Reply { ticket, result });
+    }
+
+    fn carry_out(
+        &mut self,
+        at: Moment,
+        command: Command,
+    ) -> Result<serde_json::Value, RemoteError> {
+        match command {
+            Command::Create { class, id, parent: None, .. } => {
+                let key = self.pipelines.insert_with_key(|key| {
+                    Pipeline::new(key, at, class, id.clone())
+                });
+                self.ids.insert(id.clone(), key);
+                self.notices.push(Notice::Created { id, class, parent: None, home: self.id });
+                Ok(serde_json::Value::Null)
+            }
+            Command::Create { class, id, parent: Some(parent), args } => {
+                let key = self.pipeline(&parent)?;
+                let pipeline = &mut self.pipelines[key];
+                pipeline.create(at, &mut self.net, &mut self.events, class, &id, &parent, args)?;
+                let home = self.id;
+                self.notices.push(Notice::Created { id, class, parent: Some(parent), home });
+                Ok(serde_json::Value::Null)
+            }
+            Command::Invoke { object, method, args } => {
+                let key = self.pipeline(&object)?;
+                let pipeline = &mut self.pipelines[key];
+                pipeline.invoke(at, &mut self.net, &mut self.events, &object, method, args)
+            }
+            Command::Release { object } => {
+                if let Ok(key) = self.pipeline(&object) {
+                    let pipeline = &mut self.pipelines[key];
+                    let gone = pipeline.release(at, &mut self.net, &mut self.events, &object);
+                    self.notices.extend(self.events.drain(..).map(Notice::Event));
+                    self.notices.extend(gone.into_iter().map(|id| Notice::Destroyed { id }));
+                    if self.ids.remove(&object).is_some() {
+                        self.pipelines.remove(key);
+                    }
+                }
+                Ok(serde_json::Value::Null)
+            }
+        }
+    }
+
+    /// The pipeline that an object belongs to; it is at work from here on.
+    fn pipeline(&mut self, object: &ObjectId) -> Result<PipelineKey, RemoteError> {
+        let key = self.ids.get(object.pipeline()).copied();
+        let key = key.ok_or_else(|| RemoteError::not_found(object))?;
+        self.at_work = Some(key);
+        self.busy.push(key);
+        Ok(key)
+    }
+
+    /// When [`Self::handle_timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    pub fn handle_timeout(&mut self, at: Moment, out: &mut impl Outbox) {
+        while let Some(due) = self.timers.pop(at.now) {
+            match due {
+                Timer::Session(key) => {
+                    if let Some(leg) = self.net.legs.get_mut(key) {
+                        leg.session.handle_timeout(at.now);
+                        self.net.touched.push(key);
+                    }
+                }
+                Timer::Pipeline(key) => {
+                    self.at_work = Some(key);
+                    if let Some(pipeline) = self.pipelines.get_mut(key) {
+                        let legs = &mut self.net.legs;
+                        let mut egress = Sealed { legs, peers: &pipeline.peers, out };
+                        pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
+                        self.look_at(at, key, out);
+                    }
+                }
+            }
+        }
+        self.settle(at, out);
+    }
+
+    /// Hands on what the router of a pipeline noticed, looks at flows that are due, plans its timer.
+    fn look_at(&mut self, at: Moment, key: PipelineKey, out: &mut impl Outbox) {
+        let Some(pipeline) = self.pipelines.get_mut(key) else { return };
+        while let Some(event) = pipeline.router.poll_event() {
+            let peer = match event {
+                RouterEvent::FirstRtcp(peer) | RouterEvent::Bye(peer) => peer,
+            };
+            let owner = pipeline.peers.get(peer).and_then(|leg| self.net.legs.get(*leg));
+            if let Some(object) = owner.map(|leg| leg.owner.object) {
+                pipeline.with_object(at, &mut self.net, &mut self.events, object, |node, cx| {
+                    node.handle_router(cx, event);
+                });
+            }
+        }
+        if pipeline.flow_due.is_some_and(|due| due <= at.now) {
+            pipeline.update_flow(at, &mut self.net, &mut self.events);
+        }
+        if pipeline.router.poll_timeout().is_some_and(|due| due <= at.now) {
+            let legs = &mut self.net.legs;
+            let mut egress = Sealed { legs, peers: &pipeline.peers, out };
+            pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
+        }
+        let next = [pipeline.router.poll_timeout(), pipeline.flow_due].into_iter().flatten().min();
+        if let Some(next) = next {
+            self.timers.set(Timer::Pipeline(key), next);
+        }
+    }
+
+    /// Drains the outputs of sessions that were touched, plans their timers and moves events on.
+    fn settle(&mut self, at: Moment, out: &mut impl Outbox) {
+        for mut session in std::mem::take(&mut self.net.closing) {
+            session.close(at.now);
+            while let Some(output) = session.poll_output() {
+                if let Output::Transmit { local, remote, bytes } = output {
+                    transmit(out, local, remote, &bytes);
+                }
+            }
+        }
+        while let Some(key) = self.net.touched.pop() {
+            while let Some(leg) = self.net.legs.get_mut(key)
+                && let Some(output) = leg.session.poll_output()
+            {
+                match output {
+                    Output::Transmit { local, remote, bytes } => {
+                        transmit(out, local, remote, &bytes);
+                    }
+                    Output::Bind { remote, proven } => {
+                        self.net.demux.bind(remote, key, proven);
+                    }
+                    Output::Event(event) => {
+                        let owner = leg.owner;
+                        self.at_work = Some(owner.pipeline);
+                        if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
+                            let (net, events) = (&mut self.net, &mut self.events);
+                            pipeline.with_object(at, net, events, owner.object, |node, cx| {
+                                node.handle_transport(cx, key, event);
+                            });
+                            pipeline.settle(at, &mut self.net, &mut self.events);
+                            self.look_at(at, owner.pipeline, out);
+                        }
+                    }
+                }
+            }
+            if let Some(leg) = self.net.legs.get_mut(key) {
+                if let Some(next) = leg.session.poll_timeout() {
+                    self.timers.set(Timer::Session(key), next);
+                }
+            }
+        }
+        self.notices.extend(self.events.drain(..).map(Notice::Event));
+    }
+}
+
+fn transmit(out: &mut impl Outbox, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+    out.send(local, remote, |slot| {
+        slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(bytes.len())
+    });
+}
+
+/// What the router sends, sealed by the session of each party on its way out.
+struct Sealed<'a, O> {
+    legs: &'a mut SlotMap<LegKey, Leg>,
+    peers: &'a SecondaryMap<PeerKey, LegKey>,
+    out: &'a mut O,
+}
+
+impl<O: Outbox> Sealed<'_, O> {
+    fn seal(
+        &mut self,
+        to: PeerKey,
+        seal: impl FnOnce(&mut crate::transport::srtp::Sender, &mut [u8]) -> Option<usize>,
+    ) {
+        let Some(leg) = self.peers.get(to).and_then(|leg| self.legs.get_mut(*leg)) else { return };
+        let Some((local, remote)) = leg.session.selected() else { return };
+        let Some(srtp) = leg.session.srtp() else { return };
+        self.out.send(local, remote, |slot| seal(srtp, slot));
+    }
+}
+
+impl<O: Outbox> Egress for Sealed<'_, O> {
+    fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64) {
+        self.seal(to, |srtp, slot| srtp.seal_rtp(header, payload, index, slot).ok());
+    }
+
+    fn rtcp(&mut self, to: PeerKey, compound: &[u8]) {
+        self.seal(to, |srtp, slot| srtp.seal_rtcp(compound, slot).ok());
+    }
+}
+
+/// Whose time has come.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Timer {
+    Session(LegKey),
+    Pipeline(PipelineKey),
+}
+
+/// The next instant of each timer. A timer that moved leaves its old entry behind, which is skipped.
+#[derive(Default)]
+struct Timers {
+    queue: BinaryHeap<Reverse<(Instant, Timer)>>,
+    planned: HashMap<Timer, Instant>,
+}
+
+impl Timers {
+    /// Moves a timer to `when`, unless it comes no later already: then it is asked again there.
+    fn set(&mut self, timer: Timer, when: Instant) {
+        match self.planned.get(&timer) {
+            Some(&planned) if planned <= when => {}
+            _ => {
+                self.planned.insert(timer, when);
+                self.queue.push(Reverse((when, timer)));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.queue.peek().map(|Reverse((when, _))| *when)
+    }
+
+    /// A timer whose time has come by `now`.
+    fn pop(&mut self, now: Instant) -> Option<Timer> {
+        loop {
+            let &Reverse((when, timer)) = self.queue.peek()?;
+            if when > now {
+                return None;
+            }
+            self.queue.pop();
+            if self.planned.get(&timer) == Some(&when) {
+                self.planned.remove(&timer);
+                return Some(timer);
+            }
+        }
+    }
+}

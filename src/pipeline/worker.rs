@@ -1,0 +1,379 @@
+//! Shell: a media worker's thread with its sockets, its mailbox and its clock. What it decides is in
+//! [`Machine`].
+//!
+//! A panic while a pipeline is at work ends that pipeline and nothing else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use slotmap::SlotMap;
+
+use super::machine::{Machine, Outbox};
+use super::pool::Outlet;
+use super::{Command, Ticket, WorkerId};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::elements::{Certificates, Moment, Net};
+use crate::rtp::NtpTime;
+use crate::transport::demux::Demux;
+use crate::transport::udp::{RecvBatch, SendBatch, SendStats, UdpSocket};
+
+/// Batches read from one socket before others get their turn.
+const MAX_BATCHES: usize = 8;
+
+/// How often counters are handed to the metrics.
+const METRICS_PERIOD: Duration = Duration::from_millis(500);
+
+/// What a worker is made of.
+pub(super) struct Parts {
+    pub id: WorkerId,
+    pub config: Config,
+    pub clock: Clock,
+    pub sockets: Vec<UdpSocket>,
+    pub mailbox: Arc<Mailbox>,
+    pub load: Arc<AtomicUsize>,
+    pub outlet: Outlet,
+    pub certificates: Arc<Certificates>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system gives no thread or no epoll instance.
+pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
+    let poller = Poller::new(&parts)?;
+    std::thread::Builder::new()
+        .name(format!("media-{}", parts.id))
+        .spawn(move || Shell::new(parts, poller).run())
+}
+
+struct Shell {
+    machine: Machine,
+    clock: Clock,
+    poller: Poller,
+    out: Sockets,
+    received: RecvBatch,
+    mailbox: Arc<Mailbox>,
+    load: Arc<AtomicUsize>,
+    outlet: Outlet,
+    counts: Counts,
+    counted_at: Instant,
+}
+
+#[derive(Default)]
+struct Counts {
+    packets: u64,
+    bytes: u64,
+    truncated: u64,
+}
+
+impl Shell {
+    fn new(parts: Parts, poller: Poller) -> Self {
+        let net = Net {
+            config: parts.config,
+            legs: SlotMap::with_key(),
+            demux: Demux::new(),
+            addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
+            certificates: parts.certificates,
+            touched: Vec::new(),
+            closing: Vec::new(),
+        };
+        Self {
+            machine: Machine::new(parts.id, net),
+            clock: parts.clock,
+            poller,
+            out: Sockets {
+                list: parts.sockets.into_iter().map(|one| (one, SendBatch::new())).collect(),
+                stats: SendStats::default(),
+            },
+            received: RecvBatch::new(),
+            mailbox: parts.mailbox,
+            load: parts.load,
+            outlet: parts.outlet,
+            counts: Counts::default(),
+            counted_at: parts.clock.now(),
+        }
+    }
+
+    fn run(mut self) {
+        while !self.mailbox.stopped() {
+            let wait = self.machine.poll_timeout().map(|due| {
+                due.saturating_duration_since(self.clock.now())
+            });
+            let ready = self.poller.wait(wait);
+            for token in ready {
+                match token {
+                    Poller::MAILBOX => self.read_mailbox(),
+                    socket => self.read_socket(socket),
+                }
+            }
+            let at = self.moment();
+            if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
+                self.guarded(at, |machine, out| machine.handle_timeout(at, out));
+            }
+            self.out.flush();
+            for notice in self.machine.notices() {
+                self.outlet.send(notice);
+            }
+            self.load.store(self.machine.pipelines(), Ordering::Relaxed);
+            if at.now >= self.counted_at + METRICS_PERIOD {
+                self.counted_at = at.now;
+                self.count();
+            }
+        }
+        let at = self.moment();
+        self.guarded(at, |machine, out| machine.release_all(at, out));
+        self.out.flush();
+        for notice in self.machine.notices() {
+            self.outlet.send(notice);
+        }
+        self.count();
+    }
+
+    fn moment(&self) -> Moment {
+        let now = self.clock.now();
+        let ntp = NtpTime::from_bits(self.clock.ntp(now));
+        Moment { now, unix_millis: self.clock.unix_millis(), ntp }
+    }
+
+    fn read_mailbox(&mut self) {
+        let at = self.moment();
+        for (command, ticket) in self.mailbox.take() {
+            self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
+        }
+    }
+
+    fn read_socket(&mut self, number: usize) {
+        for _ in 0..MAX_BATCHES {
+            let Some((socket, _)) = self.out.list.get(number) else { return };
+            let local = socket.local_addr();
+            match socket.recv_batch(&mut self.received) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%local, %error, "cannot receive");
+                    return;
+                }
+            }
+            self.counts.truncated += self.received.truncated() as u64;
+            let at = self.moment();
+            let mut batch = std::mem::take(&mut self.received);
+            let full = batch.is_full();
+            let mut counts = std::mem::take(&mut self.counts);
+            self.guarded(at, |machine, out| {
+                for (remote, bytes) in batch.iter_mut() {
+                    counts.packets += 1;
+                    counts.bytes += bytes.len() as u64;
+                    machine.handle_datagram(at, local, remote, bytes, out);
+                }
+                machine.end_of_batch(at, out);
+            });
+            self.counts = counts;
+            self.received = batch;
+            self.out.flush();
+            if !full {
+                return;
+            }
+        }
+    }
+
+    /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
+    fn guarded(&mut self, at: Moment, f: impl FnOnce(&mut Machine, &mut Sockets)) {
+        let (machine, out) = (&mut self.machine, &mut self.out);
+        // What is left inconsistent is the pipeline at work, and that one is thrown away.
+        if catch_unwind(AssertUnwindSafe(|| f(machine, out))).is_err() {
+            tracing::error!("a pipeline failed and is ended");
+            self.machine.bury(at);
+        }
+    }
+
+    fn count(&mut self) {
+        let metrics = self.outlet.metrics();
+        let counts = std::mem::take(&mut self.counts);
+        metrics.received(counts.packets, counts.bytes);
+        let sent = std::mem::take(&mut self.out.stats);
+        metrics.sent(sent.sent as u64, sent.bytes as u64);
+        let own = [
+            ("too_long", counts.truncated),
+            ("socket_full", sent.dropped_full as u64),
+            ("refused_by_kernel", sent.dropped_refused as u64),
+        ];
+        for (reason, number) in own.into_iter().chain(self.machine.take_dropped()) {
+            if number > 0 {
+                metrics.dropped(reason, number);
+            }
+        }
+    }
+}
+
+/// The worker's sockets with what waits to be sent from each.
+struct Sockets {
+    list: Vec<(UdpSocket, SendBatch)>,
+    stats: SendStats,
+}
+
+impl Sockets {
+    fn flush(&mut self) {
+        for (socket, batch) in &mut self.list {
+            if !batch.is_empty() {
+                add(&mut self.stats, batch.flush(socket));
+            }
+        }
+    }
+}
+
+fn add(total: &mut SendStats, one: SendStats) {
+    total.sent += one.sent;
+    total.bytes += one.bytes;
+    total.dropped_full += one.dropped_full;
+    total.dropped_refused += one.dropped_refused;
+}
+
+impl Outbox for Sockets {
+    fn send(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        let Some((socket, batch)) = self.list.iter_mut().find(|(one, _)| one.local_addr() == local)
+        else {
+            return;
+        };
+        if batch.is_full() {
+            add(&mut self.stats, batch.flush(socket));
+        }
+        if let Some(len) = fill(batch.slot()) {
+            batch.commit(len, remote);
+        }
+    }
+}
+
+/// Commands on their way to a worker. Bounded by the requests that control lets wait for an answer.
+pub(super) struct Mailbox {
+    inner: Mutex<Inner>,
+    bell: OwnedFd,
+}
+
+#[derive(Default)]
+struct Inner {
+    commands: Vec<(Command, Ticket)>,
+    stopped: bool,
+}
+
+impl Mailbox {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked before it is used.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` is open and nobody else owns it.
+        let bell = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { inner: Mutex::default(), bell })
+    }
+
+    pub fn push(&self, command: Command, ticket: Ticket) {
+        let was_empty = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.commands.push((command, ticket));
+            inner.commands.len() == 1
+        };
+        if was_empty {
+            self.ring();
+        }
+    }
+
+    pub fn stop(&self) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.ring();
+    }
+
+    fn stopped(&self) -> bool {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).stopped
+    }
+
+    fn take(&self) -> Vec<(Command, Ticket)> {
+        let mut count = 0_u64;
+        // SAFETY: `count` has the eight bytes that an eventfd gives. That it may not be rung is fine.
+        unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut inner.commands)
+    }
+
+    fn ring(&self) {
+        let one = 1_u64;
+        // SAFETY: `one` has the eight bytes that an eventfd takes. It cannot be so full as to refuse.
+        unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+}
+
+/// Waits for sockets and the mailbox.
+struct Poller {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+    ready: Vec<usize>,
+}
+
+impl Poller {
+    /// The mailbox's token; a socket's is its number.
+    const MAILBOX: usize = usize::MAX;
+
+    fn new(parts: &Parts) -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked before it is used.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` is open and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let poller = Self {
+            fd,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + 1],
+            ready: Vec::new(),
+        };
+        poller.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX)?;
+        for (number, socket) in parts.sockets.iter().enumerate() {
+            poller.add(socket.as_raw_fd(), number)?;
+        }
+        Ok(poller)
+    }
+
+    fn add(&self, fd: RawFd, token: usize) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
+        // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
+        let result = unsafe {
+            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// The tokens that are ready, at the latest after `wait`; none of it waits for ever.
+    fn wait(&mut self, wait: Option<Duration>) -> Vec<usize> {
+        // Rounded up: a timer must not be looked at before its time, again and again.
+        let millis = wait.map_or(-1, |wait| {
+            i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX)
+        });
+        // SAFETY: `events` has room for as many events as the call is told.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as libc::c_int,
+                millis,
+            )
+        };
+        // Only EINTR is possible, and then the loop just comes round again.
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
+        let count = usize::try_from(count).unwrap_or(0);
+        ready.extend(self.events[..count].iter().map(|event| event.u64 as usize));
+        ready
+    }
+}

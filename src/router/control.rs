@@ -1,0 +1,199 @@
+//! RTCP from a peer: reports into statistics and clocks, requests into retransmissions and
+//! requests of our own.
+
+use super::{Egress, PeerKey, Router, RouterEvent, SinkKey, SourceKey, clock::Stamp};
+use crate::rtp::{
+    Bitrate, NtpTime,
+    rtcp::{NackedSequences, ReportBlock, ReportBlocks, Rtcp, packets},
+    units::from_middle_units,
+};
+use std::time::{Duration, Instant};
+
+/// Round trips above this are clocks that were set, not networks.
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
+
+impl Router {
+    /// Takes a compound packet that `peer` sent, in the clear. `ntp` is the wall clock's reading at
+    /// `now`. What concerns no stream of the peer is counted and ignored.
+    pub fn handle_rtcp(
+        &mut self,
+        now: Instant,
+        ntp: NtpTime,
+        peer: PeerKey,
+        compound: &[u8],
+        out: &mut impl Egress,
+    ) {
+        let Some(one) = self.peers.get_mut(peer) else { return };
+        one.stats.rtcp_received += 1;
+        for packet in packets(compound) {
+            let Ok(packet) = packet else {
+                if let Some(one) = self.peers.get_mut(peer) {
+                    one.stats.malformed += 1;
+                }
+                return;
+            };
+            if self.handle_packet(now, ntp, peer, packet, out).is_none()
+                && let Some(one) = self.peers.get_mut(peer)
+            {
+                one.stats.unknown_ssrc += 1;
+            }
+        }
+    }
+
+    /// `None` when the packet names an SSRC that is not the peer's.
+    fn handle_packet(
+        &mut self,
+        now: Instant,
+        ntp: NtpTime,
+        peer: PeerKey,
+        packet: Rtcp<'_>,
+        out: &mut impl Egress,
+    ) -> Option<()> {
+        match packet {
+            Rtcp::SenderReport { ssrc, info, blocks } => {
+                self.reported(now, peer);
+                let known = self.handle_blocks(now, ntp, peer, blocks);
+                let source = self.source_of(peer, ssrc)?;
+                self.sources[source].sender_report(now, &info);
+                self.peers.get_mut(peer)?.observe_clock(ntp, info.ntp);
+                known
+            }
+            Rtcp::ReceiverReport { blocks, .. } => {
+                self.reported(now, peer);
+                self.handle_blocks(now, ntp, peer, blocks)
+            }
+            Rtcp::Bye { mut ssrcs } => {
+                ssrcs.find_map(|ssrc| self.source_of(peer, ssrc))?;
+                let one = self.peers.get_mut(peer)?;
+                if std::mem::take(&mut one.reporting) {
+                    self.push_event(RouterEvent::Bye(peer));
+                }
+                Some(())
+            }
+            Rtcp::Nack { media, lost, .. } => {
+                let sink = self.sink_of(peer, media)?;
+                self.retransmit(now, peer, sink, lost, out)
+            }
+            Rtcp::Pli { media, .. } => {
+                let sink = self.sink_of(peer, media)?;
+                self.sinks[sink].stats.plis += 1;
+                self.pass_on_keyframe_request(now, sink, out);
+                Some(())
+            }
+            Rtcp::Fir { entries, .. } => {
+                let mut known = Some(());
+                for (ssrc, _) in entries {
+                    match self.sink_of(peer, ssrc) {
+                        None => known = None,
+                        Some(sink) => {
+                            self.sinks[sink].stats.firs += 1;
+                            self.pass_on_keyframe_request(now, sink, out);
+                        }
+                    }
+                }
+                known
+            }
+            Rtcp::Remb { bitrate, ssrcs, .. } => {
+                let mut known = None;
+                for ssrc in ssrcs {
+                    if let Some(sink) = self.sink_of(peer, ssrc) {
+                        self.record_remb(now, sink, bitrate);
+                        known = Some(());
+                    }
+                }
+                known
+            }
+            // A peer's name is known from its SDP; the others were not negotiated.
+            Rtcp::Sdes { .. } | Rtcp::TransportFeedback { .. } | Rtcp::Other { .. } => Some(()),
+        }
+    }
+
+    fn reported(&mut self, now: Instant, peer: PeerKey) {
+        let Some(one) = self.peers.get_mut(peer) else { return };
+        one.last_rtcp_at = Some(now);
+        if !std::mem::replace(&mut one.reporting, true) {
+            self.push_event(RouterEvent::FirstRtcp(peer));
+        }
+    }
+
+    fn handle_blocks(
+        &mut self,
+        now: Instant,
+        ntp: NtpTime,
+        peer: PeerKey,
+        blocks: ReportBlocks<'_>,
+    ) -> Option<()> {
+        let mut known = Some(());
+        for block in blocks {
+            match self.sink_of(peer, block.ssrc) {
+                None => known = None,
+                Some(sink) => {
+                    let round_trip = round_trip(ntp, &block);
+                    self.sinks[sink].report(&block, round_trip);
+                    if let Some(one) = self.peers.get_mut(peer) {
+                        one.stats.round_trip = round_trip.or(one.stats.round_trip);
+                        one.last_rtcp_at = Some(now);
+                    }
+                }
+            }
+        }
+        known
+    }
+
+    fn retransmit(
+        &mut self,
+        now: Instant,
+        peer: PeerKey,
+        sink: SinkKey,
+        lost: NackedSequences<'_>,
+        out: &mut impl Egress,
+    ) -> Option<()> {
+        let round_trip = self.peers.get(peer)?.stats.round_trip;
+        let stamp = Stamp::new(self.origin, now);
+        let sink = &mut self.sinks[sink];
+        sink.stats.nacks += 1;
+        let Some(source) = sink.source.and_then(|source| self.sources.get(source)) else {
+            return Some(());
+        };
+        for sequence in lost {
+            sink.stats.nacked_packets += 1;
+            if let Err(reason) = sink.resend(stamp, sequence, &source.history, round_trip, out) {
+                sink.stats.drops.count(reason);
+            }
+        }
+        Some(())
+    }
+
+    fn pass_on_keyframe_request(&mut self, now: Instant, sink: SinkKey, out: &mut impl Egress) {
+        if let Some(source) = self.sinks[sink].source {
+            self.request_keyframe(now, source, out);
+        }
+    }
+
+    fn record_remb(&mut self, now: Instant, sink: SinkKey, bitrate: Bitrate) {
+        let sink = &mut self.sinks[sink];
+        sink.stats.remb = Some(bitrate);
+        sink.remb_at = Some(now);
+    }
+
+    fn source_of(&self, peer: PeerKey, ssrc: u32) -> Option<SourceKey> {
+        let mut sources = self.peers.get(peer)?.sources.iter().copied();
+        sources.find(|&key| self.sources.get(key).is_some_and(|one| one.stats.ssrc == Some(ssrc)))
+    }
+
+    fn sink_of(&self, peer: PeerKey, ssrc: u32) -> Option<SinkKey> {
+        let mut sinks = self.peers.get(peer)?.sinks.iter().copied();
+        sinks.find(|&key| self.sinks.get(key).is_some_and(|one| one.ssrc() == ssrc))
+    }
+}
+
+/// RFC 3550 §6.4.1: now, minus our report that is answered, minus the time it lay there.
+fn round_trip(ntp: NtpTime, block: &ReportBlock) -> Option<Duration> {
+    if block.last_sr == 0 {
+        return None;
+    }
+    let units = ntp.middle().wrapping_sub(block.last_sr).wrapping_sub(block.since_sr);
+    // Rounding at both ends can make a short way negative.
+    let time = if (units as i32) < 0 { Duration::ZERO } else { from_middle_units(units) };
+    (time <= MAX_ROUND_TRIP && (units as i32) > -0x1_0000).then_some(time)
+}

@@ -1,0 +1,420 @@
+//! A source stream: places each packet in one endless sequence, counts, asks for what is lost,
+//! notices keyframes and restarts, and keeps history for all its sinks.
+//!
+//! Sinks see numbers without the packets that nobody is to get: padding a sender probes with, and
+//! payload types that were not negotiated. Such a packet leaves no gap if it came in order; one
+//! that fills a gap goes out empty, so that receivers stop asking for it.
+
+use super::{
+    PeerKey, SinkKey,
+    clock::Stamp,
+    feedback::Estimate,
+    history::{History, Kept, Limits},
+    sink::MAX_FORMATS,
+    stats::{DropReason, SourceStats},
+};
+use crate::rtp::{
+    Codec, Format, Kind, NtpTime, RtpPacket,
+    keyframe::{Input, KeyframeRequests},
+    nack::Nacks,
+    rtcp::{ReportBlock, SenderInfo},
+    sequence::{Seen, Sighting, WINDOW, nearest},
+    stats::Reception,
+    units::{ticks, to_middle_units},
+};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// A step further ahead than this is a jump (MAX_DROPOUT of RFC 3550 appendix A.1).
+const MAX_DROPOUT: u64 = 3_000;
+/// For this long after a change of SSRC, packets of the former one are late ones.
+const FORMER_SSRC: Duration = Duration::from_secs(1);
+/// Places where numbers were left out that late packets can still be related to.
+const MAX_SKIPS: usize = 32;
+
+/// How a source is negotiated.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    pub kind: Kind,
+    /// Payload types with their formats.
+    pub formats: Vec<(u8, Format)>,
+    /// Whether the sender takes NACK, PLI, FIR and REMB.
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+    pub remb: bool,
+    /// The negotiated number of the abs-send-time header extension.
+    pub abs_send_time: Option<u8>,
+    /// Ours: the sender of feedback about this source.
+    pub receiver_ssrc: u32,
+}
+
+/// A packet that goes to the sinks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// In the sequence that sinks see.
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    /// Index among the source's formats.
+    pub format: u8,
+    pub clock_rate: u32,
+    /// Changes when sequence and timestamps start anew.
+    pub generation: u32,
+    /// The first packet of a keyframe.
+    pub keyframe: bool,
+    /// Higher than all before.
+    pub newest: bool,
+    /// It only fills a gap.
+    pub empty: bool,
+}
+
+/// The sender's clock as its last report had it.
+#[derive(Clone, Copy, Debug)]
+struct SenderClock {
+    ntp: NtpTime,
+    timestamp: u32,
+    arrived: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Source {
+    pub peer: PeerKey,
+    pub config: SourceConfig,
+    pub sinks: Vec<SinkKey>,
+    pub keyframes: KeyframeRequests,
+    pub nacks: Nacks,
+    pub history: History,
+    pub estimate: Estimate,
+    pub stats: SourceStats,
+    pub last_packet_at: Option<Instant>,
+    /// Number of the last FIR command.
+    pub fir_command: u8,
+    former: Option<(u32, Instant)>,
+    generation: u32,
+    /// After a jump: the number that would confirm it.
+    jumped_to: Option<u16>,
+    seen: Seen,
+    skips: Skips,
+    reception: Reception,
+    /// Of generations before this one.
+    lost_before: i64,
+    clock: Option<SenderClock>,
+    /// The last packet's payload type and its index.
+    format: Option<(u8, u8)>,
+    clock_rate: u32,
+    origin: Instant,
+}
+
+impl Source {
+    pub fn new(origin: Instant, peer: PeerKey, mut config: SourceConfig) -> Self {
+        config.formats.truncate(MAX_FORMATS);
+        let limits = if config.kind == Kind::Video { Limits::VIDEO } else { Limits::AUDIO };
+        Self {
+            peer,
+            sinks: Vec::new(),
+            keyframes: KeyframeRequests::default(),
+            nacks: Nacks::default(),
+            history: History::new(limits),
+            estimate: Estimate::default(),
+            stats: SourceStats::default(),
+            last_packet_at: None,
+            fir_command: 0,
+            former: None,
+            generation: 0,
+            jumped_to: None,
+            seen: Seen::default(),
+            skips: Skips::default(),
+            reception: Reception::default(),
+            lost_before: 0,
+            clock: None,
+            format: None,
+            clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
+            origin,
+            config,
+        }
+    }
+
+    /// Takes a packet in. `None` for one that has its place and goes no further.
+    ///
+    /// # Errors
+    /// The reason why the packet counts for nothing.
+    pub fn receive(
+        &mut self,
+        stamp: Stamp,
+        packet: &RtpPacket<'_>,
+    ) -> Result<Option<Arrival>, DropReason> {
+        self.follow_ssrc(stamp.now, packet.ssrc)?;
+        let number = self.place(packet.sequence)?;
+        let before = self.seen.highest();
+        let sighting = self.seen.see(number);
+        if sighting == Sighting::TooOld {
+            return Err(DropReason::TooOld);
+        }
+        let known = self.format_of(packet.payload_type);
+        let arrived = ticks(stamp.now.saturating_duration_since(self.origin), self.clock_rate);
+        self.reception.take(number, packet.timestamp, arrived);
+        self.stats.packets += 1;
+        self.stats.bytes += packet.payload().len() as u64;
+        self.last_packet_at = Some(stamp.now);
+        let newest = match sighting {
+            Sighting::Newest => true,
+            Sighting::Late => false,
+            Sighting::Duplicate | Sighting::TooOld => return Err(DropReason::Duplicate),
+        };
+        self.watch_losses(stamp.now, number, before, newest);
+        self.estimate.packet(stamp.now, packet.payload().len(), &self.reception);
+
+        let empty = packet.payload().is_empty() || known.is_none();
+        if empty && newest {
+            self.skips.skip(number);
+            if known.is_none() {
+                return Err(DropReason::UnknownPayloadType);
+            }
+            return Ok(None);
+        }
+        let sequence = self.skips.apply(number).ok_or(DropReason::TooOld)?;
+        let format = known.or(self.format.map(|(_, index)| index));
+        let format = format.ok_or(DropReason::UnknownPayloadType)?;
+        let payload = if empty { &[] } else { packet.payload() };
+        let keyframe = !empty && self.notice_keyframe(stamp.now, format, number, payload);
+        if self.config.kind == Kind::Video || self.config.nack {
+            let kept = Kept { timestamp: packet.timestamp, marker: packet.marker, format, payload };
+            self.history.store(stamp.now, sequence, kept);
+        }
+        Ok(Some(Arrival {
+            sequence,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            format,
+            clock_rate: self.clock_rate,
+            generation: self.generation,
+            keyframe,
+            newest,
+            empty,
+        }))
+    }
+
+    /// The highest number that sinks have seen of this source.
+    pub fn newest_sequence(&self) -> Option<u64> {
+        self.skips.apply(self.seen.highest()?)
+    }
+
+    pub fn is_video(&self) -> bool {
+        self.config.kind == Kind::Video
+    }
+
+    /// When a request may be due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let times = [self.nacks.poll_timeout(), self.keyframes.poll_timeout()];
+        times.into_iter().flatten().min()
+    }
+
+    pub fn wants_keyframe(&mut self, now: Instant) {
+        if self.config.kind == Kind::Video {
+            self.keyframes.handle_input(now, Input::Wanted);
+        }
+    }
+
+    /// A sender report of this source came.
+    pub fn sender_report(&mut self, now: Instant, info: &SenderInfo) {
+        let (ntp, timestamp) = (info.ntp, info.timestamp);
+        self.clock = Some(SenderClock { ntp, timestamp, arrived: now });
+    }
+
+    /// The media timestamp that belongs to `remote`, a time of the sender's clock.
+    pub fn timestamp_at(&self, remote: impl FnOnce() -> Option<NtpTime>) -> Option<u32> {
+        let clock = self.clock?;
+        let passed = i128::from(remote()?.minus(clock.ntp)) * i128::from(self.clock_rate);
+        Some(clock.timestamp.wrapping_add((passed >> 32) as u32))
+    }
+
+    /// The block about this source; `None` before its first packet.
+    pub fn report_block(&mut self, now: Instant) -> Option<ReportBlock> {
+        let ssrc = self.stats.ssrc?;
+        let (last_sr, since_sr) = self.clock.map_or((0, 0), |clock| {
+            let since = now.saturating_duration_since(clock.arrived);
+            (clock.ntp.middle(), to_middle_units(since))
+        });
+        let mut block = self.reception.report(ssrc, last_sr, since_sr);
+        let lost = i64::from(block.lost) + self.lost_before;
+        block.lost = lost.clamp(-0x80_0000, 0x7f_ffff) as i32;
+        Some(block)
+    }
+
+    pub fn stats(&self) -> SourceStats {
+        let nanos = u64::from(self.reception.jitter()) * 1_000_000_000 / u64::from(self.clock_rate);
+        let format = self.format.and_then(|(_, index)| self.config.formats.get(usize::from(index)));
+        SourceStats {
+            format: format.map(|(_, format)| *format),
+            lost: self.lost_before + self.reception.lost(),
+            fraction_lost: self.reception.fraction_lost(),
+            jitter: Duration::from_nanos(nanos),
+            bitrate: self.estimate.measured(),
+            ..self.stats
+        }
+    }
+
+    fn follow_ssrc(&mut self, now: Instant, ssrc: u32) -> Result<(), DropReason> {
+        match self.stats.ssrc {
+            Some(known) if known == ssrc => {}
+            Some(known) => {
+                let former = self.former.is_some_and(|(former, at)| {
+                    former == ssrc && now.saturating_duration_since(at) < FORMER_SSRC
+                });
+                if former {
+                    return Err(DropReason::FormerSsrc);
+                }
+                self.former = Some((known, now));
+                self.stats.ssrc = Some(ssrc);
+                self.restart();
+            }
+            None => self.stats.ssrc = Some(ssrc),
+        }
+        Ok(())
+    }
+
+    /// The packet's number, 64 bits wide. A lone packet far away is an error; the next one there
+    /// means that the sender started anew.
+    fn place(&mut self, sequence: u16) -> Result<u64, DropReason> {
+        if let Some(highest) = self.seen.highest() {
+            let number = nearest(highest, sequence);
+            if number < highest + MAX_DROPOUT && number + WINDOW > highest {
+                self.jumped_to = None;
+                return Ok(number);
+            }
+            if self.jumped_to.replace(sequence.wrapping_add(1)) != Some(sequence) {
+                return Err(DropReason::SequenceJump);
+            }
+            self.restart();
+        }
+        let number = u64::from(sequence);
+        self.skips.begin(number);
+        Ok(number)
+    }
+
+    fn restart(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if let Some(newest) = self.newest_sequence() {
+            self.skips.next = newest + 1;
+        }
+        self.lost_before += self.reception.lost();
+        self.seen = Seen::default();
+        self.reception = Reception::default();
+        self.nacks.clear();
+        self.clock = None;
+        self.jumped_to = None;
+        self.estimate.restart();
+    }
+
+    fn watch_losses(&mut self, now: Instant, number: u64, before: Option<u64>, newest: bool) {
+        if !self.config.nack {
+            return;
+        }
+        match before {
+            Some(before) if newest && number > before + 1 => {
+                self.nacks.lost(now, before + 1..number)
+            }
+            _ if !newest => self.nacks.arrived(number),
+            _ => {}
+        }
+    }
+
+    /// The index of a payload type among the formats. A change of clock starts a new generation,
+    /// for timestamps go on in other units.
+    fn format_of(&mut self, payload_type: u8) -> Option<u8> {
+        if let Some((known, index)) = self.format
+            && known == payload_type
+        {
+            return Some(index);
+        }
+        let index = self.config.formats.iter().position(|(one, _)| *one == payload_type)?;
+        let clock_rate = self.config.formats[index].1.codec.clock_rate();
+        if self.format.is_some() && clock_rate != self.clock_rate {
+            self.generation = self.generation.wrapping_add(1);
+            self.clock = None;
+        }
+        self.clock_rate = clock_rate;
+        self.format = Some((payload_type, index as u8));
+        Some(index as u8)
+    }
+
+    fn notice_keyframe(&mut self, now: Instant, format: u8, number: u64, payload: &[u8]) -> bool {
+        let starts = match self.config.formats[usize::from(format)].1.codec {
+            Codec::Vp8 => rivero_vp8::starts_keyframe(payload),
+            Codec::Vp9 => rivero_vp9::starts_keyframe(payload),
+            Codec::H264 => rivero_h264::starts_keyframe(payload),
+            Codec::Av1 => rivero_av1::starts_keyframe(payload),
+            Codec::Opus | Codec::Pcmu | Codec::Pcma => false,
+        };
+        if starts {
+            self.stats.keyframes += 1;
+            self.keyframes.handle_input(now, Input::Arrived);
+            self.nacks.forget_before(number);
+        }
+        starts
+    }
+}
+
+/// Numbers of the sender to numbers without those left out, as pieces of equal shift.
+#[derive(Debug, Default)]
+struct Skips {
+    /// From this number on, the shift that is added.
+    pieces: VecDeque<(u64, u64)>,
+    /// Where the next generation begins.
+    next: u64,
+}
+
+impl Skips {
+    /// The sequence starts anew with `number`.
+    fn begin(&mut self, number: u64) {
+        // A margin that no receiver's window spans, so that old and new are never confused.
+        let first = self.next.max(1 << 16);
+        self.pieces.clear();
+        self.pieces.push_back((number, first.wrapping_sub(number)));
+    }
+
+    fn apply(&self, number: u64) -> Option<u64> {
+        let (_, shift) = self.pieces.iter().rev().find(|(from, _)| *from <= number)?;
+        Some(number.wrapping_add(*shift))
+    }
+
+    /// Leaves `number` out, the highest so far.
+    fn skip(&mut self, number: u64) {
+        match self.pieces.back_mut() {
+            Some(piece) if piece.0 == number => {
+                *piece = (number + 1, piece.1.wrapping_sub(1));
+            }
+            Some(&mut (_, shift)) => {
+                if self.pieces.len() == MAX_SKIPS {
+                    self.pieces.pop_front();
+                }
+                self.pieces.push_back((number + 1, shift.wrapping_sub(1)));
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_left_out_close_up_and_late_ones_keep_their_place() {
+        let mut skips = Skips::default();
+        skips.begin(10);
+        let base = skips.apply(10).unwrap();
+        // 11 is lost, 12 to 13 are padding, 14 is media, 16 padding.
+        skips.skip(12);
+        skips.skip(13);
+        assert_eq!(skips.apply(11), Some(base + 1));
+        assert_eq!(skips.apply(14), Some(base + 2));
+        skips.skip(16);
+        assert_eq!(skips.apply(15), Some(base + 3));
+        assert_eq!(skips.apply(17), Some(base + 4));
+        assert_eq!(skips.apply(9), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! What the router counts, and the names under which it drops.
+
+use crate::rtp::{Bitrate, Format};
+use std::time::Duration;
+
+/// Why a packet, or a request for one, went no further.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DropReason {
+    /// It was here before.
+    Duplicate,
+    /// So late that nobody can place it.
+    TooOld,
+    /// Far from the sequence before it, and alone there.
+    SequenceJump,
+    /// Of the SSRC that the sender gave up a moment ago.
+    FormerSsrc,
+    /// A payload type nobody negotiated.
+    UnknownPayloadType,
+    /// The sink has no payload type for this format.
+    Format,
+    /// A video sink starts at a keyframe.
+    WaitingForKeyframe,
+    /// From before the sink was connected to this source.
+    BeforeSwitch,
+    /// The sink is switched off.
+    Inactive,
+    /// Asked for again, but not kept, or never received.
+    NotKept,
+    /// Asked for again within a round trip.
+    RepeatedTooSoon,
+}
+
+impl DropReason {
+    pub const ALL: [Self; 11] = [
+        Self::Duplicate,
+        Self::TooOld,
+        Self::SequenceJump,
+        Self::FormerSsrc,
+        Self::UnknownPayloadType,
+        Self::Format,
+        Self::WaitingForKeyframe,
+        Self::BeforeSwitch,
+        Self::Inactive,
+        Self::NotKept,
+        Self::RepeatedTooSoon,
+    ];
+
+    /// The reason as a metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::TooOld => "too_old",
+            Self::SequenceJump => "sequence_jump",
+            Self::FormerSsrc => "former_ssrc",
+            Self::UnknownPayloadType => "unknown_payload_type",
+            Self::Format => "format",
+            Self::WaitingForKeyframe => "waiting_for_keyframe",
+            Self::BeforeSwitch => "before_switch",
+            Self::Inactive => "inactive",
+            Self::NotKept => "not_kept",
+            Self::RepeatedTooSoon => "repeated_too_soon",
+        }
+    }
+}
+
+/// A counter per reason.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Drops {
+    pub fn count(&mut self, reason: DropReason) {
+        self.0[reason as usize] += 1;
+    }
+
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.into_iter().zip(self.0).filter(|&(_, count)| count > 0)
+    }
+}
+
+/// What came from a source, and what it was asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SourceStats {
+    /// Known from the first packet on.
+    pub ssrc: Option<u32>,
+    pub format: Option<Format>,
+    pub packets: u64,
+    /// Payload bytes, without padding.
+    pub bytes: u64,
+    /// Negative when duplicates outnumber losses.
+    pub lost: i64,
+    /// Between the last two reports, in 256ths.
+    pub fraction_lost: u8,
+    pub jitter: Duration,
+    pub round_trip: Option<Duration>,
+    /// Over the last measuring interval.
+    pub bitrate: Bitrate,
+    pub keyframes: u64,
+    /// NACK packets sent, and the sequence numbers in them.
+    pub nacks: u64,
+    pub nacked_packets: u64,
+    /// Lost packets that were given up.
+    pub given_up: u64,
+    pub plis: u64,
+    pub firs: u64,
+    /// The last REMB sent.
+    pub remb: Option<Bitrate>,
+    pub drops: Drops,
+}
+
+/// What went to a sink, and what came back about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SinkStats {
+    pub ssrc: u32,
+    /// Without retransmissions.
+    pub packets: u64,
+    /// Payload bytes, without retransmissions.
+    pub bytes: u64,
+    pub retransmitted_packets: u64,
+    pub retransmitted_bytes: u64,
+    /// As the receiver last reported it.
+    pub lost: i64,
+    /// As the receiver last reported it, in 256ths.
+    pub fraction_lost: u8,
+    /// As the receiver last reported it.
+    pub jitter: Duration,
+    pub round_trip: Option<Duration>,
+    /// Of the source it is connected to.
+    pub bitrate: Bitrate,
+    /// NACK packets received, and the sequence numbers in them.
+    pub nacks: u64,
+    pub nacked_packets: u64,
+    pub plis: u64,
+    pub firs: u64,
+    /// The last REMB received.
+    pub remb: Option<Bitrate>,
+    pub drops: Drops,
+}
+
+/// What one peer's control packets were like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerStats {
+    pub rtcp_received: u64,
+    pub rtcp_sent: u64,
+    /// Compound packets that could not be read to their end.
+    pub malformed: u64,
+    /// Reports and requests about an SSRC that is not this peer's.
+    pub unknown_ssrc: u64,
+    pub round_trip: Option<Duration>,
+}

@@ -1,0 +1,365 @@
+//! From a verb to what it does.
+//!
+//! Each verb is one method below, in the order of the protocol's table. `transaction` and answers
+//! kept for repeated requests come on top of [`Control::answer`], which knows nothing of the wire:
+//! the one calls it once per operation, the other instead of it.
+
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+
+use super::control::{Control, State, WorkerReply};
+use super::message::{self, Params, RpcError, as_text};
+use super::server_manager;
+use super::session::{ConnectionId, SessionId};
+use crate::model::value::{self, constructor_args, operation_args};
+use crate::model::{Arg, Args, ObjectId, RemoteError, class};
+use crate::pipeline::command::Command;
+
+/// What clients may ask for. Each also names a counter.
+const VERBS: [&str; 12] = [
+    "ping",
+    "connect",
+    "create",
+    "describe",
+    "invoke",
+    "release",
+    "subscribe",
+    "unsubscribe",
+    "ref",
+    "unref",
+    "keepAlive",
+    "closeSession",
+];
+
+type Answer = Result<Value, RpcError>;
+
+/// Who asks for something.
+#[derive(Debug)]
+struct Caller {
+    connection: ConnectionId,
+    /// Named in the request, or bound to the connection.
+    session: Option<SessionId>,
+}
+
+impl Caller {
+    /// # Errors
+    /// [`RpcError::Missing`]; some verbs do not make sessions up.
+    fn required_session(&self) -> Result<SessionId, RpcError> {
+        self.session.clone().ok_or(RpcError::Missing("sessionId"))
+    }
+
+    fn session_or_new(&self) -> SessionId {
+        self.session.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string().into())
+    }
+}
+
+impl Control {
+    /// Carries out a request of a connection; the reply, if there is something to say.
+    pub async fn request(&self, connection: ConnectionId, text: &str) -> Option<String> {
+        let request = match message::parse(text) {
+            Ok(request) => request,
+            Err(error) => {
+                self.metrics.request("unreadable");
+                self.metrics.error(error.code());
+                return message::reply(None, Err(error));
+            }
+        };
+        let result = self.answer(connection, &request.method, request.params).await;
+        match &result {
+            Ok(result) => {
+                if let Some(session) = result.get("sessionId").and_then(Value::as_str) {
+                    self.shared.lock().sessions.bind(connection, &session.into());
+                }
+            }
+            Err(error) => {
+                tracing::debug!(connection, method = request.method, %error, "refused");
+                self.metrics.error(error.code());
+            }
+        }
+        message::reply(request.id, result)
+    }
+
+    /// The result of one request.
+    async fn answer(&self, connection: ConnectionId, method: &str, mut params: Params) -> Answer {
+        let Some(verb) = VERBS.iter().find(|verb| **verb == method) else {
+            self.metrics.request("unknown");
+            return Err(RpcError::MethodNotFound);
+        };
+        self.metrics.request(verb);
+        let session = self.caller_session(connection, &mut params)?;
+        let caller = Caller { connection, session };
+        match *verb {
+            "ping" => Ok(ping(&caller)),
+            "connect" => self.connect(&caller),
+            _ if params == Params::None => Err(RpcError::NoParams),
+            "create" => self.create(&caller, &params).await,
+            "describe" => self.describe(&caller, &params),
+            "invoke" => self.invoke(&caller, &params).await,
+            "release" => self.release_object(&caller, &params).await,
+            "subscribe" => self.subscribe(&caller, &params),
+            "unsubscribe" => self.unsubscribe(&caller, &params),
+            "ref" => self.hold(&caller, &params),
+            "unref" => self.let_go(&caller, &params),
+            "keepAlive" => self.keep_alive(&caller),
+            "closeSession" => self.close_session(&caller, &params).await,
+            _ => Err(RpcError::MethodNotFound),
+        }
+    }
+
+    /// The session a request speaks for. Where the connection is bound to one, parameters that are
+    /// missing altogether count as given.
+    fn caller_session(
+        &self,
+        connection: ConnectionId,
+        params: &mut Params,
+    ) -> Result<Option<SessionId>, RpcError> {
+        if *params == Params::Other {
+            return Err(RpcError::WrongParams);
+        }
+        let named: Option<SessionId> =
+            params.get("sessionId").and_then(as_text).map(SessionId::from);
+        let limit = self.limits.session_id_bytes;
+        if named.as_ref().is_some_and(|session| session.len() > limit) {
+            return Err(too_many("session id bytes", limit).into());
+        }
+        if named.is_some() {
+            return Ok(named);
+        }
+        let bound = self.shared.lock().sessions.bound_to(connection).cloned();
+        if bound.is_some() && *params == Params::None {
+            *params = Params::Members(Map::new());
+        }
+        Ok(bound)
+    }
+
+    fn connect(&self, caller: &Caller) -> Answer {
+        if let Some(session) = &caller.session
+            && !self.shared.lock().sessions.keep_alive(session)
+        {
+            return Err(RemoteError::InvalidSession.into());
+        }
+        let session = caller.session_or_new();
+        Ok(json!({"serverId": self.server_id, "sessionId": &*session}))
+    }
+
+    async fn create(&self, caller: &Caller, params: &Params) -> Answer {
+        let name = params.text("type")?;
+        let class = class::factory(&name).ok_or(RemoteError::FactoryNotFound(name))?;
+        let session = caller.session_or_new();
+        let (id, reply) = {
+            let mut state = self.shared.lock();
+            if state.registry.len() >= self.limits.objects {
+                return Err(too_many("objects", self.limits.objects).into());
+            }
+            let lookup = |id: &str| state.registry.class(id);
+            let args = constructor_args(class, params.get("constructorParams"), &lookup)?;
+            let parent = class.parent().and_then(|_| parent_in(&args));
+            let home = match &parent {
+                Some(parent) => state
+                    .registry
+                    .home(parent.as_str())
+                    .ok_or_else(|| RemoteError::not_found(parent))?,
+                None => self.media.place(),
+            };
+            self.touch(&mut state, caller, &session)?;
+            let id = ObjectId::new(class, parent.as_ref());
+            state.registry.expect(id.clone(), session.clone());
+            let (ticket, reply) = oneshot::channel();
+            let command = Command::Create { class, id: id.clone(), parent, args };
+            self.media.send(home, command, ticket);
+            (id, reply)
+        };
+        let result = worker_reply(reply).await;
+        if result.is_err() {
+            self.shared.lock().registry.give_up(id.as_str());
+        }
+        result.map(|_| valued(&session, Value::from(id.as_str())))
+    }
+
+    fn describe(&self, caller: &Caller, params: &Params) -> Answer {
+        let object = params.text("object")?;
+        let session = caller.session_or_new();
+        let class = self.use_object(&mut self.shared.lock(), caller, &session, &object)?;
+        let hierarchy: Vec<_> = class.lineage().skip(1).map(|class| class.qualified).collect();
+        Ok(json!({
+            "hierarchy": hierarchy,
+            "qualifiedType": class.qualified,
+            "sessionId": &*session,
+            "type": class.name,
+        }))
+    }
+
+    async fn invoke(&self, caller: &Caller, params: &Params) -> Answer {
+        let operation = params.text("operation")?;
+        let object = params.text("object")?;
+        let session = caller.session_or_new();
+        let (method, args, reply) = {
+            let mut state = self.shared.lock();
+            let class = self.use_object(&mut state, caller, &session, &object)?;
+            let given = params.get("operationParams");
+            let method = class.method(&operation).ok_or_else(|| RemoteError::MethodNotFound {
+                operation,
+                count: given.and_then(Value::as_object).map_or(0, Map::len),
+            })?;
+            let args = operation_args(method, given, &|id| state.registry.class(id))?;
+            match state.registry.home(&object) {
+                Some(home) => {
+                    let (ticket, reply) = oneshot::channel();
+                    let object = ObjectId::from(object.as_str());
+                    self.media.send(home, Command::Invoke { object, method, args }, ticket);
+                    (method, Args::new(), Some(reply))
+                }
+                None => (method, args, None),
+            }
+        };
+        let value = match reply {
+            Some(reply) => worker_reply(reply).await?,
+            None => server_manager::invoke(&self.manager, method, args).await?,
+        };
+        Ok(valued(&session, value))
+    }
+
+    async fn release_object(&self, caller: &Caller, params: &Params) -> Answer {
+        let object = params.text("object")?;
+        let session = caller.session_or_new();
+        let reply = {
+            let state = self.shared.lock();
+            self.release(&state, ObjectId::from(object.as_str()))
+        };
+        if let Some(reply) = reply {
+            worker_reply(reply).await?;
+        }
+        Ok(plain(&session))
+    }
+
+    fn subscribe(&self, caller: &Caller, params: &Params) -> Answer {
+        let name = params.text("type")?;
+        let object = params.text("object")?;
+        let session = caller.session_or_new();
+        let mut state = self.shared.lock();
+        let class = self.use_object(&mut state, caller, &session, &object)?;
+        let event = class.event(&name);
+        let known = event.and_then(|event| {
+            event.legacy.iter().chain([&event.name]).find(|known| **known == name)
+        });
+        let known = known.ok_or(RemoteError::EventNotSupported(name))?;
+        if state.subscriptions.count(&session) >= self.limits.subscriptions {
+            return Err(too_many("subscriptions", self.limits.subscriptions).into());
+        }
+        let id = state.subscriptions.add(&session, &object, known);
+        Ok(valued(&session, Value::from(id)))
+    }
+
+    fn unsubscribe(&self, caller: &Caller, params: &Params) -> Answer {
+        let session = caller.required_session()?;
+        let subscription = params.text("subscription")?;
+        let object = params.text("object")?;
+        self.shared.lock().subscriptions.remove(&object, &subscription);
+        Ok(plain(&session))
+    }
+
+    fn hold(&self, caller: &Caller, params: &Params) -> Answer {
+        let session = caller.required_session()?;
+        let object = params.text("object")?;
+        self.use_object(&mut self.shared.lock(), caller, &session, &object)?;
+        Ok(plain(&session))
+    }
+
+    fn let_go(&self, caller: &Caller, params: &Params) -> Answer {
+        let session = caller.required_session()?;
+        let object = params.text("object")?;
+        let mut state = self.shared.lock();
+        if state.registry.let_go(&session, &object) {
+            self.release(&state, ObjectId::from(object.as_str()));
+        }
+        Ok(plain(&session))
+    }
+
+    fn keep_alive(&self, caller: &Caller) -> Answer {
+        let session = caller.required_session()?;
+        if self.shared.lock().sessions.keep_alive(&session) {
+            Ok(plain(&session))
+        } else {
+            Err(RemoteError::InvalidSession.into())
+        }
+    }
+
+    async fn close_session(&self, caller: &Caller, params: &Params) -> Answer {
+        let session = caller.required_session()?;
+        let replies: Vec<_> = {
+            let mut state = self.shared.lock();
+            let held = state.registry.held_by(&session);
+            let abandoned = state.registry.end(&session);
+            state.subscriptions.remove_session(&session);
+            state.sessions.close(&session);
+            let everything = params.get("release") == Some(&Value::Bool(true));
+            let objects = if everything { held } else { abandoned };
+            objects.into_iter().filter_map(|object| self.release(&state, object)).collect()
+        };
+        for reply in replies {
+            worker_reply(reply).await?;
+        }
+        Ok(Value::Null)
+    }
+
+    /// The class of an object that the caller names, and by that holds.
+    fn use_object(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        session: &SessionId,
+        object: &str,
+    ) -> Result<&'static class::Class, RpcError> {
+        let class = state.registry.class(object).ok_or_else(|| value::missing(object))?;
+        self.touch(state, caller, session)?;
+        state.registry.hold(session, object);
+        Ok(class)
+    }
+
+    /// Makes the session known and binds the connection to it, before anything happens that raises
+    /// events: they are to come to the connection that caused them.
+    fn touch(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        session: &SessionId,
+    ) -> Result<(), RpcError> {
+        if !state.sessions.touch(session) {
+            return Err(too_many("sessions", self.limits.sessions).into());
+        }
+        state.sessions.bind(caller.connection, session);
+        Ok(())
+    }
+}
+
+fn ping(caller: &Caller) -> Value {
+    match &caller.session {
+        Some(session) => valued(session, Value::from("pong")),
+        None => json!({"value": "pong"}),
+    }
+}
+
+/// The first argument of a constructor names the parent.
+fn parent_in(args: &Args) -> Option<ObjectId> {
+    match args.first() {
+        Some(Some(Arg::Object(id))) => Some(id.clone()),
+        _ => None,
+    }
+}
+
+async fn worker_reply(reply: WorkerReply) -> Answer {
+    let gone = |_| RemoteError::Internal("the media worker is gone".to_owned());
+    Ok(reply.await.map_err(gone)??)
+}
+
+fn plain(session: &SessionId) -> Value {
+    json!({"sessionId": &**session})
+}
+
+fn valued(session: &SessionId, value: Value) -> Value {
+    json!({"sessionId": &**session, "value": value})
+}
+
+fn too_many(what: &str, limit: usize) -> RemoteError {
+    RemoteError::NotEnoughResources(format!("Reached {what} limit: {limit}"))
+}

@@ -1,0 +1,252 @@
+//! Answering an offer (RFC 3264 §6).
+//!
+//! An answer keeps every offered format that can be forwarded, with the offered number and
+//! parameters, because what is sent later depends on what is connected. Refused sections keep their
+//! formats and lose everything else.
+
+use super::SdpError;
+use super::bundle::{self, Layout};
+use super::description::{Attribute, Description, Direction, MediaSection};
+use super::media::{self, ABS_SEND_TIME, Media, MediaKind, extension, rtpmap, take_feedback};
+use super::negotiate::{
+    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, NO_ADDRESS, has_feedback,
+    push_transport, session_section,
+};
+
+/// An answer as text and as meaning.
+#[derive(Clone, Debug)]
+pub struct Negotiated {
+    pub local: Description,
+    /// One for each section of the offer.
+    pub media: Vec<Media>,
+}
+
+/// Answers an offer.
+///
+/// # Errors
+/// [`SdpError::DataSection`] when data channels are on and offered in a form that is not RFC 8841;
+/// [`SdpError::LocalParameters`] when `local` is too short for the offer.
+pub fn answer(
+    offer: &Description,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> Result<Negotiated, SdpError> {
+    let layout = Layout::of(offer);
+    let mut taken = Taken::default();
+    let mut sections = Vec::with_capacity(offer.media.len());
+    let mut media = Vec::with_capacity(offer.media.len());
+    for (index, place) in layout.sections.iter().enumerate() {
+        let mut agreed = media::remote(offer, index, *place);
+        let section = if taken.take(&offer.media[index], agreed.kind, capabilities) {
+            let mut section = if agreed.kind == MediaKind::Data {
+                answer_data(&offer.media[index], &mut agreed)?
+            } else {
+                agreed.local_ssrc = local.ssrc(index)?;
+                answer_rtp(offer, &mut agreed, place.owner, capabilities, local)
+            };
+            push_transport(&mut section, local, place.transport, index)?;
+            section
+        } else {
+            refusal(&offer.media[index])
+        };
+        sections.push(section);
+        media.push(agreed);
+    }
+    let mut session = session_section(local);
+    session.attributes = offer
+        .session
+        .attributes
+        .iter()
+        .filter(|attribute| !is_offerers_own(attribute))
+        .cloned()
+        .collect();
+    for mids in bundle::groups(offer) {
+        let is_live = |mid: &str| media.iter().any(|m| m.accepted && m.mid.as_deref() == Some(mid));
+        session.attributes.push(bundle::group_line(mids.into_iter().filter(|mid| is_live(mid))));
+    }
+    Ok(Negotiated { local: Description { session, media: sections }, media })
+}
+
+/// Session attributes that an answer does not repeat. Kurento leaves out only `group`; the others
+/// would make claims about this server that are not true. A fingerprint is repeated as Kurento does
+/// it: each section that lives has its own, which goes before it (RFC 8122 §5).
+fn is_offerers_own(attribute: &Attribute) -> bool {
+    matches!(
+        attribute.name.as_str(),
+        "group" | "ice-lite" | "ice-ufrag" | "ice-pwd" | "setup" | "identity" | "rtcp-mux"
+    )
+}
+
+/// How many sections of each kind an answer has taken so far.
+#[derive(Default)]
+struct Taken {
+    audio: usize,
+    video: usize,
+    data: usize,
+}
+
+impl Taken {
+    /// Whether the section is taken up. One without a common codec, or refused by the other side,
+    /// still counts.
+    fn take(&mut self, section: &MediaSection, kind: MediaKind, can: &Capabilities) -> bool {
+        let is_known = match kind {
+            MediaKind::Data => DATA_PROTOCOLS.contains(&section.proto.as_str()),
+            _ => is_secure_rtp(&section.proto),
+        };
+        let count = match kind {
+            MediaKind::Audio => &mut self.audio,
+            MediaKind::Video => &mut self.video,
+            MediaKind::Data => &mut self.data,
+            MediaKind::Other => return false,
+        };
+        let is_taken = is_known && *count < can.lines(kind);
+        *count += usize::from(is_taken);
+        is_taken
+    }
+}
+
+/// RTP over DTLS-SRTP, in the words of RFC 5764 and in those from before it.
+fn is_secure_rtp(proto: &str) -> bool {
+    matches!(proto.strip_prefix("UDP/TLS/").unwrap_or(proto), "RTP/SAVPF" | "RTP/SAVP")
+}
+
+fn refusal(offered: &MediaSection) -> MediaSection {
+    let mut section = section_like(offered, 0);
+    section.formats.clone_from(&offered.formats);
+    section.push_flag(Direction::Inactive.name());
+    if let Some(mid) = offered.mid() {
+        section.push("mid", mid);
+    }
+    section
+}
+
+fn section_like(offered: &MediaSection, port: u16) -> MediaSection {
+    MediaSection {
+        media: offered.media.clone(),
+        port,
+        port_count: 1,
+        proto: offered.proto.clone(),
+        ..MediaSection::default()
+    }
+}
+
+fn answer_rtp(
+    offer: &Description,
+    agreed: &mut Media,
+    owner: usize,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> MediaSection {
+    let offered = &offer.media[agreed.index];
+    agreed.formats = media::formats(offered, capabilities.codecs(agreed.kind));
+    agreed.accepted = !agreed.formats.is_empty() && !offered.is_rejected();
+    let mut section = section_like(offered, if agreed.accepted { LIVE_PORT } else { 0 });
+    if agreed.formats.is_empty() {
+        section.formats.extend(offered.formats.first().cloned());
+    } else {
+        section.formats = agreed.formats.iter().map(|(number, _)| number.to_string()).collect();
+    }
+    if offered.is_rejected() {
+        section.push_flag(Direction::Inactive.name());
+        section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
+    } else {
+        let direction = offer.direction(agreed.index).mirrored();
+        if agreed.accepted {
+            agreed.send = direction.sends();
+            agreed.receive = direction.receives();
+        }
+        answer_extensions(offered, agreed, &mut section);
+        section.push_flag(direction.name());
+        section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
+        section.push("rtcp", format!("9 {NO_ADDRESS}"));
+        let maps = agreed.formats.iter().filter_map(|(number, _)| rtpmap(offered, *number));
+        section.attributes.extend(maps.cloned());
+        answer_feedback(offered, agreed, &mut section);
+        answer_copied(offered, agreed, &mut section);
+        // In a group these may stand in its first section only; an answer says them everywhere.
+        if !section.has("setup") {
+            section.push("setup", agreed.setup.name());
+        }
+        if !section.has("rtcp-mux") && offer.media[owner].has("rtcp-mux") {
+            section.push_flag("rtcp-mux");
+        }
+    }
+    section.push("ssrc", format!("{} cname:{}", agreed.local_ssrc, local.cname));
+    section
+}
+
+/// Of the header extensions only the absolute send time, under the offered id.
+fn answer_extensions(offered: &MediaSection, agreed: &mut Media, section: &mut MediaSection) {
+    let Some((id, direction)) = extension(offered, ABS_SEND_TIME) else { return };
+    let words = match Direction::from_name(direction) {
+        Some(Direction::SendRecv) | None => format!("{id} {ABS_SEND_TIME}"),
+        Some(Direction::Inactive) => return,
+        Some(one_way) => format!("{id}/{} {ABS_SEND_TIME}", one_way.mirrored().name()),
+    };
+    agreed.abs_send_time = Some(id);
+    section.push("extmap", words);
+}
+
+fn answer_feedback(offered: &MediaSection, agreed: &mut Media, section: &mut MediaSection) {
+    if !has_feedback(&offered.proto) {
+        return;
+    }
+    let lines = offered.attributes.iter().filter(|attribute| {
+        attribute.name == "rtcp-fb"
+            && attribute.payload_type().is_some_and(|(number, feedback)| {
+                is_kept(agreed, number) && feedback_is_known(feedback)
+            })
+    });
+    section.attributes.extend(lines.cloned());
+    take_feedback(agreed, section);
+}
+
+/// Whether an offered feedback message is understood, by the first word of its description.
+pub fn feedback_is_known(feedback: &str) -> bool {
+    matches!(feedback.split_ascii_whitespace().next(), Some("nack" | "ccm" | "goog-remb"))
+}
+
+fn is_kept(agreed: &Media, number: u8) -> bool {
+    agreed.formats.iter().any(|(kept, _)| *kept == number)
+}
+
+/// Attributes an answer repeats, in the offered order.
+fn answer_copied(offered: &MediaSection, agreed: &Media, section: &mut MediaSection) {
+    for attribute in &offered.attributes {
+        match attribute.name.as_str() {
+            "fmtp" => {
+                let number = attribute.payload_type().map(|(number, _)| number);
+                if number.is_some_and(|number| is_kept(agreed, number)) {
+                    section.attributes.push(attribute.clone());
+                }
+            }
+            "setup" if !section.has("setup") => section.push("setup", agreed.setup.name()),
+            "rtcp-mux" if !section.has("rtcp-mux") => section.push_flag("rtcp-mux"),
+            "framerate" | "lang" | "maxptime" | "ptime" | "quality" => {
+                section.attributes.push(attribute.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn answer_data(offered: &MediaSection, agreed: &mut Media) -> Result<MediaSection, SdpError> {
+    let is_usable = offered.formats.iter().any(|format| format == DATA_FORMAT);
+    let Some(port) = agreed.sctp_port.filter(|_| is_usable) else {
+        return Err(SdpError::DataSection(agreed.index));
+    };
+    agreed.accepted = !offered.is_rejected();
+    agreed.send = agreed.accepted;
+    agreed.receive = agreed.accepted;
+    let mut section = section_like(offered, if agreed.accepted { LIVE_PORT } else { 0 });
+    section.formats.push(DATA_FORMAT.to_owned());
+    if !agreed.accepted {
+        section.push_flag(Direction::Inactive.name());
+    }
+    section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
+    if agreed.accepted {
+        section.push("sctp-port", port.to_string());
+        section.push("setup", agreed.setup.name());
+    }
+    Ok(section)
+}

@@ -1,0 +1,334 @@
+//! What two descriptions agree on for one media section, in the terms of those who move packets.
+
+use crate::rtp::format::{Codec, Format, Kind};
+
+use super::bundle::Place;
+use super::description::{Attribute, Description, MediaSection, find};
+
+/// The header extension that carries the time of sending, in 6.18 fixed point seconds.
+pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+
+/// What a section carries.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum MediaKind {
+    Audio,
+    Video,
+    /// Data channels over SCTP (RFC 8841).
+    Data,
+    Other,
+}
+
+impl MediaKind {
+    pub fn of(section: &MediaSection) -> Self {
+        match section.media.as_str() {
+            "audio" => Self::Audio,
+            "video" => Self::Video,
+            "application" if section.proto.ends_with("DTLS/SCTP") => Self::Data,
+            _ => Self::Other,
+        }
+    }
+
+    /// The kind of RTP media, if it is RTP.
+    pub const fn rtp(self) -> Option<Kind> {
+        match self {
+            Self::Audio => Some(Kind::Audio),
+            Self::Video => Some(Kind::Video),
+            Self::Data | Self::Other => None,
+        }
+    }
+}
+
+/// Who opens the DTLS association (RFC 8842 §5): the active side is the client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Setup {
+    ActPass,
+    Active,
+    Passive,
+}
+
+impl Setup {
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "actpass" => Some(Self::ActPass),
+            "active" => Some(Self::Active),
+            "passive" => Some(Self::Passive),
+            _ => None,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ActPass => "actpass",
+            Self::Active => "active",
+            Self::Passive => "passive",
+        }
+    }
+
+    /// What to say to a side that said this. Who leaves it open or says nothing expects a client.
+    pub const fn answered(self) -> Self {
+        match self {
+            Self::ActPass | Self::Passive => Self::Active,
+            Self::Active => Self::Passive,
+        }
+    }
+}
+
+/// One agreed (or refused) media section, seen from this server.
+#[derive(Clone, Debug)]
+pub struct Media {
+    pub index: usize,
+    pub kind: MediaKind,
+    pub mid: Option<String>,
+    /// Whether anything flows here; the rest counts only then.
+    pub accepted: bool,
+    pub send: bool,
+    pub receive: bool,
+    /// Payload types both sides know, the first is what is sent.
+    pub formats: Vec<(u8, Format)>,
+    /// Generic NACK (RFC 4585 §6.2.1).
+    pub nack: bool,
+    /// Picture loss indication (RFC 4585 §6.3.1).
+    pub pli: bool,
+    /// Full intra request (RFC 5104 §4.3.1).
+    pub fir: bool,
+    /// Receiver estimated maximum bitrate.
+    pub remb: bool,
+    /// The id of the header extension.
+    pub abs_send_time: Option<u8>,
+    pub local_ssrc: u32,
+    /// Announced SSRCs of media, without those of repair streams.
+    pub remote_ssrcs: Vec<u32>,
+    pub remote_cname: Option<String>,
+    /// The other side's user name fragment and password.
+    pub ice: Option<(String, String)>,
+    /// Hash function in lower case, and digest.
+    pub fingerprints: Vec<(String, Vec<u8>)>,
+    /// Our own role.
+    pub setup: Setup,
+    /// Candidates in the text, each beginning with `candidate:`.
+    pub candidates: Vec<String>,
+    /// Whether the section shares its transport with its group.
+    pub bundled: bool,
+    /// Number of the transport, see [`super::bundle::Layout`].
+    pub transport: usize,
+    pub rtcp_mux: bool,
+    /// Most that the other side wants to receive, in kbps.
+    pub max_bandwidth: Option<u32>,
+    /// The other side's SCTP port, for data.
+    pub sctp_port: Option<u16>,
+}
+
+/// The remote half of a [`Media`]; the local half is refused until the caller says otherwise.
+pub(super) fn remote(description: &Description, index: usize, place: Place) -> Media {
+    let section = &description.media[index];
+    let (remote_ssrcs, remote_cname) = sources(section);
+    Media {
+        index,
+        kind: MediaKind::of(section),
+        mid: section.mid().map(str::to_owned),
+        accepted: false,
+        send: false,
+        receive: false,
+        formats: Vec::new(),
+        nack: false,
+        pli: false,
+        fir: false,
+        remb: false,
+        abs_send_time: None,
+        local_ssrc: 0,
+        remote_ssrcs,
+        remote_cname,
+        ice: ice(description, index, place),
+        fingerprints: fingerprints(description, index, place),
+        setup: setup(description, index, place).unwrap_or(Setup::ActPass).answered(),
+        candidates: section.values("candidate").map(|line| format!("candidate:{line}")).collect(),
+        bundled: place.bundled,
+        transport: place.transport,
+        rtcp_mux: has_rtcp_mux(description, index, place),
+        max_bandwidth: bandwidth(section),
+        sctp_port: section.values("sctp-port").find_map(|port| port.trim().parse().ok()),
+    }
+}
+
+/// Attributes that concern a section's transport, nearest first: its own, those of the section
+/// that leads its group, those of the session.
+fn transport_attributes(
+    description: &Description,
+    index: usize,
+    place: Place,
+) -> impl Iterator<Item = &[Attribute]> {
+    [
+        &description.media[index].attributes[..],
+        &description.media[place.owner].attributes[..],
+        &description.session.attributes[..],
+    ]
+    .into_iter()
+}
+
+fn ice(description: &Description, index: usize, place: Place) -> Option<(String, String)> {
+    transport_attributes(description, index, place).find_map(|attributes| {
+        let ufrag = find(attributes, "ice-ufrag")?.value().trim();
+        let pwd = find(attributes, "ice-pwd")?.value().trim();
+        Some((ufrag.to_owned(), pwd.to_owned()))
+    })
+}
+
+pub(super) fn setup(description: &Description, index: usize, place: Place) -> Option<Setup> {
+    transport_attributes(description, index, place).find_map(|attributes| {
+        find(attributes, "setup").and_then(|attribute| Setup::from_name(attribute.value().trim()))
+    })
+}
+
+/// A section in a group has the multiplexing of the section that leads it (RFC 9143 §9.3).
+pub(super) fn has_rtcp_mux(description: &Description, index: usize, place: Place) -> bool {
+    description.media[index].has("rtcp-mux") || description.media[place.owner].has("rtcp-mux")
+}
+
+fn fingerprints(description: &Description, index: usize, place: Place) -> Vec<(String, Vec<u8>)> {
+    transport_attributes(description, index, place)
+        .map(|attributes| {
+            attributes
+                .iter()
+                .filter(|attribute| attribute.name == "fingerprint")
+                .filter_map(|attribute| fingerprint(attribute.value()))
+                .collect::<Vec<_>>()
+        })
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// `sha-256 AB:CD:…` (RFC 8122 §5).
+fn fingerprint(value: &str) -> Option<(String, Vec<u8>)> {
+    let (hash, digest) = value.trim().split_once(' ')?;
+    let digest = digest
+        .trim()
+        .split(':')
+        .map(|byte| {
+            let hex = byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());
+            hex.then(|| u8::from_str_radix(byte, 16).ok()).flatten()
+        })
+        .collect::<Option<Vec<u8>>>()?;
+    Some((hash.to_ascii_lowercase(), digest))
+}
+
+/// SSRCs and CNAME (RFC 5576). The second of an `FID` or `FEC-FR` group repairs the first; it is no
+/// source of its own.
+fn sources(section: &MediaSection) -> (Vec<u32>, Option<String>) {
+    let repairs: Vec<u32> = section
+        .values("ssrc-group")
+        .filter_map(|group| group.split_once(' '))
+        .filter(|(semantics, _)| matches!(*semantics, "FID" | "FEC-FR"))
+        .flat_map(|(_, ssrcs)| ssrcs.split_ascii_whitespace().skip(1))
+        .filter_map(|ssrc| ssrc.parse().ok())
+        .collect();
+    let mut ssrcs = Vec::new();
+    let mut cname = None;
+    for line in section.values("ssrc") {
+        let (number, attribute) = line.split_once(' ').unwrap_or((line, ""));
+        let Ok(ssrc) = number.parse() else { continue };
+        if !ssrcs.contains(&ssrc) && !repairs.contains(&ssrc) {
+            ssrcs.push(ssrc);
+        }
+        if cname.is_none() {
+            cname = attribute.trim().strip_prefix("cname:").map(str::to_owned);
+        }
+    }
+    (ssrcs, cname)
+}
+
+/// `b=AS` in kbps, or `b=TIAS` in bits per second (RFC 3890); the lower if both are there.
+fn bandwidth(section: &MediaSection) -> Option<u32> {
+    let limits = section.bandwidths.iter().filter_map(|line| {
+        let (modifier, value) = line.split_once(':')?;
+        let value: u32 = value.trim().parse().ok()?;
+        match modifier.trim() {
+            "AS" => Some(value),
+            "TIAS" => Some(value / 1_000),
+            _ => None,
+        }
+    });
+    limits.min()
+}
+
+/// The formats of a section that are among `codecs`, in the section's order. Without an `rtpmap`
+/// only the static payload types of RFC 3551 are known.
+pub(super) fn formats(section: &MediaSection, codecs: &[Codec]) -> Vec<(u8, Format)> {
+    let mut known: Vec<(u8, Format)> = Vec::new();
+    for word in &section.formats {
+        let Ok(number) = word.parse::<u8>() else { continue };
+        let is_new = number < 128 && known.iter().all(|(other, _)| *other != number);
+        let codec = codec_of(section, number).filter(|codec| codecs.contains(codec));
+        if let (true, Some(codec)) = (is_new, codec) {
+            known.push((number, Format::new(codec, fmtp(section, number).unwrap_or_default())));
+        }
+    }
+    known
+}
+
+pub(super) fn rtpmap(section: &MediaSection, number: u8) -> Option<&Attribute> {
+    of_payload_type(section, "rtpmap", number)
+}
+
+fn fmtp(section: &MediaSection, number: u8) -> Option<&str> {
+    Some(of_payload_type(section, "fmtp", number)?.payload_type()?.1)
+}
+
+fn of_payload_type<'a>(section: &'a MediaSection, name: &str, number: u8) -> Option<&'a Attribute> {
+    section.attributes.iter().find(|attribute| {
+        attribute.name == name && attribute.payload_type().is_some_and(|(pt, _)| pt == number)
+    })
+}
+
+fn codec_of(section: &MediaSection, number: u8) -> Option<Codec> {
+    let Some(map) = rtpmap(section, number) else {
+        return static_codec(number);
+    };
+    let mut parts = map.payload_type()?.1.trim().split('/');
+    let name = parts.next()?;
+    let clock_rate = parts.next()?.parse().ok()?;
+    let channels = parts.next().map_or(Ok(1), str::parse).ok()?;
+    Codec::from_rtpmap(name, clock_rate, channels)
+}
+
+/// The payload types that RFC 3551 §6 fixes.
+const fn static_codec(number: u8) -> Option<Codec> {
+    match number {
+        0 => Some(Codec::Pcmu),
+        8 => Some(Codec::Pcma),
+        _ => None,
+    }
+}
+
+pub(super) fn static_payload_type(codec: Codec) -> Option<u8> {
+    (0..=8).find(|number| static_codec(*number) == Some(codec))
+}
+
+/// Reads what an answer (or an offer answered by copying) says about feedback for `formats`.
+pub(super) fn take_feedback(media: &mut Media, section: &MediaSection) {
+    for line in section.attributes.iter().filter(|attribute| attribute.name == "rtcp-fb") {
+        let Some((number, feedback)) = line.payload_type() else { continue };
+        if media.formats.iter().all(|(known, _)| *known != number) {
+            continue;
+        }
+        match feedback.trim() {
+            "nack" => media.nack = true,
+            "nack pli" => media.pli = true,
+            "ccm fir" => media.fir = true,
+            "goog-remb" => media.remb = true,
+            _ => {}
+        }
+    }
+}
+
+/// The id of a header extension and its direction (RFC 8285 §5), which is empty when both may send.
+pub(super) fn extension<'a>(section: &'a MediaSection, uri: &str) -> Option<(u8, &'a str)> {
+    section.values("extmap").find_map(|value| {
+        let mut words = value.split_ascii_whitespace();
+        let id = words.next()?;
+        if words.next()? != uri {
+            return None;
+        }
+        let (id, direction) = id.split_once('/').unwrap_or((id, ""));
+        Some((id.parse().ok().filter(|id| *id > 0)?, direction))
+    })
+}

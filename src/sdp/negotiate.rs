@@ -1,0 +1,110 @@
+//! What offers and answers have in common (RFC 3264): what this server can do, what it brings along,
+//! and how its own sections speak of transport. [`fn@super::answer`] and [`fn@super::offer`] do the
+//! rest.
+
+use crate::rtp::format::Codec;
+
+use super::SdpError;
+use super::description::{MediaSection, SessionSection};
+use super::media::MediaKind;
+
+/// The name clients find in `s=`.
+const SESSION_NAME: &str = "Kurento Media Server";
+/// Returned texts come before candidates: there is no address yet, and the port only says "live".
+pub(super) const NO_ADDRESS: &str = "IN IP4 0.0.0.0";
+pub(super) const LIVE_PORT: u16 = 1;
+pub(super) const DATA_PROTOCOLS: [&str; 2] = ["DTLS/SCTP", "UDP/DTLS/SCTP"];
+pub(super) const DATA_FORMAT: &str = "webrtc-datachannel";
+
+/// What may be agreed on.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// In order of preference.
+    pub audio: Vec<Codec>,
+    /// In order of preference.
+    pub video: Vec<Codec>,
+    /// Whether data channels are on.
+    pub data: bool,
+    /// Most audio sections.
+    pub audio_lines: usize,
+    /// Most video sections.
+    pub video_lines: usize,
+}
+
+impl Capabilities {
+    pub(super) fn codecs(&self, kind: MediaKind) -> &[Codec] {
+        match kind {
+            MediaKind::Audio => &self.audio,
+            MediaKind::Video => &self.video,
+            MediaKind::Data | MediaKind::Other => &[],
+        }
+    }
+
+    pub(super) const fn lines(&self, kind: MediaKind) -> usize {
+        match kind {
+            MediaKind::Audio => self.audio_lines,
+            MediaKind::Video => self.video_lines,
+            MediaKind::Data => self.data as usize,
+            MediaKind::Other => 0,
+        }
+    }
+}
+
+/// The ICE credentials of one of our transports.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Credentials {
+    pub ufrag: String,
+    pub pwd: String,
+}
+
+/// What this side brings along.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Seconds since 1900, as NTP counts.
+    pub session_id: u64,
+    pub cname: String,
+    /// SHA-256 of the certificate: `AB:CD:…`.
+    pub fingerprint: String,
+    /// One for each transport of [`super::Layout`]; the last serves those beyond. Offers need one.
+    pub credentials: Vec<Credentials>,
+    /// One for each media section, data sections included.
+    pub ssrcs: Vec<u32>,
+}
+
+impl Local {
+    pub(super) fn ssrc(&self, index: usize) -> Result<u32, SdpError> {
+        self.ssrcs.get(index).copied().ok_or(SdpError::LocalParameters(index))
+    }
+}
+
+/// Whether the section may carry feedback messages (RFC 4585, RFC 5124).
+pub(super) fn has_feedback(proto: &str) -> bool {
+    proto.ends_with('F')
+}
+
+pub(super) fn push_transport(
+    section: &mut MediaSection,
+    local: &Local,
+    transport: usize,
+    index: usize,
+) -> Result<(), SdpError> {
+    let credentials = local
+        .credentials
+        .get(transport)
+        .or(local.credentials.last())
+        .ok_or(SdpError::LocalParameters(index))?;
+    section.push("ice-ufrag", &credentials.ufrag);
+    section.push("ice-pwd", &credentials.pwd);
+    section.push("fingerprint", format!("sha-256 {}", local.fingerprint));
+    Ok(())
+}
+
+pub(super) fn session_section(local: &Local) -> SessionSection {
+    SessionSection {
+        origin: Some(format!("- {0} {0} {NO_ADDRESS}", local.session_id)),
+        name: Some(SESSION_NAME.to_owned()),
+        connection: Some(NO_ADDRESS.to_owned()),
+        times: vec![('t', "0 0".to_owned())],
+        ..SessionSection::default()
+    }
+}

@@ -1,0 +1,239 @@
+//! Which datagram is for whom: the first byte (RFC 7983, RFC 5761 §4), then the remote address, then
+//! the user fragment of a STUN request.
+//!
+//! An address belongs to a session only after that session authenticated a STUN message from it, so a
+//! stranger cannot claim one. Both tables are bounded; every function is total over any bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use super::stun;
+
+/// How many remote addresses one session may hold; the oldest gives way.
+pub const ADDRESSES_PER_SESSION: usize = 16;
+
+/// What a datagram carries, by its first bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Datagram {
+    Stun,
+    Dtls,
+    Rtp,
+    Rtcp,
+    Unknown,
+}
+
+/// Tells the protocols of one port apart.
+pub fn classify(bytes: &[u8]) -> Datagram {
+    match bytes {
+        [0..=3, ..] => Datagram::Stun,
+        [20..=63, ..] => Datagram::Dtls,
+        [128..=191, second, ..] => match second & 0x7f {
+            64..=95 => Datagram::Rtcp,
+            _ => Datagram::Rtp,
+        },
+        _ => Datagram::Unknown,
+    }
+}
+
+/// The user fragment of the receiver, from the USERNAME of a STUN request: what stands before the
+/// colon (RFC 8445 §7.2.2).
+pub fn local_ufrag(bytes: &[u8]) -> Option<&str> {
+    let username = stun::attribute(bytes, stun::USERNAME)?;
+    let end = username.iter().position(|&byte| byte == b':')?;
+    let ufrag = std::str::from_utf8(&username[..end]).ok()?;
+    (!ufrag.is_empty()).then_some(ufrag)
+}
+
+/// The sessions of one worker, by user fragment and by remote address.
+#[derive(Debug)]
+pub struct Demux<K> {
+    by_ufrag: HashMap<String, K>,
+    by_address: HashMap<SocketAddr, K>,
+    addresses: HashMap<K, VecDeque<SocketAddr>>,
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Default for Demux<K> {
+    fn default() -> Self {
+        Self {
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            addresses: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes `key` reachable by `ufrag`; false if another session has it, and nothing changed.
+    pub fn insert(&mut self, ufrag: &str, key: K) -> bool {
+        if self.by_ufrag.contains_key(ufrag) {
+            return false;
+        }
+        self.by_ufrag.insert(ufrag.to_owned(), key);
+        self.addresses.entry(key).or_default();
+        true
+    }
+
+    /// Forgets the session with all that leads to it.
+    pub fn remove(&mut self, key: K) {
+        self.by_ufrag.retain(|_, holder| *holder != key);
+        for address in self.addresses.remove(&key).into_iter().flatten() {
+            if self.by_address.get(&address) == Some(&key) {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+
+    /// Binds `remote` to a session that authenticated a STUN message from it. Only a session to which
+    /// the address answered (`proven`) takes it from another: a replayed request claims any address.
+    /// Returns the address that gave way, if any.
+    pub fn bind(&mut self, remote: SocketAddr, key: K, proven: bool) -> Option<SocketAddr> {
+        match self.by_address.get(&remote) {
+            Some(&holder) if holder == key || !proven => return None,
+            _ => {}
+        }
+        let held = self.addresses.get_mut(&key)?;
+        held.push_back(remote);
+        let displaced = (held.len() > ADDRESSES_PER_SESSION)
+            .then(|| held.pop_front())
+            .flatten();
+        if let Some(before) = self.by_address.insert(remote, key)
+            && let Some(held) = self.addresses.get_mut(&before)
+        {
+            held.retain(|&address| address != remote);
+        }
+        if let Some(oldest) = displaced {
+            self.by_address.remove(&oldest);
+        }
+        displaced
+    }
+
+    /// The session that `bytes` from `remote` are for. A STUN request names its session, whatever
+    /// address it comes from; all else goes by address.
+    pub fn find(&self, remote: SocketAddr, bytes: &[u8]) -> Option<K> {
+        if classify(bytes) == Datagram::Stun
+            && let Some(key) = local_ufrag(bytes).and_then(|ufrag| self.by_ufrag.get(ufrag))
+        {
+            return Some(*key);
+        }
+        self.by_address.get(&remote).copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(username: &str) -> Vec<u8> {
+        let mut value = username.as_bytes().to_vec();
+        value.resize(value.len().next_multiple_of(4), 0);
+        let mut bytes = vec![0, 1];
+        bytes.extend((value.len() as u16 + 4).to_be_bytes());
+        bytes.extend(stun::COOKIE.to_be_bytes());
+        bytes.extend([7; 12]);
+        bytes.extend(stun::USERNAME.to_be_bytes());
+        bytes.extend((username.len() as u16).to_be_bytes());
+        bytes.extend(value);
+        bytes
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        let cases: [(&[u8], Datagram); 12] = [
+            (&[], Datagram::Unknown),
+            (&[0], Datagram::Stun),
+            (&[3, 1], Datagram::Stun),
+            (&[4], Datagram::Unknown),
+            (&[19], Datagram::Unknown),
+            (&[20], Datagram::Dtls),
+            (&[63], Datagram::Dtls),
+            (&[64], Datagram::Unknown),
+            (&[128], Datagram::Unknown),
+            (&[0x80, 96], Datagram::Rtp),
+            (&[0x80, 0x80 | 72], Datagram::Rtcp),
+            (&[192, 0], Datagram::Unknown),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(classify(bytes), expected, "{bytes:?}");
+        }
+        let rtcp: Vec<u8> =
+            (0..=255).filter(|&second| classify(&[0x80, second]) == Datagram::Rtcp).collect();
+        assert_eq!(rtcp, [(64..=95).collect::<Vec<u8>>(), (192..=223).collect()].concat());
+    }
+
+    #[test]
+    fn a_request_reaches_the_session_it_names() {
+        let mut demux = Demux::new();
+        assert!(demux.insert("abcd", 1));
+        assert!(!demux.insert("abcd", 2));
+        assert_eq!(local_ufrag(&request("abcd:efgh")), Some("abcd"));
+        assert_eq!(demux.find(address(1), &request("abcd:efgh")), Some(1));
+        assert_eq!(demux.find(address(1), &request("abce:efgh")), None);
+        assert_eq!(demux.find(address(1), &request("abcd")), None);
+    }
+
+    #[test]
+    fn an_unbound_address_reaches_nobody() {
+        let mut demux = Demux::new();
+        demux.insert("abcd", 1);
+        assert_eq!(demux.find(address(1), &[0x80, 96]), None);
+        demux.bind(address(1), 1, false);
+        assert_eq!(demux.find(address(1), &[0x80, 96]), Some(1));
+        assert_eq!(demux.find(address(2), &[0x80, 96]), None);
+        assert_eq!(demux.bind(address(3), 9, true), None);
+        assert_eq!(demux.find(address(3), &[0x80, 96]), None);
+    }
+
+    #[test]
+    fn addresses_of_a_session_are_bounded_and_leave_with_it() {
+        let mut demux = Demux::new();
+        demux.insert("abcd", 1);
+        demux.insert("efgh", 2);
+        for port in 1..=100 {
+            demux.bind(address(port), 1, false);
+        }
+        assert_eq!(demux.by_address.len(), ADDRESSES_PER_SESSION);
+        demux.bind(address(100), 2, false);
+        assert_eq!(demux.find(address(100), &[20]), Some(1));
+        demux.bind(address(100), 2, true);
+        assert_eq!(demux.find(address(100), &[20]), Some(2));
+        demux.remove(1);
+        assert_eq!(demux.by_address.len(), 1);
+        demux.remove(2);
+        assert!(demux.is_empty() && demux.by_ufrag.is_empty() && demux.by_address.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_told_apart(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            classify(&bytes);
+            local_ufrag(&bytes);
+        }
+
+        #[test]
+        fn a_broken_request_is_no_trap(at in 0_usize..40, value: u8, cut in 0_usize..60) {
+            let mut bytes = request("abcd:efgh");
+            let len = bytes.len();
+            bytes[at % len] = value;
+            bytes.truncate(cut.min(len));
+            local_ufrag(&bytes);
+            stun::verify(&bytes, &stun::key(b"password"));
+        }
+    }
+}

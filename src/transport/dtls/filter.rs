@@ -1,0 +1,234 @@
+//! Which records of a datagram may reach the DTLS library.
+//!
+//! Everything before the end of the handshake is unauthenticated, and the library keeps fragments of
+//! any message in any number. So: handshake messages that were already whole are dropped (the library
+//! takes them for progress and stops its retransmission timer), fragments have a least size, and the
+//! bytes of a handshake are counted. After the handshake plaintext records have no business any more.
+
+use bytes::BytesMut;
+
+use crate::transport::DropReason;
+
+const RECORD_HEADER: usize = 13;
+const HANDSHAKE_HEADER: usize = 12;
+const HANDSHAKE: u8 = 22;
+
+/// What a handshake with long chains and several retransmissions needs at most.
+const HANDSHAKE_BYTES: usize = 64 * 1024;
+const LONGEST_MESSAGE: usize = 16 * 1024;
+/// A fragment that does not end its message is as long as a datagram; this is far below.
+const SHORTEST_FRAGMENT: usize = 64;
+/// How many messages beyond the one awaited are tracked.
+const AHEAD: u16 = 8;
+/// Repetitions of the peer's last flight that are answered.
+const REPETITIONS: u32 = 64;
+
+#[derive(Default)]
+pub(super) struct Filter {
+    complete: bool,
+    bytes: usize,
+    repetitions: u32,
+    /// The message awaited next, and the fragments seen of it and its followers.
+    next: u16,
+    fragments: Vec<Fragment>,
+}
+
+#[derive(Clone, Copy)]
+struct Fragment {
+    message: u16,
+    offset: usize,
+    len: usize,
+    total: usize,
+}
+
+impl Filter {
+    /// The records that may pass, in one datagram; `None` if none is left.
+    pub(super) fn pass(&mut self, datagram: &[u8]) -> Result<Option<BytesMut>, DropReason> {
+        let mut passed = BytesMut::with_capacity(datagram.len());
+        let mut rest = datagram;
+        while !rest.is_empty() {
+            let len = record_len(rest).ok_or(DropReason::DtlsMalformed)?;
+            let (record, after) = rest.split_at(len);
+            if self.admits(record)? {
+                passed.extend_from_slice(record);
+            }
+            rest = after;
+        }
+        self.bytes += if self.complete { 0 } else { passed.len() };
+        if self.bytes > HANDSHAKE_BYTES {
+            return Err(DropReason::DtlsFlood);
+        }
+        Ok((!passed.is_empty()).then_some(passed))
+    }
+
+    /// The handshake is over.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+        self.fragments = Vec::new();
+    }
+
+    fn admits(&mut self, record: &[u8]) -> Result<bool, DropReason> {
+        let (kind, epoch) = (record[0], u16::from_be_bytes([record[3], record[4]]));
+        if self.complete {
+            if kind == HANDSHAKE && epoch == 1 {
+                self.repetitions = self.repetitions.saturating_add(1);
+                return Ok(self.repetitions <= REPETITIONS);
+            }
+            return Ok(epoch == 1);
+        }
+        match epoch {
+            0 if kind == HANDSHAKE => self.admits_fragments(&record[RECORD_HEADER..]),
+            0 | 1 => Ok(true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a record's fragments tell anything new.
+    fn admits_fragments(&mut self, mut body: &[u8]) -> Result<bool, DropReason> {
+        let mut news = false;
+        while !body.is_empty() {
+            let (fragment, len) = Fragment::read(body).ok_or(DropReason::DtlsMalformed)?;
+            body = &body[len..];
+            if (self.next..self.next.saturating_add(AHEAD)).contains(&fragment.message) {
+                self.fragments.push(fragment);
+                news = true;
+            }
+        }
+        while self.is_whole(self.next) {
+            let whole = self.next;
+            self.next = self.next.saturating_add(1);
+            self.fragments.retain(|fragment| fragment.message != whole);
+        }
+        Ok(news)
+    }
+
+    /// Whether the fragments of a message join into the whole of it, end to end as the library joins
+    /// them.
+    fn is_whole(&self, message: u16) -> bool {
+        let mut end = 0;
+        loop {
+            let joins =
+                |fragment: &&Fragment| fragment.message == message && fragment.offset == end;
+            match self.fragments.iter().find(joins) {
+                Some(fragment) if fragment.len == 0 => return true,
+                Some(fragment) => end += fragment.len,
+                None => return false,
+            }
+            if self.fragments.iter().any(|fragment| {
+                fragment.message == message && fragment.total == end
+            }) {
+                return true;
+            }
+        }
+    }
+}
+
+impl Fragment {
+    /// Reads the fragment at the start of `body` and how many bytes it takes.
+    fn read(body: &[u8]) -> Option<(Self, usize)> {
+        let header = body.get(..HANDSHAKE_HEADER)?;
+        let number = |at: usize| {
+            usize::from(header[at]) << 16
+                | usize::from(header[at + 1]) << 8
+                | usize::from(header[at + 2])
+        };
+        let (total, offset, len) = (number(1), number(6), number(9));
+        let message = u16::from_be_bytes([header[4], header[5]]);
+        let fits = total <= LONGEST_MESSAGE
+            && offset + len <= total
+            && (len >= SHORTEST_FRAGMENT || offset + len == total)
+            && HANDSHAKE_HEADER + len <= body.len();
+        fits.then_some((Self { message, offset, len, total }, HANDSHAKE_HEADER + len))
+    }
+}
+
+/// The length of the record at the start of `bytes`, header included.
+fn record_len(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.get(..RECORD_HEADER)?;
+    let len = RECORD_HEADER + usize::from(u16::from_be_bytes([header[11], header[12]]));
+    ((20..=23).contains(&header[0]) && header[1] == 0xfe && len <= bytes.len()).then_some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(kind: u8, epoch: u16, body: &[u8]) -> Vec<u8> {
+        let mut record = vec![kind, 0xfe, 0xfd];
+        record.extend(epoch.to_be_bytes());
+        record.extend([0; 6]);
+        record.extend((body.len() as u16).to_be_bytes());
+        record.extend(body);
+        record
+    }
+
+    fn fragment(message: u16, total: u32, offset: u32, len: usize) -> Vec<u8> {
+        let mut body = vec![1];
+        body.extend(&total.to_be_bytes()[1..]);
+        body.extend(message.to_be_bytes());
+        body.extend(&offset.to_be_bytes()[1..]);
+        body.extend(&(len as u32).to_be_bytes()[1..]);
+        body.resize(12 + len, 0);
+        record(HANDSHAKE, 0, &body)
+    }
+
+    fn passes(filter: &mut Filter, datagram: &[u8]) -> bool {
+        filter.pass(datagram).is_ok_and(|passed| passed.is_some())
+    }
+
+    #[test]
+    fn a_message_in_two_datagrams_passes_and_its_repetition_does_not() {
+        let mut filter = Filter::default();
+        let (first, second) = (fragment(0, 1_500, 0, 1_100), fragment(0, 1_500, 1_100, 400));
+        assert!(passes(&mut filter, &second));
+        assert!(passes(&mut filter, &first));
+        assert!(!passes(&mut filter, &first));
+        assert!(!passes(&mut filter, &second));
+        assert!(passes(&mut filter, &fragment(1, 100, 0, 100)));
+    }
+
+    #[test]
+    fn a_repeated_half_passes_until_the_message_is_whole() {
+        let mut filter = Filter::default();
+        assert!(passes(&mut filter, &fragment(0, 1_500, 0, 1_100)));
+        assert!(passes(&mut filter, &fragment(0, 1_500, 0, 1_100)));
+        assert!(passes(&mut filter, &fragment(0, 1_500, 1_100, 400)));
+        assert!(!passes(&mut filter, &fragment(0, 1_500, 0, 1_100)));
+    }
+
+    #[test]
+    fn hoards_are_refused() {
+        let mut filter = Filter::default();
+        assert!(!passes(&mut filter, &fragment(0, 1_500, 0, 1)));
+        assert!(!passes(&mut filter, &fragment(0, 1 << 23, 0, 1_000)));
+        assert!(!passes(&mut filter, &fragment(100, 1_500, 0, 1_100)));
+        let passed =
+            (0..1_000).filter(|_| passes(&mut filter, &fragment(0, 1_500, 0, 1_100))).count();
+        assert!(passed <= HANDSHAKE_BYTES / 1_100);
+    }
+
+    #[test]
+    fn plaintext_has_no_business_after_the_handshake() {
+        let mut filter = Filter::default();
+        filter.complete();
+        for kind in 20..=23 {
+            assert!(!passes(&mut filter, &record(kind, 0, &[2, 40])));
+        }
+        assert!(passes(&mut filter, &record(23, 1, &[0; 40])));
+        let repeated = (0..1_000).filter(|_| passes(&mut filter, &record(22, 1, &[0; 40]))).count();
+        assert_eq!(repeated, REPETITIONS as usize);
+        assert!(passes(&mut filter, &record(21, 1, &[0; 40])));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_trap(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Filter::default().pass(&bytes);
+            let mut body = record(22, 0, &bytes);
+            let _ = Filter::default().pass(&body);
+            body.truncate(bytes.len());
+            let _ = Filter::default().pass(&body);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The two transforms: how a packet of a known SSRC and index is sealed and opened.
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::EncryptingKey;
+use aws_lc_rs::{constant_time, hmac};
+
+use super::kdf::{self, Label};
+use super::{Profile, SrtpError};
+
+const GCM_TAG: usize = 16;
+const CM_TAG: usize = 10;
+const SRTCP_INDEX: usize = 4;
+/// Set in the SRTCP index word when the packet is encrypted (RFC 3711 §3.4).
+const E_BIT: u32 = 1 << 31;
+/// What SRTCP leaves in the clear: the first header word and the sender's SSRC.
+pub(super) const RTCP_CLEAR: usize = 8;
+
+/// The session keys of one direction.
+pub(super) struct Transform {
+    rtp: Cipher,
+    rtcp: Cipher,
+}
+
+enum Cipher {
+    Gcm { key: LessSafeKey, salt: [u8; 12] },
+    Cm { key: EncryptingKey, authentication: hmac::Key, salt: [u8; 14] },
+}
+
+impl Transform {
+    pub(super) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, SrtpError> {
+        if key.len() != profile.key_len() || salt.len() != profile.salt_len() {
+            return Err(SrtpError::KeyLength);
+        }
+        let derive = |labels| Cipher::derive(profile, key, salt, labels);
+        Ok(Self {
+            rtp: derive([Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt])?,
+            rtcp: derive([Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt])?,
+        })
+    }
+
+    /// The published examples give session keys, where a connection has master keys.
+    #[cfg(test)]
+    pub(super) fn with_session_keys(profile: Profile, key: &[u8], salt: &[u8; 12]) -> Self {
+        let cipher = || Cipher::gcm(profile, key, *salt).expect("lengths fit");
+        Self { rtp: cipher(), rtcp: cipher() }
+    }
+
+    /// Writes the protected packet into `out` and returns its length.
+    pub(super) fn seal_rtp(
+        &self,
+        header: &[u8],
+        payload: &[u8],
+        ssrc: u32,
+        index: u64,
+        out: &mut [u8],
+    ) -> Result<usize, SrtpError> {
+        let len = header.len() + payload.len() + self.rtp.tag_len();
+        let out = out.get_mut(..len).ok_or(SrtpError::NoRoom)?;
+        let (head, rest) = out.split_at_mut(header.len());
+        head.copy_from_slice(header);
+        match &self.rtp {
+            Cipher::Gcm { key, salt } => {
+                let (sealed, tag) = rest.split_at_mut(payload.len());
+                let nonce = rtp_nonce(salt, ssrc, index);
+                key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, sealed, &[], tag)
+                    .map_err(|_| SrtpError::Malformed)?;
+            }
+            Cipher::Cm { key, authentication, salt } => {
+                let sealed = &mut rest[..payload.len()];
+                sealed.copy_from_slice(payload);
+                kdf::apply_keystream(key, counter(salt, ssrc, index), sealed)?;
+                let (covered, tag) = out.split_at_mut(len - CM_TAG);
+                tag.copy_from_slice(&rtp_tag(authentication, covered, index)[..CM_TAG]);
+            }
+        }
+        Ok(len)
+    }
+
+    /// Verifies and opens a packet in place; returns the length of the plaintext packet.
+    pub(super) fn open_rtp(
+        &self,
+        packet: &mut [u8],
+        header_len: usize,
+        ssrc: u32,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
+        let len = packet.len().checked_sub(self.rtp.tag_len()).ok_or(SrtpError::Malformed)?;
+        if len < header_len {
+            return Err(SrtpError::Malformed);
+        }
+        match &self.rtp {
+            Cipher::Gcm { key, salt } => {
+                let (header, sealed) = packet.split_at_mut(header_len);
+                let nonce = rtp_nonce(salt, ssrc, index);
+                key.open_in_place(nonce, Aad::from(&*header), sealed)
+                    .map_err(|_| SrtpError::Authentication)?;
+            }
+            Cipher::Cm { key, authentication, salt } => {
+                let (covered, tag) = packet.split_at_mut(len);
+                let expected = rtp_tag(authentication, covered, index);
+                constant_time::verify_slices_are_equal(&expected[..CM_TAG], tag)
+                    .map_err(|_| SrtpError::Authentication)?;
+                kdf::apply_keystream(key, counter(salt, ssrc, index), &mut covered[header_len..])?;
+            }
+        }
+        Ok(len)
+    }
+
+    /// Writes the protected compound packet into `out`; `index` has 31 bits.
+    pub(super) fn seal_rtcp(
+        &self,
+        plain: &[u8],
+        ssrc: u32,
+        index: u32,
+        out: &mut [u8],
+    ) -> Result<usize, SrtpError> {
+        let len = plain.len() + SRTCP_INDEX + self.rtcp.tag_len();
+        let out = out.get_mut(..len).ok_or(SrtpError::NoRoom)?;
+        out[..plain.len()].copy_from_slice(plain);
+        let word = (E_BIT | index).to_be_bytes();
+        match &self.rtcp {
+            Cipher::Gcm { key, salt } => {
+                let (head, rest) = out.split_at_mut(RTCP_CLEAR);
+                let (sealed, rest) = rest.split_at_mut(plain.len() - RTCP_CLEAR);
+                let (tag, last) = rest.split_at_mut(GCM_TAG);
+                let nonce = rtcp_nonce(salt, ssrc, index);
+                let sealed_tag = key
+                    .seal_in_place_separate_tag(nonce, Aad::from(rtcp_aad(head, word)), sealed)
+                    .map_err(|_| SrtpError::Malformed)?;
+                tag.copy_from_slice(sealed_tag.as_ref());
+                last.copy_from_slice(&word);
+            }
+            Cipher::Cm { key, authentication, salt } => {
+                let iv = counter(salt, ssrc, u64::from(index));
+                kdf::apply_keystream(key, iv, &mut out[RTCP_CLEAR..plain.len()])?;
+                let (covered, tag) = out.split_at_mut(len - CM_TAG);
+                covered[plain.len()..].copy_from_slice(&word);
+                tag.copy_from_slice(&hmac::sign(authentication, covered).as_ref()[..CM_TAG]);
+            }
+        }
+        Ok(len)
+    }
+
+    /// The index of a protected compound packet and whether it is encrypted, before any verification.
+    pub(super) fn rtcp_index(&self, packet: &[u8]) -> Result<(u32, bool), SrtpError> {
+        if packet.len() < RTCP_CLEAR + SRTCP_INDEX + self.rtcp.tag_len() || packet[0] >> 6 != 2 {
+            return Err(SrtpError::Malformed);
+        }
+        let at = match &self.rtcp {
+            Cipher::Gcm { .. } => packet.len() - SRTCP_INDEX,
+            Cipher::Cm { .. } => packet.len() - CM_TAG - SRTCP_INDEX,
+        };
+        let word = u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+        Ok((word & !E_BIT, word & E_BIT != 0))
+    }
+
+    /// Verifies and opens a compound packet in place; `index` and `encrypted` are what
+    /// [`Transform::rtcp_index`] read.
+    pub(super) fn open_rtcp(
+        &self,
+        packet: &mut [u8],
+        ssrc: u32,
+        index: u32,
+        encrypted: bool,
+    ) -> Result<usize, SrtpError> {
+        let len = packet.len() - SRTCP_INDEX - self.rtcp.tag_len();
+        match &self.rtcp {
+            Cipher::Gcm { key, salt } => {
+                let (body, last) = packet.split_at_mut(len + GCM_TAG);
+                let word = [last[0], last[1], last[2], last[3]];
+                let nonce = rtcp_nonce(salt, ssrc, index);
+                if encrypted {
+                    let (head, sealed) = body.split_at_mut(RTCP_CLEAR);
+                    key.open_in_place(nonce, Aad::from(rtcp_aad(head, word)), sealed)
+                        .map_err(|_| SrtpError::Authentication)?;
+                } else {
+                    open_clear_rtcp(key, nonce, body, word)?;
+                }
+            }
+            Cipher::Cm { key, authentication, salt } => {
+                let (covered, tag) = packet.split_at_mut(len + SRTCP_INDEX);
+                let expected = hmac::sign(authentication, covered);
+                constant_time::verify_slices_are_equal(&expected.as_ref()[..CM_TAG], tag)
+                    .map_err(|_| SrtpError::Authentication)?;
+                if encrypted {
+                    let iv = counter(salt, ssrc, u64::from(index));
+                    kdf::apply_keystream(key, iv, &mut covered[RTCP_CLEAR..len])?;
+                }
+            }
+        }
+        Ok(len)
+    }
+}
+
+impl Cipher {
+    fn derive(
+        profile: Profile,
+        master_key: &[u8],
+        master_salt: &[u8],
+        [encryption, authentication, salting]: [Label; 3],
+    ) -> Result<Self, SrtpError> {
+        let mut key = [0; 32];
+        let key = &mut key[..profile.key_len()];
+        kdf::derive(master_key, master_salt, encryption, key)?;
+        let mut salt = [0; 14];
+        kdf::derive(master_key, master_salt, salting, &mut salt[..profile.salt_len()])?;
+        if profile == Profile::Aes128CmHmacSha1_80 {
+            let mut secret = [0; 20];
+            kdf::derive(master_key, master_salt, authentication, &mut secret)?;
+            return Ok(Self::Cm {
+                key: kdf::counter_mode(key)?,
+                authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret),
+                salt,
+            });
+        }
+        let [salt @ .., _, _] = salt;
+        Self::gcm(profile, key, salt)
+    }
+
+    fn gcm(profile: Profile, key: &[u8], salt: [u8; 12]) -> Result<Self, SrtpError> {
+        let algorithm = match profile {
+            Profile::AeadAes256Gcm => &AES_256_GCM,
+            _ => &AES_128_GCM,
+        };
+        let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::KeyLength)?;
+        Ok(Self::Gcm { key: LessSafeKey::new(key), salt })
+    }
+
+    const fn tag_len(&self) -> usize {
+        match self {
+            Self::Gcm { .. } => GCM_TAG,
+            Self::Cm { .. } => CM_TAG,
+        }
+    }
+}
+
+/// RFC 7714 §8.1: two zero bytes, the SSRC and the 48-bit index, exclusive-ored with the salt.
+fn rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
+    let mut nonce = *salt;
+    xor(&mut nonce[2..6], &ssrc.to_be_bytes());
+    xor(&mut nonce[6..], &index.to_be_bytes()[2..]);
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// RFC 7714 §9.1: two zero bytes, the SSRC, two zero bytes and the 31-bit index, with the salt.
+fn rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
+    let mut nonce = *salt;
+    xor(&mut nonce[2..6], &ssrc.to_be_bytes());
+    xor(&mut nonce[8..], &index.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// RFC 7714 §9.2: the clear header and the index word with its E bit.
+fn rtcp_aad(head: &[u8], word: [u8; 4]) -> [u8; 12] {
+    let mut aad = [0; 12];
+    aad[..RTCP_CLEAR].copy_from_slice(head);
+    aad[RTCP_CLEAR..].copy_from_slice(&word);
+    aad
+}
+
+/// RFC 7714 §9.3: a packet without encryption is associated data as a whole. Browsers never send
+/// one, so its copy is not on the hot path.
+fn open_clear_rtcp(
+    key: &LessSafeKey,
+    nonce: Nonce,
+    body: &mut [u8],
+    word: [u8; 4],
+) -> Result<(), SrtpError> {
+    let (plain, tag) = body.split_at_mut(body.len() - GCM_TAG);
+    let mut aad = [0; 2048];
+    let aad = aad.get_mut(..plain.len() + SRTCP_INDEX).ok_or(SrtpError::Malformed)?;
+    aad[..plain.len()].copy_from_slice(plain);
+    aad[plain.len()..].copy_from_slice(&word);
+    key.open_in_place(nonce, Aad::from(&*aad), tag)
+        .map(|_| ())
+        .map_err(|_| SrtpError::Authentication)
+}
+
+/// RFC 3711 §4.1.1: salt · 2¹⁶ ⊕ SSRC · 2⁶⁴ ⊕ index · 2¹⁶.
+fn counter(salt: &[u8; 14], ssrc: u32, index: u64) -> [u8; 16] {
+    let mut iv = [0; 16];
+    iv[..14].copy_from_slice(salt);
+    xor(&mut iv[4..8], &ssrc.to_be_bytes());
+    xor(&mut iv[8..14], &index.to_be_bytes()[2..]);
+    iv
+}
+
+/// RFC 3711 §4.2: the HMAC over the packet and the rollover counter.
+fn rtp_tag(key: &hmac::Key, covered: &[u8], index: u64) -> [u8; 20] {
+    let mut context = hmac::Context::with_key(key);
+    context.update(covered);
+    context.update(&((index >> 16) as u32).to_be_bytes());
+    let mut tag = [0; 20];
+    tag.copy_from_slice(context.sign().as_ref());
+    tag
+}
+
+fn xor(bytes: &mut [u8], with: &[u8]) {
+    for (byte, with) in bytes.iter_mut().zip(with) {
+        *byte ^= with;
+    }
+}

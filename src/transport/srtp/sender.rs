@@ -1,0 +1,170 @@
+//! The outgoing direction: indices that never carry two contents, and the SRTCP index.
+
+use super::cipher::{RTCP_CLEAR, Transform};
+use super::{MAX_STREAMS, Profile, SrtpError, rtcp_ssrc, rtp_header_len, rtp_ssrc};
+
+/// How far back a packet may be sent again, and for how long a reused index is noticed.
+pub const HISTORY: usize = 1024;
+/// The last SRTCP index of a key (RFC 3711 §9.2).
+const LAST_RTCP_INDEX: u32 = (1 << 31) - 1;
+const LAST_RTP_INDEX: u64 = (1 << 48) - 1;
+
+/// Protects what one side of a session sends.
+pub struct Sender {
+    transform: Transform,
+    profile: Profile,
+    streams: Vec<Stream>,
+    last: usize,
+    rtcp: Vec<(u32, u32)>,
+}
+
+/// Which indices of an SSRC were used, with a digest of what each carried.
+struct Stream {
+    ssrc: u32,
+    highest: u64,
+    used: Box<[Used; HISTORY]>,
+}
+
+#[derive(Clone, Copy)]
+struct Used {
+    /// The index divided by [`HISTORY`], plus one; zero says that the slot is free.
+    turn: u32,
+    digest: u32,
+}
+
+impl Sender {
+    /// A sender over a master key and salt.
+    ///
+    /// # Errors
+    /// [`SrtpError::KeyLength`] if either has not the length of `profile`.
+    pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, SrtpError> {
+        let transform = Transform::new(profile, key, salt)?;
+        Ok(Self { transform, profile, streams: Vec::new(), last: 0, rtcp: Vec::new() })
+    }
+
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Writes `header`, the sealed `payload` and the tag into `out` and returns their length.
+    ///
+    /// `index` is the extended sequence number of 48 bits, whose low 16 bits stand in `header`. Each
+    /// index of an SSRC carries one content ever; to send a packet again, byte for byte the same, under
+    /// its old index is allowed for the last [`HISTORY`] indices, and the caller answers for the
+    /// sameness: a digest of header and ends of the payload catches mistakes, not malice.
+    ///
+    /// # Errors
+    /// [`SrtpError::Malformed`] if `header` is no RTP header or not the whole of it,
+    /// [`SrtpError::NoRoom`] if `out` is shorter than header, payload and tag,
+    /// [`SrtpError::IndexMismatch`], [`SrtpError::IndexReused`], [`SrtpError::TooOld`] behind the
+    /// history, [`SrtpError::KeyExhausted`] and [`SrtpError::TooManyStreams`].
+    pub fn seal_rtp(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+        index: u64,
+        out: &mut [u8],
+    ) -> Result<usize, SrtpError> {
+        if rtp_header_len(header) != Some(header.len()) {
+            return Err(SrtpError::Malformed);
+        }
+        if u16::from_be_bytes([header[2], header[3]]) != index as u16 {
+            return Err(SrtpError::IndexMismatch);
+        }
+        if index > LAST_RTP_INDEX {
+            return Err(SrtpError::KeyExhausted);
+        }
+        let needed = header.len() + payload.len() + self.profile.tag_len();
+        if out.len() < needed {
+            return Err(SrtpError::NoRoom);
+        }
+        let ssrc = rtp_ssrc(header);
+        let at = self.stream(ssrc)?;
+        self.streams[at].claim(index, digest(header, payload))?;
+        self.transform.seal_rtp(header, payload, ssrc, index, out)
+    }
+
+    /// Writes the protected form of the compound packet `plain` into `out` and returns its length.
+    ///
+    /// # Errors
+    /// [`SrtpError::Malformed`], [`SrtpError::NoRoom`], [`SrtpError::TooManyStreams`], or
+    /// [`SrtpError::KeyExhausted`] after 2³¹ packets of an SSRC.
+    pub fn seal_rtcp(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, SrtpError> {
+        if plain.len() < RTCP_CLEAR || plain[0] >> 6 != 2 {
+            return Err(SrtpError::Malformed);
+        }
+        let ssrc = rtcp_ssrc(plain);
+        let at = match self.rtcp.iter().position(|&(known, _)| known == ssrc) {
+            Some(at) => at,
+            None if self.rtcp.len() < MAX_STREAMS => {
+                self.rtcp.push((ssrc, 0));
+                self.rtcp.len() - 1
+            }
+            None => return Err(SrtpError::TooManyStreams),
+        };
+        let index = self.rtcp[at].1;
+        if index >= LAST_RTCP_INDEX {
+            return Err(SrtpError::KeyExhausted);
+        }
+        let len = self.transform.seal_rtcp(plain, ssrc, index + 1, out)?;
+        self.rtcp[at].1 = index + 1;
+        Ok(len)
+    }
+
+    fn stream(&mut self, ssrc: u32) -> Result<usize, SrtpError> {
+        if self.streams.get(self.last).is_some_and(|stream| stream.ssrc == ssrc) {
+            return Ok(self.last);
+        }
+        self.last = match self.streams.iter().position(|stream| stream.ssrc == ssrc) {
+            Some(at) => at,
+            None if self.streams.len() < MAX_STREAMS => {
+                self.streams.push(Stream::new(ssrc));
+                self.streams.len() - 1
+            }
+            None => return Err(SrtpError::TooManyStreams),
+        };
+        Ok(self.last)
+    }
+}
+
+impl Stream {
+    fn new(ssrc: u32) -> Self {
+        Self { ssrc, highest: 0, used: Box::new([Used { turn: 0, digest: 0 }; HISTORY]) }
+    }
+
+    /// Takes `index` for the content that `digest` stands for.
+    fn claim(&mut self, index: u64, digest: u32) -> Result<(), SrtpError> {
+        if index + HISTORY as u64 <= self.highest {
+            return Err(SrtpError::TooOld);
+        }
+        let turn = (index / HISTORY as u64) as u32;
+        let used = &mut self.used[(index % HISTORY as u64) as usize];
+        // The turn of 48-bit indices has 38 bits; those that 32 bits confuse lie 2⁴² packets apart.
+        let turn = turn.wrapping_add(1);
+        if used.turn == turn && used.digest != digest {
+            return Err(SrtpError::IndexReused);
+        }
+        *used = Used { turn, digest };
+        self.highest = self.highest.max(index);
+        Ok(())
+    }
+}
+
+/// A short digest of what an index carries: cheap, for it is taken per packet and per sink.
+fn digest(header: &[u8], payload: &[u8]) -> u32 {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = (payload.len() as u64) << 16 | header.len() as u64;
+    let mut mix = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(MIX);
+    for chunk in header.chunks(8) {
+        mix(word(chunk));
+    }
+    mix(word(&payload[..payload.len().min(8)]));
+    mix(word(&payload[payload.len().saturating_sub(8)..]));
+    (hash >> 32) as u32
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}

@@ -1,0 +1,358 @@
+//! One ICE, DTLS and SRTP session: a BUNDLE of everything an endpoint exchanges with its peer.
+//!
+//! Sans-IO: datagrams and instants go in, datagrams and [`Event`]s come out. DTLS begins as soon as a
+//! pair carries datagrams both ways. Nothing is learnt from a datagram before its MESSAGE-INTEGRITY or
+//! SRTP tag is verified; DTLS and media are taken only from addresses that authenticated a STUN
+//! message, and media is sent only over the selected pair.
+//!
+//! Left out: data channels (SCTP), ICE restarts, separate transports per media section.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::certificate::{Certificate, Fingerprint};
+use super::demux::{Datagram, classify};
+use super::dtls::{Dtls, DtlsRole, DtlsState};
+use super::ice::{Ice, IceEvent, IceState};
+use super::srtp::{Receiver, Sender};
+use super::{DropReason, TransportError};
+
+/// What a session is made of.
+pub struct Settings {
+    pub certificate: Arc<Certificate>,
+    /// Whether we nominate: the offerer does (RFC 8445 §6.1.1).
+    pub controlling: bool,
+}
+
+/// What the peer's description says of its transport.
+#[derive(Clone, Debug)]
+pub struct RemoteParameters {
+    pub ufrag: String,
+    pub pwd: String,
+    /// All of them: one must match the certificate.
+    pub fingerprints: Vec<Fingerprint>,
+    /// Our role.
+    pub role: DtlsRole,
+}
+
+/// What a datagram was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Received {
+    /// Consumed; look for outputs.
+    Nothing,
+    /// The plaintext RTP packet has this length and begins where the datagram began.
+    Rtp(usize),
+    /// The plaintext RTCP compound packet, likewise.
+    Rtcp(usize),
+    Dropped(DropReason),
+}
+
+/// What the session wants done.
+#[derive(Debug)]
+pub enum Output {
+    Transmit { local: SocketAddr, remote: SocketAddr, bytes: BytesMut },
+    /// Datagrams from `remote` are for this session. `proven` says that the address also answered a
+    /// check of ours; one that is not must not be taken from another session.
+    Bind { remote: SocketAddr, proven: bool },
+    Event(Event),
+}
+
+/// What happened to the session, in the order in which Kurento tells of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    Ice(IceState),
+    /// The candidate lines of the pair that carries the media.
+    SelectedPair { local: String, remote: String },
+    Dtls(DtlsState),
+    /// Media can flow both ways.
+    Connected,
+    /// The peer said goodbye.
+    Closed,
+}
+
+/// One session with one peer.
+pub struct Session {
+    certificate: Arc<Certificate>,
+    ice: Ice,
+    dtls: Option<Dtls>,
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+    /// The DTLS state that the owner was told.
+    told: DtlsState,
+    /// Where the last DTLS datagram came from: where to answer while no pair is usable.
+    dtls_from: Option<(SocketAddr, SocketAddr)>,
+    outputs: VecDeque<Output>,
+    closed: bool,
+}
+
+impl Session {
+    /// A session with credentials of its own.
+    ///
+    /// # Errors
+    /// [`TransportError::Randomness`] or [`TransportError::Ice`].
+    pub fn new(now: Instant, settings: Settings) -> Result<Self, TransportError> {
+        let provider = settings.certificate.provider.clone();
+        Ok(Self {
+            ice: Ice::new(now, settings.controlling, provider)?,
+            certificate: settings.certificate,
+            dtls: None,
+            sender: None,
+            receiver: None,
+            told: DtlsState::New,
+            dtls_from: None,
+            outputs: VecDeque::new(),
+            closed: false,
+        })
+    }
+
+    /// Our user fragment, 4 characters.
+    pub fn ufrag(&self) -> &str {
+        self.ice.ufrag()
+    }
+
+    /// Our password, 22 characters.
+    pub fn pwd(&self) -> &str {
+        self.ice.pwd()
+    }
+
+    /// Announces a concrete address of ours as a host candidate; a known one is no error.
+    ///
+    /// # Errors
+    /// [`TransportError::TooManyCandidates`] after 16, [`TransportError::Closed`].
+    pub fn add_local_candidate(&mut self, addr: SocketAddr) -> Result<(), TransportError> {
+        self.check_open()?;
+        self.ice.add_local(addr)?;
+        self.drain_ice();
+        Ok(())
+    }
+
+    /// Our candidates in Kurento's text: `candidate:1 1 UDP 2015364095 10.0.0.1 8000 typ host`.
+    pub fn local_candidates(&self) -> Vec<String> {
+        self.ice.local_candidates().map(str::to_owned).collect()
+    }
+
+    /// The descriptions are exchanged: checks begin, and DTLS follows as soon as a pair works.
+    ///
+    /// # Errors
+    /// [`TransportError::AlreadyStarted`], [`TransportError::Closed`], or what ICE and DTLS refuse.
+    pub fn start(&mut self, now: Instant, remote: RemoteParameters) -> Result<(), TransportError> {
+        self.check_open()?;
+        if self.dtls.is_some() {
+            return Err(TransportError::AlreadyStarted);
+        }
+        let dtls = Dtls::new(self.certificate.clone(), remote.role, remote.fingerprints)?;
+        self.ice.start(now, &remote.ufrag, &remote.pwd)?;
+        self.dtls = Some(dtls);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Takes a candidate line of the peer, also before [`Session::start`]. Lines that lead nowhere here
+    /// (TCP, `.local`, the empty one) are no error.
+    ///
+    /// # Errors
+    /// [`TransportError::Candidate`], [`TransportError::TooManyCandidates`] after 64; the session goes
+    /// on.
+    pub fn add_remote_candidate(&mut self, now: Instant, line: &str) -> Result<(), TransportError> {
+        self.check_open()?;
+        self.ice.add_remote(now, line)
+    }
+
+    /// Takes a datagram that arrived at `local` from `remote`; media is opened in place.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+    ) -> Received {
+        let kind = classify(bytes);
+        let done = match kind {
+            _ if self.closed => Err(DropReason::Closed),
+            Datagram::Rtp | Datagram::Rtcp => {
+                return match self.open(kind, local, remote, bytes) {
+                    Ok(len) if kind == Datagram::Rtp => Received::Rtp(len),
+                    Ok(len) => Received::Rtcp(len),
+                    Err(reason) => Received::Dropped(reason),
+                };
+            }
+            Datagram::Stun => self.ice.handle_stun(now, local, remote, bytes),
+            Datagram::Dtls => self.handle_dtls(now, local, remote, bytes),
+            Datagram::Unknown => Err(DropReason::UnknownProtocol),
+        };
+        self.advance(now);
+        done.map_or_else(Received::Dropped, |()| Received::Nothing)
+    }
+
+    /// The pair that carries the media: our address and the peer's.
+    pub fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.ice.selected()
+    }
+
+    /// The protection of what we send, once DTLS is connected.
+    pub fn srtp(&mut self) -> Option<&mut Sender> {
+        self.sender.as_mut()
+    }
+
+    pub fn ice_state(&self) -> IceState {
+        self.ice.state()
+    }
+
+    pub fn dtls_state(&self) -> DtlsState {
+        self.told
+    }
+
+    /// Says goodbye to the peer and drops whatever still comes.
+    pub fn close(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        if let Some(dtls) = &mut self.dtls {
+            dtls.close(now);
+        }
+        self.send_dtls();
+        self.sender = None;
+        self.receiver = None;
+        self.ice.close();
+        self.closed = true;
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
+        self.ice.poll_timeout().into_iter().chain(dtls).min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        self.ice.handle_timeout(now);
+        if let Some(dtls) = &mut self.dtls {
+            dtls.handle_timeout(now);
+        }
+        self.advance(now);
+    }
+
+    fn check_open(&self) -> Result<(), TransportError> {
+        if self.closed { Err(TransportError::Closed) } else { Ok(()) }
+    }
+
+    fn open(
+        &mut self,
+        kind: Datagram,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+    ) -> Result<usize, DropReason> {
+        if !self.ice.is_validated(local, remote) {
+            return Err(DropReason::UnvalidatedAddress);
+        }
+        let receiver = self.receiver.as_mut().ok_or(DropReason::NoKeys)?;
+        let opened = match kind {
+            Datagram::Rtcp => receiver.open_rtcp(bytes),
+            _ => receiver.open_rtp(bytes),
+        };
+        Ok(opened?)
+    }
+
+    fn handle_dtls(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        if !self.ice.is_validated(local, remote) {
+            return Err(DropReason::UnvalidatedAddress);
+        }
+        let dtls = self.dtls.as_mut().ok_or(DropReason::NotStarted)?;
+        self.dtls_from = Some((local, remote));
+        dtls.handle_datagram(now, bytes)
+    }
+
+    /// Passes on what ICE and DTLS have to say after an input.
+    fn advance(&mut self, now: Instant) {
+        self.drain_ice();
+        let usable = self.ice.usable().is_some();
+        if let Some(dtls) = &mut self.dtls {
+            if usable && dtls.state() == DtlsState::New && dtls.connect(now).is_err() {
+                dtls.close(now);
+            }
+            if let Some((sender, receiver)) = dtls.take_keys() {
+                self.sender = Some(sender);
+                self.receiver = Some(receiver);
+            }
+        }
+        self.send_dtls();
+        self.tell_dtls();
+    }
+
+    fn drain_ice(&mut self) {
+        while let Some(event) = self.ice.poll_event() {
+            self.outputs.push_back(match event {
+                IceEvent::State(state) => Output::Event(Event::Ice(state)),
+                IceEvent::Selected { local, remote } => {
+                    Output::Event(Event::SelectedPair { local, remote })
+                }
+                IceEvent::Validated { remote, proven } => Output::Bind { remote, proven },
+            });
+        }
+        while let Some((local, remote, bytes)) = self.ice.poll_transmit() {
+            self.outputs.push_back(Output::Transmit { local, remote, bytes });
+        }
+    }
+
+    fn send_dtls(&mut self) {
+        let Some(dtls) = &mut self.dtls else {
+            return;
+        };
+        let route = self.ice.usable().or(self.dtls_from);
+        while let Some(bytes) = dtls.poll_transmit() {
+            // Without a route a retransmission tries again.
+            if let Some((local, remote)) = route {
+                self.outputs.push_back(Output::Transmit { local, remote, bytes });
+            }
+        }
+    }
+
+    /// Tells of DTLS, but never before ICE has selected a pair: clients expect that order.
+    fn tell_dtls(&mut self) {
+        let Some(dtls) = &self.dtls else {
+            return;
+        };
+        let state = dtls.state();
+        if state == self.told || self.ice.selected().is_none() && state != DtlsState::Failed {
+            return;
+        }
+        if self.told == DtlsState::New && state != DtlsState::New {
+            self.outputs.push_back(Output::Event(Event::Dtls(DtlsState::Connecting)));
+        }
+        self.told = state;
+        match state {
+            DtlsState::Connected => {
+                self.outputs.push_back(Output::Event(Event::Connected));
+                self.outputs.push_back(Output::Event(Event::Dtls(state)));
+            }
+            DtlsState::Failed => self.outputs.push_back(Output::Event(Event::Dtls(state))),
+            DtlsState::Closed => {
+                self.outputs.push_back(Output::Event(Event::Dtls(state)));
+                self.outputs.push_back(Output::Event(Event::Closed));
+            }
+            DtlsState::New | DtlsState::Connecting => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
