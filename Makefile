@@ -66,13 +66,14 @@ $(E2E)/node_modules/.package-lock.json: $(E2E)/package-lock.json
 bench: tools ## Runs the benchmarks
 	cargo bench --locked --target $(HOST)
 
+# Instrumentation is asked for with unstable flags; the variable lets the stable compiler take them.
 .PHONY: fuzz
 fuzz: tools ## Fuzzes each parser of foreign bytes for FUZZ_SECONDS (60)
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
 	@for target in $(FUZZ_TARGETS); do \
 		echo "=== $$target"; \
 		mkdir -p fuzz/corpus/$$target; \
-		cargo fuzz run --target $(HOST) $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --target $(HOST) $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -print_final_stats=1; \
 	done
 
