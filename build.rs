@@ -159,7 +159,7 @@ impl Model {
             return format!("Vec<{}>", self.rust_type(item));
         }
         if name.ends_with("<>") {
-            return "serde_json::Map<String, serde_json::Value>".into();
+            return "serde_json::Map<String, Value>".into();
         }
         match name {
             "String" => "String".into(),

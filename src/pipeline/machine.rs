@@ -16,7 +16,7 @@ use crate::rtp::packet::RtpPacket;
 use crate::transport::webrtc::{Output, Received};
 
 /// Largest datagram sent: an Ethernet frame's worth.
-pub const MAX_DATAGRAM: usize = 1_500;
+const MAX_DATAGRAM: usize = 1_500;
 
 /// Where datagrams go.
 pub trait Outbox {

@@ -15,8 +15,8 @@ impl Call<'_> {
         &mut self.pipeline.objects[self.key].object
     }
 
-    pub fn get_id(&self) -> Result<ObjectId> {
-        Ok(self.object().id.clone())
+    pub fn get_id(&self) -> Result<String> {
+        Ok(self.object().id.to_string())
     }
 
     pub fn get_media_pipeline(&self) -> Result<Option<ObjectId>> {

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::elements::{Certificates, Moment, Net};
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
-use crate::transport::udp::{RecvBatch, SendBatch, SendStats, UdpSocket};
+use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
@@ -164,7 +164,7 @@ impl Shell {
             self.counts.truncated += self.received.truncated() as u64;
             let at = self.moment();
             let mut batch = std::mem::take(&mut self.received);
-            let full = batch.is_full();
+            let full = batch.len() == RECV_BATCH;
             let mut counts = std::mem::take(&mut self.counts);
             self.guarded(at, |machine, out| {
                 for (remote, bytes) in batch.iter_mut() {

@@ -51,19 +51,22 @@ impl Router {
     ) -> Option<()> {
         match packet {
             Rtcp::SenderReport { ssrc, info, blocks } => {
-                self.reported(now, peer);
+                self.reported(now, peer, ssrc);
                 let known = self.handle_blocks(now, ntp, peer, blocks);
                 let source = self.source_of(peer, ssrc)?;
                 self.sources[source].sender_report(now, &info);
                 self.peers.get_mut(peer)?.observe_clock(ntp, info.ntp);
                 known
             }
-            Rtcp::ReceiverReport { blocks, .. } => {
-                self.reported(now, peer);
+            Rtcp::ReceiverReport { ssrc, blocks } => {
+                self.reported(now, peer, ssrc);
                 self.handle_blocks(now, ntp, peer, blocks)
             }
             Rtcp::Bye { mut ssrcs } => {
-                ssrcs.find_map(|ssrc| self.source_of(peer, ssrc))?;
+                let reporter = self.peers.get(peer)?.reporter;
+                ssrcs.find(|ssrc| {
+                    reporter == Some(*ssrc) || self.source_of(peer, *ssrc).is_some()
+                })?;
                 let one = self.peers.get_mut(peer)?;
                 if std::mem::take(&mut one.reporting) {
                     self.push_event(RouterEvent::Bye(peer));
@@ -108,9 +111,10 @@ impl Router {
         }
     }
 
-    fn reported(&mut self, now: Instant, peer: PeerKey) {
+    fn reported(&mut self, now: Instant, peer: PeerKey, ssrc: u32) {
         let Some(one) = self.peers.get_mut(peer) else { return };
         one.last_rtcp_at = Some(now);
+        one.reporter = Some(ssrc);
         if !std::mem::replace(&mut one.reporting, true) {
             self.push_event(RouterEvent::FirstRtcp(peer));
         }

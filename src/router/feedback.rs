@@ -123,7 +123,8 @@ impl Estimate {
 
     /// What the sender is told, when the most restricted of its sinks reports `downstream`.
     pub fn remb(&self, downstream: Option<Bitrate>) -> Bitrate {
-        let estimate = self.value.map_or(UNMEASURED, |value| Bitrate::from_bps(value.round() as u64));
+        let estimate =
+            self.value.map_or(UNMEASURED, |value| Bitrate::from_bps(value.round() as u64));
         let mut value = downstream.map_or(estimate, |downstream| downstream.min(estimate));
         if self.bounds.max > Bitrate::default() {
             value = value.min(self.bounds.max);

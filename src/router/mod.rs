@@ -18,6 +18,7 @@ mod history;
 mod peer;
 mod reports;
 mod sink;
+mod skips;
 mod source;
 mod stats;
 
@@ -207,7 +208,8 @@ impl Router {
             Ok(None) => {}
             Err(reason) => one.stats.drops.count(reason),
         }
-        let wanting = wants_keyframe && !one.keyframes.is_wanting();
+        // A request is already due when it was wanted before the sender's SSRC was known.
+        let wanting = wants_keyframe && (!one.keyframes.is_wanting() || one.keyframes.is_due());
         let due = one.poll_timeout();
         if wanting {
             self.request_keyframe(now, source, out);
@@ -344,3 +346,6 @@ impl Router {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub last_rtcp_at: Option<Instant>,
     /// It reported, and has not said goodbye.
     pub reporting: bool,
+    /// The SSRC of its last report: receivers without a stream of their own have one too.
+    pub reporter: Option<u32>,
     /// Our wall clock minus the peer's, with the fastest way between us in it; in 2⁻³² s.
     offset: Option<i64>,
     random: u64,
@@ -45,6 +47,7 @@ impl Peer {
             stats: PeerStats::default(),
             last_rtcp_at: None,
             reporting: false,
+            reporter: None,
             offset: None,
             random: key.data().as_ffi(),
         };

@@ -165,8 +165,8 @@ impl Router {
             source.wants_keyframe(now);
         }
         let (peer, ours) = (source.peer, source.config.receiver_ssrc);
-        let wants_keyframe = source.keyframes.poll_output();
         if let Some(theirs) = source.stats.ssrc {
+            let wants_keyframe = source.keyframes.poll_output();
             scratch.begin();
             if wants_keyframe && (source.config.pli || source.config.fir) {
                 write_receiver_report(&mut scratch.compound, ours, &[]);

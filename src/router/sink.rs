@@ -67,8 +67,8 @@ enum Gate {
 struct SentPacket {
     index: u64,
     abs_send_time: AbsSendTime,
-    /// Milliseconds of the router's clock.
-    resent_at: Option<u32>,
+    /// Milliseconds of the router's clock, with the lowest bit set; zero for never.
+    resent_at: u32,
 }
 
 #[derive(Debug)]
@@ -194,10 +194,11 @@ impl Sink {
         let slot = self.slot_of(index);
         let abs_send_time = match self.sent.get_mut(slot) {
             Some(sent) if sent.index == index => {
-                if sent.resent_at.is_some_and(|at| stamp.ms.wrapping_sub(at) < pause) {
+                let ms = stamp.ms | 1;
+                if sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
                     return Err(DropReason::RepeatedTooSoon);
                 }
-                sent.resent_at = Some(stamp.ms);
+                sent.resent_at = ms;
                 sent.abs_send_time
             }
             // What stood here is forgotten, and with it what exactly was sent.
@@ -308,14 +309,14 @@ impl Sink {
     fn remember(&mut self, index: u64, abs_send_time: AbsSendTime) {
         if self.sent.is_empty() {
             let size = if self.config.kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
-            let empty = SentPacket { index: u64::MAX, abs_send_time, resent_at: None };
+            let empty = SentPacket { index: u64::MAX, abs_send_time, resent_at: 0 };
             self.sent.resize(size, empty);
         }
         let slot = self.slot_of(index);
         let sent = &mut self.sent[slot];
         // A packet later than the ring is long must not push a newer one out.
         if sent.index == u64::MAX || sent.index < index {
-            *sent = SentPacket { index, abs_send_time, resent_at: None };
+            *sent = SentPacket { index, abs_send_time, resent_at: 0 };
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     feedback::Estimate,
     history::{History, Kept, Limits},
     sink::MAX_FORMATS,
+    skips::Skips,
     stats::{DropReason, SourceStats},
 };
 use crate::rtp::{
@@ -22,17 +23,12 @@ use crate::rtp::{
     stats::Reception,
     units::{ticks, to_middle_units},
 };
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// A step further ahead than this is a jump (MAX_DROPOUT of RFC 3550 appendix A.1).
 const MAX_DROPOUT: u64 = 3_000;
 /// For this long after a change of SSRC, packets of the former one are late ones.
 const FORMER_SSRC: Duration = Duration::from_secs(1);
-/// Places where numbers were left out that late packets can still be related to.
-const MAX_SKIPS: usize = 32;
 
 /// How a source is negotiated.
 #[derive(Clone, Debug)]
@@ -105,6 +101,8 @@ pub(super) struct Source {
     /// The last packet's payload type and its index.
     format: Option<(u8, u8)>,
     clock_rate: u32,
+    /// Generation and timestamp of the last keyframe.
+    keyframe_at: Option<(u32, u32)>,
     origin: Instant,
 }
 
@@ -132,6 +130,7 @@ impl Source {
             clock: None,
             format: None,
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
+            keyframe_at: None,
             origin,
             config,
         }
@@ -179,7 +178,8 @@ impl Source {
         let format = known.or(self.format.map(|(_, index)| index));
         let format = format.ok_or(DropReason::UnknownPayloadType)?;
         let payload = if empty { &[] } else { packet.payload() };
-        let keyframe = !empty && self.notice_keyframe(stamp.now, format, number, payload);
+        let keyframe =
+            !empty && self.notice_keyframe(stamp.now, format, number, packet.timestamp, payload);
         if self.config.kind == Kind::Video || self.config.nack {
             let kept = Kept { timestamp: packet.timestamp, marker: packet.marker, format, payload };
             self.history.store(stamp.now, sequence, kept);
@@ -341,7 +341,14 @@ impl Source {
         Some(index as u8)
     }
 
-    fn notice_keyframe(&mut self, now: Instant, format: u8, number: u64, payload: &[u8]) -> bool {
+    fn notice_keyframe(
+        &mut self,
+        now: Instant,
+        format: u8,
+        number: u64,
+        timestamp: u32,
+        payload: &[u8],
+    ) -> bool {
         let starts = match self.config.formats[usize::from(format)].1.codec {
             Codec::Vp8 => rivero_vp8::starts_keyframe(payload),
             Codec::Vp9 => rivero_vp9::starts_keyframe(payload),
@@ -350,71 +357,14 @@ impl Source {
             Codec::Opus | Codec::Pcmu | Codec::Pcma => false,
         };
         if starts {
-            self.stats.keyframes += 1;
+            // Parameter sets and each slice of a picture may say the same.
+            let picture = Some((self.generation, timestamp));
+            if std::mem::replace(&mut self.keyframe_at, picture) != picture {
+                self.stats.keyframes += 1;
+            }
             self.keyframes.handle_input(now, Input::Arrived);
             self.nacks.forget_before(number);
         }
         starts
-    }
-}
-
-/// Numbers of the sender to numbers without those left out, as pieces of equal shift.
-#[derive(Debug, Default)]
-struct Skips {
-    /// From this number on, the shift that is added.
-    pieces: VecDeque<(u64, u64)>,
-    /// Where the next generation begins.
-    next: u64,
-}
-
-impl Skips {
-    /// The sequence starts anew with `number`.
-    fn begin(&mut self, number: u64) {
-        // A margin that no receiver's window spans, so that old and new are never confused.
-        let first = self.next.max(1 << 16);
-        self.pieces.clear();
-        self.pieces.push_back((number, first.wrapping_sub(number)));
-    }
-
-    fn apply(&self, number: u64) -> Option<u64> {
-        let (_, shift) = self.pieces.iter().rev().find(|(from, _)| *from <= number)?;
-        Some(number.wrapping_add(*shift))
-    }
-
-    /// Leaves `number` out, the highest so far.
-    fn skip(&mut self, number: u64) {
-        match self.pieces.back_mut() {
-            Some(piece) if piece.0 == number => {
-                *piece = (number + 1, piece.1.wrapping_sub(1));
-            }
-            Some(&mut (_, shift)) => {
-                if self.pieces.len() == MAX_SKIPS {
-                    self.pieces.pop_front();
-                }
-                self.pieces.push_back((number + 1, shift.wrapping_sub(1)));
-            }
-            None => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_left_out_close_up_and_late_ones_keep_their_place() {
-        let mut skips = Skips::default();
-        skips.begin(10);
-        let base = skips.apply(10).unwrap();
-        // 11 is lost, 12 to 13 are padding, 14 is media, 16 padding.
-        skips.skip(12);
-        skips.skip(13);
-        assert_eq!(skips.apply(11), Some(base + 1));
-        assert_eq!(skips.apply(14), Some(base + 2));
-        skips.skip(16);
-        assert_eq!(skips.apply(15), Some(base + 3));
-        assert_eq!(skips.apply(17), Some(base + 4));
-        assert_eq!(skips.apply(9), None);
     }
 }

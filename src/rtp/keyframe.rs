@@ -71,6 +71,11 @@ impl KeyframeRequests {
         }
     }
 
+    /// Whether a request waits to be taken with [`Self::poll_output`].
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
     pub fn is_wanting(&self) -> bool {
         matches!(self.state, State::Wanting { .. })
     }

@@ -41,9 +41,7 @@ impl Certificate {
         let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
         let failed = |error: &dyn std::fmt::Display| TransportError::Certificate(error.to_string());
         let (algorithm, scheme) = match kind {
-            KeyKind::Ecdsa => {
-                (&rcgen::PKCS_ECDSA_P256_SHA256, SignatureScheme::EcdsaP256Sha256)
-            }
+            KeyKind::Ecdsa => (&rcgen::PKCS_ECDSA_P256_SHA256, SignatureScheme::EcdsaP256Sha256),
             KeyKind::Rsa => (&rcgen::PKCS_RSA_SHA256, SignatureScheme::RsaPkcs1Sha256),
         };
         let key = rcgen::KeyPair::generate_for(algorithm).map_err(|error| failed(&error))?;

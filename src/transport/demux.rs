@@ -54,11 +54,7 @@ pub struct Demux<K> {
 
 impl<K: Copy + Eq + std::hash::Hash> Default for Demux<K> {
     fn default() -> Self {
-        Self {
-            by_ufrag: HashMap::new(),
-            by_address: HashMap::new(),
-            addresses: HashMap::new(),
-        }
+        Self { by_ufrag: HashMap::new(), by_address: HashMap::new(), addresses: HashMap::new() }
     }
 }
 
@@ -97,9 +93,7 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         }
         let held = self.addresses.get_mut(&key)?;
         held.push_back(remote);
-        let displaced = (held.len() > ADDRESSES_PER_SESSION)
-            .then(|| held.pop_front())
-            .flatten();
+        let displaced = (held.len() > ADDRESSES_PER_SESSION).then(|| held.pop_front()).flatten();
         if let Some(before) = self.by_address.insert(remote, key)
             && let Some(held) = self.addresses.get_mut(&before)
         {

@@ -139,7 +139,7 @@ impl Dtls {
             self.endpoint
                 .connect(now, PEER, config, None)
                 .map_err(|error| TransportError::Dtls(error.to_string()))?;
-            self.take_transmits(now);
+            self.send_flight(now);
         }
         Ok(())
     }
@@ -201,12 +201,11 @@ impl Dtls {
         // The library's own timer runs ahead of the back-off kept here, or does not run at all.
         if let Some(due) = self.endpoint.poll_timeout(&PEER) {
             let result = self.endpoint.handle_timeout(PEER, now.max(due));
+            self.take_transmits();
             self.backoff = (self.backoff * 2).min(SLOWEST_RETRANSMISSION);
-            self.take_transmits(now);
+            self.retransmit_at = Some(now + self.backoff);
             if let Err(error) = result {
                 self.fail(&error);
-            } else {
-                self.retransmit_at = Some(now + self.backoff);
             }
         }
     }
@@ -215,7 +214,7 @@ impl Dtls {
     pub(super) fn close(&mut self, now: Instant) {
         if matches!(self.state, DtlsState::Connecting | DtlsState::Connected) {
             self.endpoint.stop(now, PEER);
-            self.take_transmits(now);
+            self.take_transmits();
         }
         self.state = DtlsState::Closed;
     }
@@ -228,7 +227,7 @@ impl Dtls {
     fn read(&mut self, now: Instant, datagram: BytesMut) {
         match self.endpoint.read(now, PEER, None, datagram) {
             Ok(events) => {
-                self.take_transmits(now);
+                self.send_flight(now);
                 for event in events {
                     match event {
                         EndpointEvent::HandshakeComplete => self.complete(),
@@ -245,7 +244,7 @@ impl Dtls {
             }
             Err(error) => {
                 // What is queued is the alert that tells the peer why.
-                self.take_transmits(now);
+                self.take_transmits();
                 self.fail(&error);
             }
         }
@@ -315,22 +314,25 @@ impl Dtls {
         self.retransmit_at = None;
     }
 
-    fn take_transmits(&mut self, now: Instant) {
-        let before = self.outgoing.len();
-        while let Some(transmit) = self.endpoint.poll_transmit() {
-            self.outgoing.push_back(transmit.message);
-        }
-        if self.outgoing.len() > before && self.state == DtlsState::Connecting {
+    /// Takes what an input made the library send. A flight of a handshake is retransmitted from now on.
+    fn send_flight(&mut self, now: Instant) {
+        if self.take_transmits() && self.state == DtlsState::Connecting {
+            self.backoff = FIRST_RETRANSMISSION;
+            self.retransmit_at = Some(now + self.backoff);
             if self.role == DtlsRole::Server {
                 // The client's profiles were matched: no other attempt will be needed.
                 self.kept = Vec::new();
                 self.attempt = SERVER_ATTEMPTS.len();
             }
-            if self.retransmit_at.is_none() {
-                self.backoff = FIRST_RETRANSMISSION;
-            }
-            self.retransmit_at = Some(now + self.backoff);
         }
+    }
+
+    fn take_transmits(&mut self) -> bool {
+        let before = self.outgoing.len();
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            self.outgoing.push_back(transmit.message);
+        }
+        self.outgoing.len() > before
     }
 }
 
@@ -369,3 +371,6 @@ fn config(
         .map(Arc::new)
         .map_err(|error| TransportError::Dtls(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,10 +71,16 @@ pub enum IceState {
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum IceEvent {
     State(IceState),
-    Selected { local: String, remote: String },
+    Selected {
+        local: String,
+        remote: String,
+    },
     /// The peer proved to hold the password at this address; `proven` if it also answered a check of
     /// ours, so that the address is not merely claimed.
-    Validated { remote: SocketAddr, proven: bool },
+    Validated {
+        remote: SocketAddr,
+        proven: bool,
+    },
 }
 
 /// A local and a remote address over which authenticated STUN messages came.
@@ -265,8 +271,8 @@ impl Ice {
         {
             return Err(DropReason::TooManyAddresses);
         }
-        let nominated = class == Class::Request
-            && stun::attribute(bytes, stun::USE_CANDIDATE).is_some();
+        let nominated =
+            class == Class::Request && stun::attribute(bytes, stun::USE_CANDIDATE).is_some();
         let mut message = BytesMut::from(&bytes[..end]);
         stun::set_end(&mut message, end);
         let transport = TransportContext {
@@ -394,8 +400,7 @@ impl Ice {
             self.enter(IceState::Ready);
             self.next_tick = Some(now + KEEPALIVE);
         }
-        let known =
-            self.pairs.iter().position(|pair| pair.local == local && pair.remote == remote);
+        let known = self.pairs.iter().position(|pair| pair.local == local && pair.remote == remote);
         let at = known.unwrap_or_else(|| self.make_room(now, local, remote));
         self.pairs[at].heard_at = now;
         let proven = !self.pairs[at].answered && self.agent_succeeded(local, remote);
@@ -529,8 +534,7 @@ fn host_candidate(
 
 /// Random characters of the ICE alphabet (RFC 8839 §5.4), 6 bits each.
 fn random_text(len: usize) -> Result<String, TransportError> {
-    const ALPHABET: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = vec![0; len];
     rand::fill(&mut bytes).map_err(|_| TransportError::Randomness)?;
     Ok(bytes.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect())

@@ -34,9 +34,7 @@ pub fn list(loopback: Loopback) -> io::Result<Vec<Interface>> {
 fn choose(mut all: Vec<Interface>, loopback: Loopback) -> Vec<Interface> {
     all.retain(|interface| is_usable(interface.addr));
     let alone = all.iter().all(|interface| interface.addr.is_loopback());
-    all.retain(|interface| {
-        alone || loopback == Loopback::Always || !interface.addr.is_loopback()
-    });
+    all.retain(|interface| alone || loopback == Loopback::Always || !interface.addr.is_loopback());
     all.sort_by_key(|interface| interface.addr.is_ipv6());
     all
 }
@@ -124,7 +122,10 @@ mod tests {
         assert_eq!(chosen(&all, Loopback::OnlyIfAlone), ["10.0.0.1", "2001:db8::1"]);
         let with = ["127.0.0.1", "10.0.0.1", "::1", "2001:db8::1"];
         assert_eq!(chosen(&all, Loopback::Always), with);
-        assert_eq!(chosen(&["::1", "127.0.0.1", "fe80::1"], Loopback::OnlyIfAlone), ["127.0.0.1", "::1"]);
+        assert_eq!(
+            chosen(&["::1", "127.0.0.1", "fe80::1"], Loopback::OnlyIfAlone),
+            ["127.0.0.1", "::1"]
+        );
     }
 
     #[test]

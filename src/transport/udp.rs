@@ -45,10 +45,9 @@ impl UdpSocket {
             // Another socket has the IPv4 address.
             set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
-        for (forced, asked) in [
-            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-        ] {
+        for (forced, asked) in
+            [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+        {
             // Only the privileged may exceed the system's limit; a smaller buffer works, too.
             let _ = set_option(&fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER)
                 .or_else(|_| set_option(&fd, libc::SOL_SOCKET, asked, SOCKET_BUFFER));
@@ -198,10 +197,8 @@ impl RecvBatch {
 
     fn arm(&mut self) {
         for at in 0..RECV_BATCH {
-            self.vectors[at] = libc::iovec {
-                iov_base: self.slots[at].as_mut_ptr().cast(),
-                iov_len: RECV_SLOT,
-            };
+            self.vectors[at] =
+                libc::iovec { iov_base: self.slots[at].as_mut_ptr().cast(), iov_len: RECV_SLOT };
             let header = &mut self.headers[at].msg_hdr;
             header.msg_name = (&raw mut self.addresses[at]).cast();
             header.msg_namelen = ADDRESS_LEN;
@@ -395,7 +392,8 @@ fn from_raw(raw: &libc::sockaddr_in6) -> Option<SocketAddr> {
     match i32::from(raw.sin6_family) {
         libc::AF_INET => {
             // SAFETY: the family says what was written here, and it is shorter than the place.
-            let v4 = unsafe { std::ptr::from_ref(raw).cast::<libc::sockaddr_in>().read_unaligned() };
+            let v4 =
+                unsafe { std::ptr::from_ref(raw).cast::<libc::sockaddr_in>().read_unaligned() };
             let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
             Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
         }

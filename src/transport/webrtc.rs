@@ -54,10 +54,17 @@ pub enum Received {
 /// What the session wants done.
 #[derive(Debug)]
 pub enum Output {
-    Transmit { local: SocketAddr, remote: SocketAddr, bytes: BytesMut },
+    Transmit {
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: BytesMut,
+    },
     /// Datagrams from `remote` are for this session. `proven` says that the address also answered a
     /// check of ours; one that is not must not be taken from another session.
-    Bind { remote: SocketAddr, proven: bool },
+    Bind {
+        remote: SocketAddr,
+        proven: bool,
+    },
     Event(Event),
 }
 
@@ -66,7 +73,10 @@ pub enum Output {
 pub enum Event {
     Ice(IceState),
     /// The candidate lines of the pair that carries the media.
-    SelectedPair { local: String, remote: String },
+    SelectedPair {
+        local: String,
+        remote: String,
+    },
     Dtls(DtlsState),
     /// Media can flow both ways.
     Connected,

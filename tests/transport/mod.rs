@@ -1,1 +1,5 @@
+//! The transport over real sockets: against itself, and against a peer of other making.
 
+mod driver;
+mod independent_peer;
+mod loopback;

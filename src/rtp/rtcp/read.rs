@@ -89,10 +89,7 @@ impl<'a> Iterator for Packets<'a> {
             }
         };
         self.rest = rest;
-        Some(interpret(packet).map_err(|error| {
-            self.rest = &[];
-            error
-        }))
+        Some(interpret(packet).inspect_err(|_| self.rest = &[]))
     }
 }
 

@@ -93,6 +93,9 @@ impl Filter {
                 self.fragments.push(fragment);
                 news = true;
             }
+            // A first ClientHello comes again if the cookie for the second was lost, and the cookie
+            // is the one message that a server repeats only when asked (RFC 6347 §4.2.1).
+            news |= fragment.message == 0 && self.next == 1;
         }
         while self.is_whole(self.next) {
             let whole = self.next;
@@ -114,9 +117,11 @@ impl Filter {
                 Some(fragment) => end += fragment.len,
                 None => return false,
             }
-            if self.fragments.iter().any(|fragment| {
-                fragment.message == message && fragment.total == end
-            }) {
+            if self
+                .fragments
+                .iter()
+                .any(|fragment| fragment.message == message && fragment.total == end)
+            {
                 return true;
             }
         }
@@ -180,21 +185,32 @@ mod tests {
     #[test]
     fn a_message_in_two_datagrams_passes_and_its_repetition_does_not() {
         let mut filter = Filter::default();
-        let (first, second) = (fragment(0, 1_500, 0, 1_100), fragment(0, 1_500, 1_100, 400));
+        assert!(passes(&mut filter, &fragment(0, 100, 0, 100)));
+        let (first, second) = (fragment(1, 1_500, 0, 1_100), fragment(1, 1_500, 1_100, 400));
         assert!(passes(&mut filter, &second));
         assert!(passes(&mut filter, &first));
         assert!(!passes(&mut filter, &first));
         assert!(!passes(&mut filter, &second));
-        assert!(passes(&mut filter, &fragment(1, 100, 0, 100)));
+        assert!(passes(&mut filter, &fragment(2, 100, 0, 100)));
     }
 
     #[test]
     fn a_repeated_half_passes_until_the_message_is_whole() {
         let mut filter = Filter::default();
-        assert!(passes(&mut filter, &fragment(0, 1_500, 0, 1_100)));
-        assert!(passes(&mut filter, &fragment(0, 1_500, 0, 1_100)));
-        assert!(passes(&mut filter, &fragment(0, 1_500, 1_100, 400)));
-        assert!(!passes(&mut filter, &fragment(0, 1_500, 0, 1_100)));
+        assert!(passes(&mut filter, &fragment(0, 100, 0, 100)));
+        assert!(passes(&mut filter, &fragment(1, 1_500, 0, 1_100)));
+        assert!(passes(&mut filter, &fragment(1, 1_500, 0, 1_100)));
+        assert!(passes(&mut filter, &fragment(1, 1_500, 1_100, 400)));
+        assert!(!passes(&mut filter, &fragment(1, 1_500, 0, 1_100)));
+    }
+
+    #[test]
+    fn the_first_message_passes_again_until_the_second_is_whole() {
+        let mut filter = Filter::default();
+        assert!(passes(&mut filter, &fragment(0, 100, 0, 100)));
+        assert!(passes(&mut filter, &fragment(0, 100, 0, 100)));
+        assert!(passes(&mut filter, &fragment(1, 100, 0, 100)));
+        assert!(!passes(&mut filter, &fragment(0, 100, 0, 100)));
     }
 
     #[test]

@@ -23,7 +23,13 @@ pub(super) struct Transform {
 
 enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
-    Cm { key: EncryptingKey, authentication: hmac::Key, salt: [u8; 14] },
+    Cm(Box<CounterMode>),
+}
+
+struct CounterMode {
+    key: EncryptingKey,
+    authentication: hmac::Key,
+    salt: [u8; 14],
 }
 
 impl Transform {
@@ -65,7 +71,8 @@ impl Transform {
                 key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, sealed, &[], tag)
                     .map_err(|_| SrtpError::Malformed)?;
             }
-            Cipher::Cm { key, authentication, salt } => {
+            Cipher::Cm(keys) => {
+                let CounterMode { key, authentication, salt } = &**keys;
                 let sealed = &mut rest[..payload.len()];
                 sealed.copy_from_slice(payload);
                 kdf::apply_keystream(key, counter(salt, ssrc, index), sealed)?;
@@ -95,7 +102,8 @@ impl Transform {
                 key.open_in_place(nonce, Aad::from(&*header), sealed)
                     .map_err(|_| SrtpError::Authentication)?;
             }
-            Cipher::Cm { key, authentication, salt } => {
+            Cipher::Cm(keys) => {
+                let CounterMode { key, authentication, salt } = &**keys;
                 let (covered, tag) = packet.split_at_mut(len);
                 let expected = rtp_tag(authentication, covered, index);
                 constant_time::verify_slices_are_equal(&expected[..CM_TAG], tag)
@@ -130,7 +138,8 @@ impl Transform {
                 tag.copy_from_slice(sealed_tag.as_ref());
                 last.copy_from_slice(&word);
             }
-            Cipher::Cm { key, authentication, salt } => {
+            Cipher::Cm(keys) => {
+                let CounterMode { key, authentication, salt } = &**keys;
                 let iv = counter(salt, ssrc, u64::from(index));
                 kdf::apply_keystream(key, iv, &mut out[RTCP_CLEAR..plain.len()])?;
                 let (covered, tag) = out.split_at_mut(len - CM_TAG);
@@ -148,7 +157,7 @@ impl Transform {
         }
         let at = match &self.rtcp {
             Cipher::Gcm { .. } => packet.len() - SRTCP_INDEX,
-            Cipher::Cm { .. } => packet.len() - CM_TAG - SRTCP_INDEX,
+            Cipher::Cm(_) => packet.len() - CM_TAG - SRTCP_INDEX,
         };
         let word = u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
         Ok((word & !E_BIT, word & E_BIT != 0))
@@ -177,7 +186,8 @@ impl Transform {
                     open_clear_rtcp(key, nonce, body, word)?;
                 }
             }
-            Cipher::Cm { key, authentication, salt } => {
+            Cipher::Cm(keys) => {
+                let CounterMode { key, authentication, salt } = &**keys;
                 let (covered, tag) = packet.split_at_mut(len + SRTCP_INDEX);
                 let expected = hmac::sign(authentication, covered);
                 constant_time::verify_slices_are_equal(&expected.as_ref()[..CM_TAG], tag)
@@ -207,11 +217,11 @@ impl Cipher {
         if profile == Profile::Aes128CmHmacSha1_80 {
             let mut secret = [0; 20];
             kdf::derive(master_key, master_salt, authentication, &mut secret)?;
-            return Ok(Self::Cm {
+            return Ok(Self::Cm(Box::new(CounterMode {
                 key: kdf::counter_mode(key)?,
                 authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret),
                 salt,
-            });
+            })));
         }
         let [salt @ .., _, _] = salt;
         Self::gcm(profile, key, salt)
@@ -229,7 +239,7 @@ impl Cipher {
     const fn tag_len(&self) -> usize {
         match self {
             Self::Gcm { .. } => GCM_TAG,
-            Self::Cm { .. } => CM_TAG,
+            Self::Cm(_) => CM_TAG,
         }
     }
 }

@@ -21,6 +21,8 @@ struct Side {
     bound: Vec<(SocketAddr, bool)>,
     received: Vec<Vec<u8>>,
     dropped: Vec<DropReason>,
+    sent: usize,
+    wakes: usize,
 }
 
 struct Net {
@@ -74,6 +76,8 @@ impl Net {
                 bound: vec![],
                 received: vec![],
                 dropped: vec![],
+                sent: 0,
+                wakes: 0,
             }
         };
         let mut net = Self {
@@ -125,6 +129,7 @@ impl Net {
                     Output::Bind { remote, proven } => self.sides[at].bound.push((remote, proven)),
                     Output::Transmit { local, remote, bytes } => {
                         assert_eq!(local, self.sides[at].addr);
+                        self.sides[at].sent += 1;
                         self.send(remote, local, bytes.to_vec());
                     }
                 }
@@ -174,6 +179,8 @@ impl Net {
                 self.deliver(to, from, bytes);
             }
             for side in &mut self.sides {
+                side.wakes +=
+                    usize::from(side.session.poll_timeout().is_some_and(|due| due <= now));
                 side.session.handle_timeout(now);
             }
         }
@@ -186,7 +193,9 @@ impl Net {
     fn connect(call: &Call) -> Self {
         let mut net = Self::new(call);
         let connected = net.run_until(Duration::from_secs(25), Self::is_connected);
-        assert!(connected, "{:?} {:?}", net.sides[0].events, net.sides[1].events);
+        let seed = call.seed;
+        let events = [&net.sides[0].events, &net.sides[1].events];
+        assert!(connected, "seed {seed}, {:?}: {events:#?}", net.now - net.began);
         net
     }
 
@@ -299,7 +308,7 @@ fn media_from_an_unvalidated_address_is_dropped() {
 #[test]
 fn stun_without_our_password_is_dropped() {
     let mut net = Net::new(&CALL);
-    net.drain();
+    net.run_until(Duration::from_millis(1), |_| false);
     let (_, to, from, request) = net
         .flying
         .iter()
@@ -337,9 +346,8 @@ fn a_vanished_peer_is_noticed_and_may_return() {
         side.events.clear();
     }
     net.loss_per_mille = 0;
-    let back = |net: &Net| {
-        net.sides.iter().all(|side| side.events.contains(&Event::Ice(IceState::Ready)))
-    };
+    let back =
+        |net: &Net| net.sides.iter().all(|side| side.events.contains(&Event::Ice(IceState::Ready)));
     assert!(net.run_until(Duration::from_secs(5), back));
     net.send_media(0, &HEADER, 5);
     net.run_until(Duration::from_millis(50), |_| false);
@@ -366,24 +374,22 @@ fn a_peer_that_never_answers_ends_in_failed_with_few_checks() {
     net.run_until(Duration::from_secs(120), |_| false);
     assert_eq!(net.sides[0].session.ice_state(), IceState::Failed);
     assert_eq!(net.sides[0].session.poll_timeout(), None);
+    // 64 pairs, each checked at a falling rate for half a minute.
+    assert!(net.sides[0].sent <= 64 * 100, "{} checks", net.sides[0].sent);
 }
 
 #[test]
 fn an_idle_connection_wakes_rarely() {
     let mut net = Net::connect(&CALL);
     net.run_until(Duration::from_secs(2), |_| false);
-    let mut wakes = 0;
-    let end = net.now + Duration::from_secs(20);
-    while net.now < end {
-        let before = net.now;
-        net.run_until(Duration::from_millis(1), |_| false);
-        if let Some(next) = net.sides[0].session.poll_timeout() {
-            assert!(next > before, "a due timer was not served");
-        }
-        wakes = wakes.max(net.sides[0].events.len());
+    let before = net.sides.each_ref().map(|side| (side.wakes, side.sent));
+    net.run_until(Duration::from_secs(20), |_| false);
+    for (side, (wakes, sent)) in net.sides.iter().zip(before) {
+        assert_eq!(side.session.ice_state(), IceState::Ready);
+        // One check every two seconds, and the answer to the peer's.
+        assert!(side.wakes - wakes <= 11, "{} wakes", side.wakes - wakes);
+        assert!(side.sent - sent <= 33, "{} datagrams", side.sent - sent);
     }
-    assert_eq!(net.sides[0].session.ice_state(), IceState::Ready);
-    assert_eq!(wakes, 8, "no event but those of the connection");
 }
 
 #[test]
@@ -391,13 +397,88 @@ fn closing_tells_the_peer() {
     let mut net = Net::connect(&CALL);
     let now = net.now;
     net.sides[0].session.close(now);
-    let closed = |net: &Net| net.sides[1].events.ends_with(&[Event::Dtls(DtlsState::Closed), Event::Closed]);
+    let closed =
+        |net: &Net| net.sides[1].events.ends_with(&[Event::Dtls(DtlsState::Closed), Event::Closed]);
     assert!(net.run_until(Duration::from_secs(1), closed), "{:?}", net.sides[1].events);
     assert_eq!(net.sides[0].session.poll_timeout(), None);
     let addr = net.sides[1].addr;
     net.deliver(0, addr, vec![0x80; 40]);
     assert_eq!(net.sides[0].dropped.last(), Some(&DropReason::Closed));
 }
+
+/// A message of the peer by hand, as from an address that its session does not know of.
+fn stun(driver: &Session, class: rtc::stun::message::MessageType, parts: Stun<'_>) -> Vec<u8> {
+    use rtc::stun::attributes::ATTR_USE_CANDIDATE;
+    use rtc::stun::integrity::MessageIntegrity;
+    use rtc::stun::message::{BINDING_SUCCESS, Message, Setter};
+    use rtc::stun::textattrs::TextAttribute;
+
+    let crypto = driver.certificate.provider.crypto();
+    let mut message = Message::new();
+    message.transaction_id = parts.id;
+    message.set_type(class);
+    message.write_header();
+    if class != BINDING_SUCCESS {
+        let name = TextAttribute::new(rtc::stun::attributes::ATTR_USERNAME, parts.username);
+        name.add_to(&mut message).expect("fits");
+        message.add(ATTR_USE_CANDIDATE, &[]);
+    }
+    MessageIntegrity::new_short_term_integrity_with_provider(parts.pwd.to_owned(), crypto)
+        .add_to(&mut message)
+        .expect("fits");
+    message.raw
+}
+
+struct Stun<'a> {
+    id: rtc::stun::message::TransactionId,
+    username: String,
+    pwd: &'a str,
+}
+
+#[test]
+fn media_follows_a_peer_that_nominates_another_address() {
+    use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, TransactionId};
+
+    let mut net = Net::connect(&Call { controlling: 1, ..CALL });
+    let (old, pwds) = (net.sides[1].addr, [0, 1].map(|at| net.sides[at].session.pwd().to_owned()));
+    let username = [0, 1].map(|at| net.sides[at].session.ufrag().to_owned()).join(":");
+    let moved: SocketAddr = "10.0.0.3:7000".parse().expect("address");
+    net.flying.clear();
+    net.now += STALE;
+    let ask = |net: &mut Net| {
+        let parts = Stun { id: TransactionId::new(), username: username.clone(), pwd: &pwds[0] };
+        let request = stun(&net.sides[0].session, BINDING_REQUEST, parts);
+        net.deliver(0, moved, request);
+    };
+    ask(&mut net);
+    assert_eq!(net.sides[0].dropped, []);
+    assert_eq!(net.sides[0].session.selected().map(|pair| pair.1), Some(old), "not yet proven");
+    let mut id = None;
+    while let Some(output) = net.sides[0].session.poll_output() {
+        if let Output::Transmit { remote, bytes, .. } = output
+            && remote == moved
+            && bytes[0] == 0
+        {
+            let mut raw = [0; 12];
+            raw.copy_from_slice(&bytes[8..20]);
+            id = Some(TransactionId(raw));
+        }
+    }
+    let id = id.expect("the new address is checked");
+    let parts = Stun { id, username: String::new(), pwd: &pwds[1] };
+    let answer = stun(&net.sides[0].session, BINDING_SUCCESS, parts);
+    net.deliver(0, moved, answer);
+    ask(&mut net);
+    assert_eq!(net.sides[0].session.selected().map(|pair| pair.1), Some(moved));
+    net.drain();
+    let last = net.sides[0].events.last();
+    assert!(
+        matches!(last, Some(Event::SelectedPair { remote, .. }) if remote.contains("10.0.0.3 7000"))
+    );
+}
+
+/// Longer than the selected pair may be silent before another takes its place.
+const STALE: Duration = Duration::from_secs(4);
 
 #[test]
 fn credentials_have_the_lengths_of_the_original() {

@@ -1,0 +1,198 @@
+use super::*;
+use crate::transport::certificate::KeyKind;
+
+#[expect(clippy::disallowed_methods, reason = "simulated time needs some origin")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+struct Identity {
+    certificate: Arc<Certificate>,
+    fingerprints: Vec<Fingerprint>,
+}
+
+fn identity() -> Identity {
+    let certificate = Arc::new(Certificate::generate(KeyKind::Ecdsa).expect("generates"));
+    let own = Fingerprint::parse("sha-256", certificate.fingerprint()).expect("parses");
+    Identity { certificate, fingerprints: vec![own] }
+}
+
+fn dtls(ours: &Identity, theirs: &Identity, role: DtlsRole) -> Dtls {
+    Dtls::new(ours.certificate.clone(), role, theirs.fingerprints.clone()).expect("is made")
+}
+
+/// The bare library as the peer, with the profiles it knows.
+fn bare(
+    ours: &Identity,
+    theirs: &Identity,
+    role: DtlsRole,
+    profiles: &[SrtpProtectionProfile],
+) -> Endpoint {
+    let fingerprints: Arc<[Fingerprint]> = theirs.fingerprints.clone().into();
+    let config = config(&ours.certificate, &fingerprints, role, profiles).expect("builds");
+    match role {
+        DtlsRole::Server => Endpoint::new(PEER, TransportProtocol::UDP, Some(config)),
+        DtlsRole::Client => {
+            let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, None);
+            endpoint.connect(origin(), PEER, config, None).expect("connects");
+            endpoint
+        }
+    }
+}
+
+/// Exchanges datagrams until neither side has any; true if the bare side finished.
+fn exchange(now: Instant, ours: &mut Dtls, bare: &mut Endpoint) -> bool {
+    let mut finished = false;
+    loop {
+        let mut quiet = true;
+        while let Some(transmit) = bare.poll_transmit() {
+            quiet = false;
+            let _ = ours.handle_datagram(now, &transmit.message);
+        }
+        while let Some(datagram) = ours.poll_transmit() {
+            quiet = false;
+            for event in bare.read(now, PEER, None, datagram).unwrap_or_default() {
+                finished |= matches!(event, EndpointEvent::HandshakeComplete);
+            }
+        }
+        if quiet {
+            return finished;
+        }
+    }
+}
+
+#[test]
+fn the_profile_is_the_best_that_both_know() {
+    use SrtpProtectionProfile::{
+        Srtp_Aead_Aes_128_Gcm as Gcm128, Srtp_Aead_Aes_256_Gcm as Gcm256,
+        Srtp_Aes128_Cm_Hmac_Sha1_80 as Cm,
+    };
+    let cases: [(&[SrtpProtectionProfile], Option<Profile>); 6] = [
+        (&[Cm], Some(Profile::Aes128CmHmacSha1_80)),
+        (&[Cm, Gcm256, Gcm128], Some(Profile::AeadAes128Gcm)),
+        (&[Cm, Gcm256], Some(Profile::AeadAes256Gcm)),
+        (&[Gcm128], Some(Profile::AeadAes128Gcm)),
+        (&[SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_32], None),
+        (&[], None),
+    ];
+    let (us, them, now) = (identity(), identity(), origin());
+    for (profiles, expected) in cases {
+        let mut ours = dtls(&us, &them, DtlsRole::Server);
+        let mut peer = bare(&them, &us, DtlsRole::Client, profiles);
+        exchange(now, &mut ours, &mut peer);
+        let profile = ours.take_keys().map(|(sender, _)| sender.profile());
+        assert_eq!(profile, expected, "as server, for a client with {profiles:?}");
+        let connected = ours.state() == DtlsState::Connected;
+        assert_eq!(connected, expected.is_some());
+        assert!(connected || ours.state() == DtlsState::Failed);
+    }
+    for (profiles, expected) in [
+        (&[Cm][..], Profile::Aes128CmHmacSha1_80),
+        (&[Cm, Gcm128, Gcm256], Profile::AeadAes128Gcm),
+        (&[Gcm256], Profile::AeadAes256Gcm),
+    ] {
+        let mut ours = dtls(&us, &them, DtlsRole::Client);
+        let mut peer = bare(&them, &us, DtlsRole::Server, profiles);
+        ours.connect(now).expect("connects");
+        assert!(exchange(now, &mut ours, &mut peer));
+        let (sender, _) = ours.take_keys().expect("connected");
+        assert_eq!(sender.profile(), expected, "as client, at a server with {profiles:?}");
+    }
+}
+
+/// Cuts the handshake message of a one-record datagram into two datagrams.
+fn fragment(datagram: &[u8], at: usize) -> [Vec<u8>; 2] {
+    let (header, body) = datagram.split_at(13);
+    let (message, content) = body.split_at(12);
+    let piece = |number: u8, offset: usize, part: &[u8]| {
+        let mut piece = header.to_vec();
+        // Far enough from the records that follow, yet within the replay window.
+        piece[10] += number;
+        piece[11..13].copy_from_slice(&(12 + part.len() as u16).to_be_bytes());
+        piece.extend(&message[..6]);
+        piece.extend(&(offset as u32).to_be_bytes()[1..]);
+        piece.extend(&(part.len() as u32).to_be_bytes()[1..]);
+        piece.extend(part);
+        piece
+    };
+    [piece(0, 0, &content[..at]), piece(40, at, &content[at..])]
+}
+
+#[test]
+fn a_client_hello_in_two_datagrams_is_understood() {
+    let (us, them, now) = (identity(), identity(), origin());
+    for known in [SERVER_ATTEMPTS[0], SERVER_ATTEMPTS[2]] {
+        for reversed in [false, true] {
+            let mut ours = dtls(&us, &them, DtlsRole::Server);
+            let mut peer = bare(&them, &us, DtlsRole::Client, known);
+            let hello = peer.poll_transmit().expect("begins").message;
+            let mut pieces = fragment(&hello, 70);
+            if reversed {
+                pieces.reverse();
+            }
+            for piece in pieces {
+                ours.handle_datagram(now, &piece).expect("is admitted");
+            }
+            exchange(now, &mut ours, &mut peer);
+            assert_eq!(ours.state(), DtlsState::Connected);
+        }
+    }
+}
+
+#[test]
+fn a_client_without_certificate_is_refused() {
+    let (us, them, now) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, DtlsRole::Server);
+    let naked = ConfigBuilder::default()
+        .with_crypto_provider(them.certificate.provider.clone())
+        .with_srtp_protection_profiles(CLIENT_OFFER.to_vec())
+        .with_insecure_skip_verify(true)
+        .build(true, None)
+        .expect("builds");
+    let mut peer = Endpoint::new(PEER, TransportProtocol::UDP, None);
+    peer.connect(now, PEER, Arc::new(naked), None).expect("connects");
+    exchange(now, &mut ours, &mut peer);
+    assert_eq!(ours.state(), DtlsState::Failed);
+    assert!(ours.take_keys().is_none());
+}
+
+#[test]
+fn another_certificate_is_refused_in_both_roles() {
+    let (us, them, stranger, now) = (identity(), identity(), identity(), origin());
+    for role in [DtlsRole::Server, DtlsRole::Client] {
+        let other = match role {
+            DtlsRole::Server => DtlsRole::Client,
+            DtlsRole::Client => DtlsRole::Server,
+        };
+        let mut ours = dtls(&us, &them, role);
+        let mut peer = bare(&stranger, &us, other, CLIENT_OFFER);
+        if role == DtlsRole::Client {
+            ours.connect(now).expect("connects");
+        }
+        exchange(now, &mut ours, &mut peer);
+        assert_eq!(ours.state(), DtlsState::Failed, "{role:?}");
+        assert!(ours.take_keys().is_none());
+    }
+}
+
+#[test]
+fn retransmissions_back_off_and_end() {
+    let (us, them, began) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, DtlsRole::Client);
+    ours.connect(began).expect("connects");
+    let mut sent = vec![];
+    let mut now = began;
+    loop {
+        while ours.poll_transmit().is_some() {
+            sent.push((now - began).as_millis());
+        }
+        let Some(due) = ours.poll_timeout() else {
+            break;
+        };
+        assert!(due > now, "a timer in the past spins");
+        now = due;
+        ours.handle_timeout(now);
+    }
+    assert_eq!(sent, [0, 200, 600, 1_400, 3_000, 6_200, 11_200, 16_200]);
+    assert_eq!(ours.state(), DtlsState::Failed);
+}

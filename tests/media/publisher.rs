@@ -1,0 +1,172 @@
+//! One who sends a camera and a microphone: makes frames, answers requests for them.
+
+use super::world::{Piece, ms, secs};
+use crate::support::link::Link;
+use rivero::{
+    router::{PeerKey, SourceKey},
+    rtp::{
+        NtpTime,
+        rtcp::{Rtcp, SenderInfo, packets, write_sender_report},
+    },
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// One stream of a publisher.
+pub struct Stream {
+    pub source: SourceKey,
+    pub ssrc: u32,
+    pub sequence: u16,
+    pub(super) timestamp_start: u32,
+    pub(super) payload_type: u8,
+    pub(super) clock_rate: u32,
+    pub frames: u32,
+    pub(super) packets: u32,
+    pub(super) kept: BTreeMap<u16, Vec<u8>>,
+}
+
+pub struct Publisher {
+    pub peer: PeerKey,
+    pub video: Stream,
+    pub audio: Stream,
+    /// Requests for keyframes, in milliseconds.
+    pub asked: Vec<u64>,
+    pub nacked: u64,
+    pub rembs: Vec<u64>,
+    pub answers_keyframes: bool,
+    pub sending: bool,
+    /// Padding packets after each frame.
+    pub padding: u16,
+    pub(super) number: u8,
+    pub(super) keyframe_due: bool,
+    pub(super) clock_ahead: Duration,
+    pub(super) up: Link<Vec<u8>>,
+    pub(super) down: Link<Vec<u8>>,
+}
+
+impl Stream {
+    fn packet(&mut self, time: u64, marker: bool, payload: &[u8], padding: u8) -> Vec<u8> {
+        let timestamp = self.timestamp(time);
+        let mut bytes = vec![0x80, u8::from(marker) << 7 | self.payload_type];
+        bytes.extend(self.sequence.to_be_bytes());
+        bytes.extend(timestamp.to_be_bytes());
+        bytes.extend(self.ssrc.to_be_bytes());
+        bytes.extend(payload);
+        if padding > 0 {
+            bytes[0] |= 0x20;
+            bytes.resize(bytes.len() + usize::from(padding) - 1, 0);
+            bytes.push(padding);
+        }
+        self.kept.insert(self.sequence, bytes.clone());
+        self.sequence = self.sequence.wrapping_add(1);
+        self.packets += 1;
+        bytes
+    }
+
+    fn timestamp(&self, time: u64) -> u32 {
+        self.timestamp_start.wrapping_add((time * u64::from(self.clock_rate) / 1_000) as u32)
+    }
+}
+
+impl Publisher {
+    /// Starts anew, as a browser does that was reloaded.
+    pub fn restart_video(&mut self, ssrc: u32) {
+        self.video.ssrc = ssrc;
+        self.video.sequence = self.video.sequence.wrapping_add(20_000);
+        self.video.timestamp_start = self.video.timestamp_start.wrapping_add(1 << 30);
+        self.video.kept.clear();
+        self.keyframe_due = true;
+    }
+
+    pub(super) fn step(&mut self, now: Instant, time: u64) {
+        while let Some(bytes) = self.down.receive(now) {
+            self.handle_rtcp(now, time, &bytes);
+        }
+        if !self.sending {
+            return;
+        }
+        let offset = u64::from(self.number) * 7;
+        if (time + offset).is_multiple_of(33) {
+            self.send_frame(now, time);
+        }
+        if (time + offset).is_multiple_of(20) {
+            let piece = Piece {
+                keyframe: false,
+                frame: self.audio.frames,
+                index: 0,
+                count: 1,
+                captured: time as u32,
+                publisher: self.number,
+            };
+            let bytes = self.audio.packet(time, false, &piece.to_payload(80), 0);
+            self.audio.frames += 1;
+            self.up.send(now, bytes);
+        }
+        if (time + offset) % 1_000 == 400 {
+            let unix = secs(1_600_000_000) + self.clock_ahead + ms(time);
+            for stream in [&self.video, &self.audio] {
+                let info = SenderInfo {
+                    ntp: NtpTime::from_unix(unix),
+                    timestamp: stream.timestamp(time),
+                    packets: stream.packets,
+                    octets: 0,
+                };
+                let mut bytes = Vec::new();
+                write_sender_report(&mut bytes, stream.ssrc, &info, &[]);
+                self.up.send(now, bytes);
+            }
+        }
+    }
+
+    fn send_frame(&mut self, now: Instant, time: u64) {
+        let keyframe = std::mem::take(&mut self.keyframe_due);
+        let count = if keyframe { 12 } else { 1 + (self.video.frames % 5) as u16 };
+        for index in 0..count {
+            let piece = Piece {
+                keyframe,
+                frame: self.video.frames,
+                index,
+                count,
+                captured: time as u32,
+                publisher: self.number,
+            };
+            let size = if index + 1 == count { 300 } else { 1_100 };
+            let bytes = self.video.packet(time, index + 1 == count, &piece.to_payload(size), 0);
+            self.up.send(now, bytes);
+        }
+        for _ in 0..self.padding {
+            let bytes = self.video.packet(time, false, &[], 200);
+            self.up.send(now, bytes);
+        }
+        self.video.frames += 1;
+    }
+
+    fn handle_rtcp(&mut self, now: Instant, time: u64, compound: &[u8]) {
+        for (position, packet) in packets(compound).enumerate() {
+            let packet = packet.unwrap();
+            let report = matches!(packet, Rtcp::SenderReport { .. } | Rtcp::ReceiverReport { .. });
+            assert!(report || position > 0, "a compound packet begins with a report");
+            match packet {
+                // What was under way when the stream started anew names the former SSRC.
+                Rtcp::Pli { media, .. } if media == self.video.ssrc => {
+                    self.asked.push(time);
+                    self.keyframe_due |= self.answers_keyframes;
+                }
+                Rtcp::Nack { lost, .. } => {
+                    for sequence in lost {
+                        self.nacked += 1;
+                        if let Some(bytes) = self.video.kept.get(&sequence) {
+                            self.up.send(now, bytes.clone());
+                        }
+                    }
+                }
+                Rtcp::Remb { bitrate, .. } => {
+                    self.rembs.push(bitrate.bps());
+                }
+                _ => {}
+            }
+        }
+    }
+}
