@@ -454,8 +454,8 @@ impl Node for WebRtcEndpoint {
             }
             Event::Dtls(state) => {
                 let state = dtls_state(state);
-                self.set_dtls_state(cx, number, SENDING, state);
                 self.set_dtls_state(cx, number, RECEIVING, state);
+                self.set_dtls_state(cx, number, SENDING, state);
             }
             Event::Connected => {
                 if self.transports.connected(cx, number) {
