@@ -67,7 +67,11 @@ class Stage {
 
   async close() {
     for (const end of this.#ending.reverse()) {
-      await end().catch((error) => this.said.push(`at the end: ${error.stack}`));
+      try {
+        await end();
+      } catch (error) {
+        this.said.push(`at the end: ${error.stack}`);
+      }
     }
   }
 
