@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { WebSocketServer } from 'ws';
+import WebSocket from 'ws';
 
 import { iceCandidate } from './kurento.mjs';
 
@@ -99,7 +99,7 @@ export class Application {
       }
       response.writeHead(200, { 'content-type': type }).end(await readFile(join(PAGES, file)));
     });
-    this.#sockets = new WebSocketServer({ server: this.#http });
+    this.#sockets = new WebSocket.Server({ server: this.#http });
     this.#sockets.on('connection', (socket) => this.#welcome(socket));
     await new Promise((resolve) => this.#http.listen(0, '127.0.0.1', resolve));
     this.address = `http://127.0.0.1:${this.#http.address().port}/`;
