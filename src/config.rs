@@ -54,7 +54,7 @@ pub struct Limits {
 }
 
 /// Where media comes in and who handles it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MediaConfig {
     /// Threads that move media; one per core when none is given.
     pub workers: Option<usize>,
@@ -88,12 +88,6 @@ impl Default for Limits {
             objects: 100_000,
             subscriptions: 10_000,
         }
-    }
-}
-
-impl Default for MediaConfig {
-    fn default() -> Self {
-        Self { workers: None, addresses: Vec::new(), port: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The program: flags, logs, start, signals.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +16,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Control is little work; media has threads of its own.
 const CONTROL_THREADS: usize = 2;
+/// What is logged unless `RUST_LOG` says otherwise: no state changes inside libraries.
+const DEFAULT_LOG: &str = "info,rtc_ice=warn,rtc_dtls=warn,rtc_sctp=warn";
 /// How long a server may take to say that it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -81,8 +83,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -49,7 +49,8 @@ impl Caller {
     }
 
     fn session_or_new(&self) -> SessionId {
-        self.session.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string().into())
+        let named = self.session.clone().filter(|session| !session.is_empty());
+        named.unwrap_or_else(|| uuid::Uuid::new_v4().to_string().into())
     }
 }
 
@@ -154,6 +155,7 @@ impl Control {
             let lookup = |id: &str| state.registry.class(id);
             let args = constructor_args(class, params.get("constructorParams"), &lookup)?;
             let parent = class.parent().and_then(|_| parent_in(&args));
+            self.touch(&mut state, caller, &session)?;
             let home = match &parent {
                 Some(parent) => state
                     .registry
@@ -161,7 +163,6 @@ impl Control {
                     .ok_or_else(|| RemoteError::not_found(parent))?,
                 None => self.media.place(),
             };
-            self.touch(&mut state, caller, &session)?;
             let id = ObjectId::new(class, parent.as_ref());
             state.registry.expect(id.clone(), session.clone());
             let (ticket, reply) = oneshot::channel();

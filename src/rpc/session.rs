@@ -70,9 +70,9 @@ impl Sessions {
         self.known.remove(session);
     }
 
-    /// Binds a connection to the session that its reply carries.
+    /// Binds a connection to the session that its reply carries; the empty name is no session.
     pub fn bind(&mut self, connection: ConnectionId, session: &SessionId) {
-        if self.connection_of.get(session) == Some(&connection) {
+        if session.is_empty() || self.connection_of.get(session) == Some(&connection) {
             return;
         }
         self.unbind(connection);

@@ -1,7 +1,5 @@
-//! What several tests lean on.
-
-pub mod link;
 //! What tests of more than one module share.
 
 pub mod client;
+pub mod link;
 pub mod server;

@@ -102,7 +102,10 @@ impl Workers {
         let mut args = args.into_iter().flatten();
         match (method.name, args.next(), args.next()) {
             ("getName", ..) => reply(Ok(object.name().to_owned())),
-            ("setName", Some(Arg::Text(name)), _) => reply(Ok(object.set_name(name))),
+            ("setName", Some(Arg::Text(name)), _) => {
+                object.set_name(name);
+                Ok(Value::Null)
+            }
             ("getTag", Some(Arg::Text(key)), _) => reply(object.tag(&key)),
             ("addTag", Some(Arg::Text(key)), Some(Arg::Text(value))) => {
                 reply(object.add_tag(key, value))
