@@ -314,12 +314,15 @@ impl Model {
                     property.name
                 );
             }
-            let mutable = if members.is_empty() { "" } else { "mut " };
+            let members = if members.is_empty() {
+                "Map::new()".to_owned()
+            } else {
+                format!("let mut members = Map::new();\n{members}members")
+            };
             let _ = writeln!(
                 text,
                 "}}\nimpl EventData for {} {{\nconst CLASS: &'static EventClass = &class::{};\n\
-                 fn into_members(self) -> Map<String, Value> {{\nlet {mutable}members = Map::new();\n\
-                 {members}members\n}}\n}}",
+                 fn into_members(self) -> Map<String, Value> {{\n{members}\n}}\n}}",
                 event.name,
                 constant("EVENT", &event.name)
             );
@@ -483,7 +486,11 @@ impl Model {
                 text,
                 "pub(super) fn {name}(&{mutable}self) -> &{mutable}dyn Node {{\nmatch self {{\n\
                  Self::None => {},",
-                if mutable.is_empty() { "&NoMedia" } else { "Box::leak(Box::new(NoMedia)) /* of no size, so nothing leaks */" }
+                if mutable.is_empty() {
+                    "&NoMedia"
+                } else {
+                    "Box::leak(Box::new(NoMedia)) /* of no size, so nothing leaks */"
+                }
             );
             for class in &bodies {
                 let _ = writeln!(text, "Self::{}(body) => &{mutable}**body,", class.name);

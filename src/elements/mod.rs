@@ -169,7 +169,7 @@ impl Certificates {
 }
 
 /// The state all elements share beside the graph: what flows, and the wishes for encoders.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Element {
     pub flow_in: Flow,
     pub flow_out: Flow,
@@ -180,17 +180,6 @@ pub struct Element {
 
 /// Whether media of each kind passed within the last period.
 pub type Flow = [bool; 2];
-
-impl Default for Element {
-    fn default() -> Self {
-        Self {
-            flow_in: [false; 2],
-            flow_out: [false; 2],
-            forwarded: [false; 2],
-            bitrates: EncoderBitrates::default(),
-        }
-    }
-}
 
 /// The position of a kind in pairs such as [`Flow`].
 pub const fn index(kind: Kind) -> usize {

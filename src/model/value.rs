@@ -124,7 +124,7 @@ fn convert(kind: Kind, value: &Value, objects: Lookup<'_>) -> Result<Arg, Option
             _ => return Err(None),
         }),
         Kind::Object(wanted) => {
-            let id = text(value).ok_or(None)?;
+            let id = reference(value).ok_or(None)?;
             match objects(&id) {
                 Some(class) if class.is_a(wanted) => Arg::Object(ObjectId::from(id.as_str())),
                 Some(class) => {
@@ -234,6 +234,15 @@ fn text(value: &Value) -> Option<String> {
         Value::Bool(flag) => Some(flag.to_string()),
         Value::Null => Some(String::new()),
         _ => None,
+    }
+}
+
+/// The id of an object. The JavaScript client sends the whole object in place of its id when an
+/// application has that library installed twice; the id is in it.
+fn reference(value: &Value) -> Option<String> {
+    match value {
+        Value::Object(members) => members.get("id").and_then(Value::as_str).map(str::to_owned),
+        other => text(other),
     }
 }
 
@@ -444,6 +453,21 @@ mod tests {
         assert_eq!(
             args("addIceCandidate", candidate).expect_err("refused").to_string(),
             "'sdpMid' property should be a string"
+        );
+    }
+
+    #[test]
+    fn an_object_sent_whole_stands_for_its_id() {
+        let class = class::find("DispatcherOneToMany").expect("described");
+        let method = class.method("setSource").expect("described");
+        let port = |id: &str| (id == "p/h/port").then(|| class::find("HubPort")).flatten();
+        let given = json!({"source": {"_events": {}, "id": "p/h/port"}});
+        let args = operation_args(method, Some(&given), &port);
+        assert_eq!(args, Ok(vec![Some(Arg::Object(ObjectId::from("p/h/port")))]));
+        let error = operation_args(method, Some(&json!({"source": {}})), &port);
+        assert_eq!(
+            error.expect_err("refused").to_string(),
+            "'source' parameter should be a string"
         );
     }
 

@@ -96,7 +96,12 @@ impl Graph {
     }
 
     /// What feeds a sink.
-    pub fn feed(&self, sink: ObjectKey, media: MediaType, description: &str) -> Option<&Connection> {
+    pub fn feed(
+        &self,
+        sink: ObjectKey,
+        media: MediaType,
+        description: &str,
+    ) -> Option<&Connection> {
         let feeds = self.feeds.get(sink)?;
         feeds.iter().find(|known| known.media == media && known.sink_description == description)
     }

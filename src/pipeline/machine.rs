@@ -1,8 +1,8 @@
 //! All that one media worker does, without its thread: datagrams, commands and time go in; datagrams
 //! and notices come out.
 
-use std::collections::{BinaryHeap, HashMap};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -15,12 +15,9 @@ use crate::router::{Egress, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
 use crate::transport::webrtc::{Output, Received};
 
-/// Largest datagram sent: an Ethernet frame's worth.
-const MAX_DATAGRAM: usize = 1_500;
-
 /// Where datagrams go.
 pub trait Outbox {
-    /// Sends what `fill` writes into a buffer of [`MAX_DATAGRAM`] bytes, from the socket bound to
+    /// Sends what `fill` writes into a buffer of an Ethernet frame's length, from the socket bound to
     /// `local`; nothing when `fill` gives none.
     fn send(
         &mut self,
@@ -220,9 +217,8 @@ impl Machine {
     ) -> Result<serde_json::Value, RemoteError> {
         match command {
             Command::Create { class, id, parent: None, .. } => {
-                let key = self.pipelines.insert_with_key(|key| {
-                    Pipeline::new(key, at, class, id.clone())
-                });
+                let key =
+                    self.pipelines.insert_with_key(|key| Pipeline::new(key, at, class, id.clone()));
                 self.ids.insert(id.clone(), key);
                 self.notices.push(Notice::Created { id, class, parent: None, home: self.id });
                 Ok(serde_json::Value::Null)
@@ -355,10 +351,10 @@ impl Machine {
                     }
                 }
             }
-            if let Some(leg) = self.net.legs.get_mut(key) {
-                if let Some(next) = leg.session.poll_timeout() {
-                    self.timers.set(Timer::Session(key), next);
-                }
+            if let Some(leg) = self.net.legs.get_mut(key)
+                && let Some(next) = leg.session.poll_timeout()
+            {
+                self.timers.set(Timer::Session(key), next);
             }
         }
         self.notices.extend(self.events.drain(..).map(Notice::Event));

@@ -27,14 +27,8 @@ impl Call<'_> {
         sink_description: Option<String>,
     ) -> Result<()> {
         for connection in self.connections(&sink, media, source_description, sink_description)? {
-            let there = self
-                .pipeline
-                .graph
-                .feed(connection.sink, connection.media, &connection.sink_description)
-                .is_some_and(|known| *known == connection);
-            if there {
-                continue;
-            }
+            // Connecting again what is connected is told as the original tells it; no packet is
+            // lost, for the route stays.
             let replaced = self.pipeline.graph.connect(connection.clone()).map_err(|_| {
                 RemoteError::NotEnoughResources("Reached media descriptions limit".to_owned())
             })?;
@@ -124,13 +118,19 @@ impl Call<'_> {
 
     /// Nothing is transcoded, so there is no format to force: streams leave as they come.
     pub fn set_audio_format(&mut self, caps: AudioCaps) -> Result<()> {
-        tracing::warn!(codec = caps.codec.as_str(), "audio leaves as it comes, whatever format is set");
+        tracing::warn!(
+            codec = caps.codec.as_str(),
+            "audio leaves as it comes, whatever format is set"
+        );
         Ok(())
     }
 
     /// As [`Self::set_audio_format`].
     pub fn set_video_format(&mut self, caps: VideoCaps) -> Result<()> {
-        tracing::warn!(codec = caps.codec.as_str(), "video leaves as it comes, whatever format is set");
+        tracing::warn!(
+            codec = caps.codec.as_str(),
+            "video leaves as it comes, whatever format is set"
+        );
         Ok(())
     }
 

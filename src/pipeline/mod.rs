@@ -8,7 +8,7 @@ mod classes;
 pub mod command;
 mod flow;
 mod graph;
-mod machine;
+pub mod machine;
 mod media_element;
 mod media_object;
 mod pool;
@@ -23,16 +23,19 @@ use slotmap::{SecondaryMap, SlotMap};
 pub use command::{Command, Notice, Ticket, WorkerId};
 pub use pool::{Notices, Pool};
 
-use crate::elements::{Element, Gives, LegKey, Moment, Net, ObjectKey, Owner, PipelineKey};
+use crate::elements::{
+    Context, Element, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner, PipelineKey, media_type,
+};
+use crate::model::types::event as model_event;
 use crate::model::{Args, Class, Event, Method, Object, ObjectId, RemoteError};
-use crate::router::{PeerKey, Router};
+use crate::router::{PeerKey, Router, SourceKey};
 use crate::rtp::Kind;
 use call::Call;
 use classes::Body;
 use graph::{Graph, Upstream};
 
 /// A pipeline with everything in it.
-pub(crate) struct Pipeline {
+pub struct Pipeline {
     key: PipelineKey,
     objects: SlotMap<ObjectKey, Entry>,
     ids: HashMap<ObjectId, ObjectKey>,
@@ -156,7 +159,8 @@ impl Pipeline {
             order.extend(self.objects[order[at_most]].children.iter().copied());
             at_most += 1;
         }
-        let parent = self.objects[key].object.parent.as_ref().and_then(|id| self.ids.get(id)).copied();
+        let parent =
+            self.objects[key].object.parent.as_ref().and_then(|id| self.ids.get(id)).copied();
         let ends = order.contains(&self.root);
         let mut gone = Vec::with_capacity(order.len());
         for key in order.into_iter().rev() {
@@ -182,8 +186,11 @@ impl Pipeline {
         silent: bool,
     ) -> ObjectId {
         if !silent {
+            // What is no more tells nothing, so only the sources of the others do.
             for connection in self.graph.isolate(key) {
-                self.raise_disconnected(at, events, &connection);
+                if connection.source != key {
+                    self.raise_disconnected(at, events, &connection);
+                }
             }
         }
         self.call(at, net, events, key).with_body(|body, cx| body.node_mut().close(cx));
@@ -200,7 +207,7 @@ impl Pipeline {
         net: &mut Net,
         events: &mut Vec<Event>,
         key: ObjectKey,
-        f: impl FnOnce(&mut dyn crate::elements::Node, &mut crate::elements::Context<'_>),
+        f: impl FnOnce(&mut dyn Node, &mut Context<'_>),
     ) {
         if self.objects.contains_key(key) {
             self.call(at, net, events, key).with_body(|body, cx| f(body.node_mut(), cx));
@@ -235,9 +242,8 @@ impl Pipeline {
     }
 
     /// The router's source of the media that enters an element, if any does.
-    fn source_for(&self, element: ObjectKey, kind: Kind) -> Option<crate::router::SourceKey> {
-        let origin =
-            self.graph.origin(element, crate::elements::media_type(kind), |key| self.upstream(key))?;
+    fn source_for(&self, element: ObjectKey, kind: Kind) -> Option<SourceKey> {
+        let origin = self.graph.origin(element, media_type(kind), |key| self.upstream(key))?;
         self.objects[origin].body.node().source(kind)
     }
 
@@ -261,7 +267,7 @@ impl Pipeline {
         let object = &self.objects[self.root].object;
         let failure = object.event(
             at.unix_millis,
-            crate::model::types::event::Error {
+            model_event::Error {
                 description: "The pipeline failed and was ended".to_owned(),
                 error_code: RemoteError::Internal(String::new()).code(),
                 r#type: "UNEXPECTED_ELEMENT_ERROR".to_owned(),

@@ -103,9 +103,10 @@ impl Shell {
 
     fn run(mut self) {
         while !self.mailbox.stopped() {
-            let wait = self.machine.poll_timeout().map(|due| {
-                due.saturating_duration_since(self.clock.now())
-            });
+            let wait = self
+                .machine
+                .poll_timeout()
+                .map(|due| due.saturating_duration_since(self.clock.now()));
             let ready = self.poller.wait(wait);
             for token in ready {
                 match token {
@@ -357,9 +358,8 @@ impl Poller {
     /// The tokens that are ready, at the latest after `wait`; none of it waits for ever.
     fn wait(&mut self, wait: Option<Duration>) -> Vec<usize> {
         // Rounded up: a timer must not be looked at before its time, again and again.
-        let millis = wait.map_or(-1, |wait| {
-            i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX)
-        });
+        let millis = wait
+            .map_or(-1, |wait| i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX));
         // SAFETY: `events` has room for as many events as the call is told.
         let count = unsafe {
             libc::epoll_wait(

@@ -58,7 +58,14 @@ pub struct WebRtcEndpoint {
 enum Negotiation {
     New,
     Offered { local: Description },
-    Done { local: Description, remote: Description, media: Vec<Media> },
+    Done(Box<Agreed>),
+}
+
+/// Both descriptions, and what they mean for each section.
+struct Agreed {
+    local: Description,
+    remote: Description,
+    media: Vec<Media>,
 }
 
 impl WebRtcEndpoint {
@@ -162,17 +169,17 @@ impl WebRtcEndpoint {
     /// [`SdpFailure::NotOffered`], [`SdpFailure::EmptyAnswer`], [`SdpFailure::AlreadyAnswered`],
     /// [`SdpFailure::ProcessAnswer`], and those of reading it.
     pub fn process_answer(&mut self, cx: &mut Context<'_>, answer: String) -> Result<String> {
-        let local = match &self.negotiation {
-            Negotiation::New => return Err(SdpFailure::NotOffered.into()),
-            Negotiation::Done { .. } if self.transports.offered() => {
-                return Err(SdpFailure::AlreadyAnswered.into());
-            }
-            Negotiation::Done { .. } => return Err(SdpFailure::NotOffered.into()),
-            Negotiation::Offered { local } => local.clone(),
-        };
         if answer.is_empty() {
             return Err(SdpFailure::EmptyAnswer.into());
         }
+        let local = match &self.negotiation {
+            Negotiation::New => return Err(SdpFailure::NotOffered.into()),
+            Negotiation::Done(_) if self.transports.offered() => {
+                return Err(SdpFailure::AlreadyAnswered.into());
+            }
+            Negotiation::Done(_) => return Err(SdpFailure::NotOffered.into()),
+            Negotiation::Offered { local } => local.clone(),
+        };
         let remote = parse(&answer)?;
         let media = sdp::accept(&local, &remote, &transports::capabilities())
             .map_err(|_| SdpFailure::ProcessAnswer)?;
@@ -187,7 +194,8 @@ impl WebRtcEndpoint {
     pub fn get_local_session_descriptor(&mut self, cx: &mut Context<'_>) -> Result<String> {
         let local = match &self.negotiation {
             Negotiation::New => return Err(SdpFailure::NoLocal.into()),
-            Negotiation::Offered { local } | Negotiation::Done { local, .. } => local,
+            Negotiation::Offered { local } => local,
+            Negotiation::Done(agreed) => &agreed.local,
         };
         if !self.gathering {
             return Ok(local.to_string());
@@ -207,7 +215,7 @@ impl WebRtcEndpoint {
     /// [`SdpFailure::NoRemote`]
     pub fn get_remote_session_descriptor(&mut self, _: &mut Context<'_>) -> Result<String> {
         match &self.negotiation {
-            Negotiation::Done { remote, .. } => Ok(remote.to_string()),
+            Negotiation::Done(agreed) => Ok(agreed.remote.to_string()),
             _ => Err(SdpFailure::NoRemote.into()),
         }
     }
@@ -249,8 +257,12 @@ impl WebRtcEndpoint {
     ///
     /// # Errors
     /// [`RemoteError::AddCandidate`] for a section that was not negotiated.
-    pub fn add_ice_candidate(&mut self, cx: &mut Context<'_>, candidate: IceCandidate) -> Result<()> {
-        let Negotiation::Done { remote, media, .. } = &mut self.negotiation else {
+    pub fn add_ice_candidate(
+        &mut self,
+        cx: &mut Context<'_>,
+        candidate: IceCandidate,
+    ) -> Result<()> {
+        let Negotiation::Done(agreed) = &mut self.negotiation else {
             if self.early.len() < MAX_EARLY_CANDIDATES && !candidate.candidate.is_empty() {
                 self.early.push(candidate);
             }
@@ -258,14 +270,14 @@ impl WebRtcEndpoint {
         };
         let section = usize::try_from(candidate.sdp_m_line_index)
             .ok()
-            .filter(|section| *section < media.len())
+            .filter(|section| *section < agreed.media.len())
             .ok_or(RemoteError::AddCandidate)?;
-        if candidate.candidate.is_empty() || !media[section].accepted {
+        if candidate.candidate.is_empty() || !agreed.media[section].accepted {
             return Ok(());
         }
-        let number = media[section].transport;
+        let number = agreed.media[section].transport;
         if self.transports.add_remote_candidate(cx, number, &candidate.candidate) {
-            remote.add_candidate(section, &candidate.candidate);
+            agreed.remote.add_candidate(section, &candidate.candidate);
         }
         Ok(())
     }
@@ -327,7 +339,7 @@ impl WebRtcEndpoint {
             self.sinks[index(kind)] = sink;
             self.transports.add_streams(cx, agreed, source, sink);
         }
-        self.negotiation = Negotiation::Done { local, remote, media };
+        self.negotiation = Negotiation::Done(Box::new(Agreed { local, remote, media }));
         cx.raise(MediaSessionStarted {});
         for candidate in std::mem::take(&mut self.early) {
             // A section that does not exist was no error when the candidate came.
@@ -338,10 +350,10 @@ impl WebRtcEndpoint {
 
     /// Starts connectivity checks once candidates are gathered and the peer is known.
     fn start(&mut self, cx: &mut Context<'_>) {
-        if let Negotiation::Done { media, .. } = &self.negotiation
+        if let Negotiation::Done(agreed) = &self.negotiation
             && self.gathering
         {
-            self.transports.start(cx, media);
+            self.transports.start(cx, &agreed.media);
         }
     }
 
@@ -349,10 +361,11 @@ impl WebRtcEndpoint {
     fn live_sections(&self) -> Vec<(usize, String)> {
         let local = match &self.negotiation {
             Negotiation::New => return Vec::new(),
-            Negotiation::Offered { local } | Negotiation::Done { local, .. } => local,
+            Negotiation::Offered { local } => local,
+            Negotiation::Done(agreed) => &agreed.local,
         };
         let live = |section: &usize| match &self.negotiation {
-            Negotiation::Done { media, .. } => media[*section].accepted,
+            Negotiation::Done(agreed) => agreed.media[*section].accepted,
             _ => true,
         };
         let mid = |section: usize| local.media[section].mid().unwrap_or_default().to_owned();
@@ -361,8 +374,8 @@ impl WebRtcEndpoint {
 
     fn transport_of(&self, section: usize) -> Option<&Transport> {
         match &self.negotiation {
-            Negotiation::Done { media, .. } => {
-                let agreed = media.get(section).filter(|agreed| agreed.accepted)?;
+            Negotiation::Done(agreed) => {
+                let agreed = agreed.media.get(section).filter(|agreed| agreed.accepted)?;
                 self.transports.get(agreed.transport)
             }
             _ => self.transports.get(0),

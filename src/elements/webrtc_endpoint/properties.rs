@@ -198,7 +198,10 @@ impl WebRtcEndpoint {
     }
 
     /// The selected pair of each transport.
-    pub fn get_ice_candidate_pairs(&mut self, _: &mut Context<'_>) -> Result<Vec<IceCandidatePair>> {
+    pub fn get_ice_candidate_pairs(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Result<Vec<IceCandidatePair>> {
         Ok(self.transports.pairs())
     }
 
@@ -208,7 +211,10 @@ impl WebRtcEndpoint {
     }
 
     /// DTLS of each transport, sending and receiving.
-    pub fn get_dtls_connection_state(&mut self, _: &mut Context<'_>) -> Result<Vec<DtlsConnection>> {
+    pub fn get_dtls_connection_state(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Result<Vec<DtlsConnection>> {
         Ok(self.transports.dtls_connections())
     }
 

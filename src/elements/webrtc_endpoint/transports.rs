@@ -413,4 +413,3 @@ mod rand_source {
         bytes::<12>().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
-

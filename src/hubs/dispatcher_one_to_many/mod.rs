@@ -19,7 +19,11 @@ impl DispatcherOneToMany {
     ///
     /// # Errors
     /// [`RemoteError::Connect`] unless it is a port of this hub.
-    pub fn set_source(&mut self, cx: &mut Context<'_>, source: ObjectId) -> Result<(), RemoteError> {
+    pub fn set_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: ObjectId,
+    ) -> Result<(), RemoteError> {
         let port = cx.child(&source).ok_or(RemoteError::Connect("Can not connect ports"))?;
         self.source = Some(port);
         Ok(())
