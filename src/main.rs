@@ -107,10 +107,7 @@ fn serve(config: Config) -> ExitCode {
 async fn run(config: Config) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let address = config.control_address();
-    let server = Server::start(config).await.map_err(|error| {
-        std::io::Error::new(error.kind(), format!("control at {address}: {error}"))
-    })?;
+    let server = Server::start(config).await?;
     // Nobody may be reading, and that is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "Rivero is ready: http://{}/", server.address());
     tokio::select! {

@@ -41,7 +41,8 @@ impl Server {
     pub async fn start(config: Config) -> io::Result<Self> {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
-        let (pool, notices) = Pool::start(&config, clock, &metrics)?;
+        let (pool, notices) = Pool::start(&config, clock, &metrics)
+            .map_err(|error| named("sockets for media", &error))?;
         match Self::with_media(config, clock, metrics, Arc::new(pool.clone()), notices).await {
             Ok(server) => Ok(Self { pool: Some(pool), ..server }),
             Err(error) => {
@@ -62,7 +63,9 @@ impl Server {
         media: Arc<dyn Media>,
         notices: impl Into<Notices>,
     ) -> io::Result<Self> {
-        let listener = web::listen(&config).await?;
+        let listener = web::listen(&config)
+            .await
+            .map_err(|error| named(&format!("control at {}", config.control_address()), &error))?;
         let address = listener.local_addr()?;
         let warnings = config.warnings();
         for warning in &warnings {
@@ -104,6 +107,11 @@ impl Server {
             }
         }
     }
+}
+
+/// The error with what could not be had.
+fn named(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 async fn follow(control: Arc<Control>, mut notices: Notices) {

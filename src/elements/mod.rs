@@ -11,7 +11,6 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use slotmap::{SecondaryMap, SlotMap, new_key_type};
 
-use crate::config::Config;
 use crate::model::types::MediaType;
 use crate::model::{Event, EventData, Object, ObjectId};
 use crate::router::{PeerKey, Router, RouterEvent, SinkKey, SourceKey};
@@ -77,11 +76,8 @@ pub trait Node {
     /// The router noticed something about one of its parties.
     fn handle_router(&mut self, _: &mut Context<'_>, _: RouterEvent) {}
 
-    /// Called about once a second, more often while media flows in the pipeline, as long as that
-    /// flows or some element answers that it watches something.
-    fn tick(&mut self, _: &mut Context<'_>) -> bool {
-        false
-    }
+    /// Its own media of that kind has not come for a while; the next packet is news.
+    fn fell_silent(&mut self, _: &mut Context<'_>, _: Kind) {}
 
     /// Statistics by id, of one kind or of all.
     fn stats(&self, _: &Context<'_>, _: Option<Kind>) -> Map<String, Value> {
@@ -116,6 +112,8 @@ pub struct Context<'a> {
     pub events: &'a mut Vec<Event>,
     /// All objects of the pipeline.
     pub ids: &'a HashMap<ObjectId, ObjectKey>,
+    /// To be set when the element's source, sink or inner routes changed.
+    pub stale: &'a mut bool,
 }
 
 impl Context<'_> {
@@ -133,10 +131,9 @@ impl Context<'_> {
 
 /// What the elements of one worker share on the way to the network.
 pub struct Net {
-    pub config: Config,
     pub legs: SlotMap<LegKey, Leg>,
     pub demux: Demux<LegKey>,
-    /// Local addresses of the worker's sockets, best first; all are announced as candidates.
+    /// Local addresses of the worker's sockets, the preferred first; all are announced.
     pub addresses: Vec<SocketAddr>,
     pub certificates: Arc<Certificates>,
     /// Sessions whose outputs and timers have to be looked at before the worker goes on.

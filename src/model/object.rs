@@ -12,6 +12,9 @@ use super::value::IntoValue;
 /// Tags an object may carry; one more is refused.
 const MAX_TAGS: usize = 1_024;
 
+/// Bytes of a name, of a tag's key and of its value.
+const MAX_TEXT: usize = 64 << 10;
+
 /// The part of a remote object that does not depend on its class.
 #[derive(Debug)]
 pub struct Object {
@@ -51,15 +54,22 @@ impl Object {
     }
 
     /// An empty name brings the default back.
-    pub fn set_name(&mut self, name: String) {
+    ///
+    /// # Errors
+    /// [`RemoteError::NotEnoughResources`] beyond 64 KiB.
+    pub fn set_name(&mut self, name: String) -> Result<(), RemoteError> {
+        check_length(&name)?;
         self.name = (!name.is_empty()).then_some(name);
+        Ok(())
     }
 
     /// Sets the tag `key`, replacing its value.
     ///
     /// # Errors
-    /// [`RemoteError::NotEnoughResources`] beyond 1 024 tags.
+    /// [`RemoteError::NotEnoughResources`] beyond 1 024 tags, or 64 KiB of key or value.
     pub fn add_tag(&mut self, key: String, value: String) -> Result<(), RemoteError> {
+        check_length(&key)?;
+        check_length(&value)?;
         if let Some(tag) = self.tags.iter_mut().find(|(known, _)| *known == key) {
             tag.1 = value;
         } else if self.tags.len() < MAX_TAGS {
@@ -108,6 +118,15 @@ impl Object {
     }
 }
 
+fn check_length(text: &str) -> Result<(), RemoteError> {
+    if text.len() > MAX_TEXT {
+        return Err(RemoteError::NotEnoughResources(format!(
+            "Reached text length limit: {MAX_TEXT}"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::class;
@@ -123,9 +142,10 @@ mod tests {
     fn a_name_is_the_id_until_it_is_set_and_after_it_is_emptied() {
         let mut object = object();
         assert_eq!(object.name(), "p/e");
-        object.set_name("camera".to_owned());
+        object.set_name("camera".to_owned()).expect("short");
         assert_eq!(object.name(), "camera");
-        object.set_name(String::new());
+        object.set_name(String::new()).expect("short");
+        assert!(object.set_name("x".repeat(MAX_TEXT + 1)).is_err());
         assert_eq!(object.name(), "p/e");
     }
 

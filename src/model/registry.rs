@@ -96,13 +96,14 @@ impl Registry {
     }
 
     /// An object came into being. Whoever asked for it holds it, and so do the holders of its parent.
+    /// Returns who asked for it, for that one may have ended meanwhile.
     pub fn insert(
         &mut self,
         id: ObjectId,
         class: &'static Class,
         parent: Option<ObjectId>,
         home: usize,
-    ) {
+    ) -> Option<Holder> {
         let mut holders = HashSet::new();
         if let Some(entry) = parent.as_ref().and_then(|parent| self.objects.get_mut(parent)) {
             entry.children.insert(id.clone());
@@ -113,9 +114,9 @@ impl Registry {
         }
         let entry = Entry { class, parent, children: BTreeSet::new(), home: Some(home), holders };
         self.objects.insert(id.clone(), entry);
-        if let Some(holder) = self.expected.remove(&id) {
-            self.hold(&holder, id.as_str());
-        }
+        let holder = self.expected.remove(&id)?;
+        self.hold(&holder, id.as_str());
+        Some(holder)
     }
 
     /// An object is no more; its class, when it was known.

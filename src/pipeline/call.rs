@@ -15,12 +15,10 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Runs `f` on the body of the object, with what a body may touch. The routes are looked at
-    /// afterwards.
+    /// Runs `f` on the body of the object, with what a body may touch.
     pub fn with_body<R>(&mut self, f: impl FnOnce(&mut Body, &mut Context<'_>) -> R) -> R {
         let Pipeline { objects, router, peers, ids, stale, .. } = &mut *self.pipeline;
         let entry = &mut objects[self.key];
-        *stale = true;
         let mut cx = Context {
             at: self.at,
             owner: self.owner,
@@ -30,6 +28,7 @@ impl Call<'_> {
             net: self.net,
             events: self.events,
             ids,
+            stale,
         };
         f(&mut entry.body, &mut cx)
     }

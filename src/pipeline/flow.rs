@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Pipeline;
-use crate::elements::{Element, Gives, LegKey, Moment, Net, ObjectKey, index, media_type};
+use crate::elements::{Element, Gives, Moment, Net, ObjectKey, index, media_type};
 use crate::model::types::event::{
     MediaFlowInStateChanged, MediaFlowOutStateChanged, MediaTranscodingStateChanged,
 };
@@ -23,9 +23,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How often silence is looked for while something flows.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// How often the pipeline is looked at while nothing flows but something is watched.
-const QUIET_PERIOD: Duration = Duration::from_secs(1);
-
 impl Pipeline {
     /// Compares what flows with what was told, tells the difference, and plans the next look.
     pub fn update_flow(&mut self, at: Moment, net: &mut Net, events: &mut Vec<Event>) {
@@ -41,24 +38,15 @@ impl Pipeline {
                     Gives::OfHub => self.leaves_hub(at, *key, kind),
                     Gives::Nothing => false,
                 };
-                if let (Some(source), false) = (own, leaves) {
-                    silence(net, source, self.legs());
+                let left = self.objects[*key].element.flow_out[index(kind)];
+                if own.is_some() && left && !leaves {
+                    self.with_object(at, net, events, *key, |node, cx| node.fell_silent(cx, kind));
                 }
                 any |= leaves;
                 self.tell(at, events, *key, kind, enters, leaves);
             }
         }
-        let mut watched = false;
-        for key in keys {
-            self.with_object(at, net, events, key, |node, cx| watched |= node.tick(cx));
-        }
-        // Looking at an element's body does not change what feeds it.
-        self.stale = false;
-        self.flow_due = match (any, watched) {
-            (true, _) => Some(at.now + PERIOD),
-            (false, true) => Some(at.now + QUIET_PERIOD),
-            (false, false) => None,
-        };
+        self.flow_due = any.then(|| at.now + PERIOD);
     }
 
     fn flows(&self, at: Moment, source: SourceKey) -> bool {
@@ -69,10 +57,6 @@ impl Pipeline {
     fn leaves_hub(&self, at: Moment, port: ObjectKey, kind: Kind) -> bool {
         let super::Upstream::Sink(from) = self.upstream(port) else { return false };
         self.source_for(from, kind).is_some_and(|source| self.flows(at, source))
-    }
-
-    fn legs(&self) -> impl Iterator<Item = LegKey> + '_ {
-        self.peers.values().copied()
     }
 
     fn tell(
@@ -126,14 +110,5 @@ fn not_transcoding(kind: Kind) -> impl EventData {
         state: MediaTranscodingState::NotTranscoding,
         bin_name: DEFAULT.to_owned(),
         media_type: media_type(kind),
-    }
-}
-
-/// Lets the next packet of a source wake the pipeline.
-fn silence(net: &mut Net, source: SourceKey, legs: impl Iterator<Item = LegKey>) {
-    for leg in legs {
-        if let Some(leg) = net.legs.get_mut(leg) {
-            leg.inbound.silence(source);
-        }
     }
 }

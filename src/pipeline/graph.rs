@@ -140,17 +140,17 @@ impl Graph {
         media: MediaType,
         through: impl Fn(ObjectKey) -> Upstream,
     ) -> Option<ObjectKey> {
-        let (mut sink, mut description) = (sink, DEFAULT.to_owned());
-        // A walk that is longer than there are connections goes in a circle.
+        let (mut sink, mut description) = (sink, DEFAULT);
+        // A walk through more elements than there are goes in a circle.
         for _ in 0..=self.feeds.len() {
-            let connection = self.feed(sink, media, &description)?;
+            let connection = self.feed(sink, media, description)?;
             match through(connection.source) {
                 Upstream::Origin => {
                     return (connection.source_description == DEFAULT).then_some(connection.source);
                 }
                 Upstream::Sink(next) => {
                     sink = next;
-                    description.clone_from(&connection.source_description);
+                    description = &connection.source_description;
                 }
                 Upstream::Nothing => return None,
             }

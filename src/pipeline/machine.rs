@@ -13,6 +13,8 @@ use crate::elements::{Leg, LegKey, Moment, Net, PipelineKey};
 use crate::model::{Event, ObjectId, RemoteError};
 use crate::router::{Egress, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
+use crate::transport::demux::{Datagram, classify};
+use crate::transport::srtp::Sender;
 use crate::transport::webrtc::{Output, Received};
 
 /// Where datagrams go.
@@ -36,6 +38,8 @@ struct Dropped {
     malformed_rtp: u64,
     /// A payload type that was not negotiated, or one SSRC too many.
     unknown_stream: u64,
+    /// Nowhere to send it: no pair, no keys, or too long to be sealed.
+    unsent: u64,
 }
 
 pub struct Machine {
@@ -50,6 +54,7 @@ pub struct Machine {
     busy: Vec<PipelineKey>,
     /// Whose turn it is, for the case that it fails.
     at_work: Option<PipelineKey>,
+    ended: usize,
     dropped: Dropped,
     /// By reason, what transports dropped.
     dropped_by_transport: HashMap<&'static str, u64>,
@@ -67,6 +72,7 @@ impl Machine {
             notices: Vec::new(),
             busy: Vec::new(),
             at_work: None,
+            ended: 0,
             dropped: Dropped::default(),
             dropped_by_transport: HashMap::new(),
         }
@@ -77,8 +83,14 @@ impl Machine {
         self.notices.drain(..)
     }
 
-    pub fn pipelines(&self) -> usize {
-        self.pipelines.len()
+    /// How many pipelines ended since this was asked last.
+    pub fn take_ended(&mut self) -> usize {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// No pipeline is at work: what fails now is nobody's fault.
+    pub fn at_rest(&mut self) {
+        self.at_work = None;
     }
 
     /// What was dropped since this was asked last, by reason.
@@ -89,6 +101,7 @@ impl Machine {
             ("unknown_session", own.unknown_session),
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
+            ("unsent", own.unsent),
         ]);
         for pipeline in self.pipelines.values_mut() {
             let drops = pipeline.router.take_drops();
@@ -120,9 +133,15 @@ impl Machine {
             self.net.demux.remove(leg);
             self.net.legs.remove(leg);
         }
-        self.net.touched.clear();
+        // Those that were waiting to be looked at are asked again at once.
+        for leg in std::mem::take(&mut self.net.touched) {
+            if self.net.legs.contains_key(leg) {
+                self.timers.set(Timer::Session(leg), at.now);
+            }
+        }
         self.ids.retain(|_, pipeline| *pipeline != key);
         if let Some(pipeline) = self.pipelines.remove(key) {
+            self.ended += 1;
             self.notices.extend(self.events.drain(..).map(Notice::Event));
             let (failure, gone) = pipeline.bury(at);
             self.notices.push(Notice::Event(failure));
@@ -154,6 +173,11 @@ impl Machine {
             }
             Received::Dropped(reason) => {
                 *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
+                if !matches!(classify(bytes), Datagram::Rtp | Datagram::Rtcp) {
+                    // It may have set something going all the same.
+                    self.net.touched.push(key);
+                    self.settle(at, out);
+                }
             }
         }
     }
@@ -170,7 +194,9 @@ impl Machine {
         };
         let owner = leg.owner;
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
-        let mut egress = Sealed { legs: &mut self.net.legs, peers: &pipeline.peers, out };
+        let unsent = &mut self.dropped.unsent;
+        let legs = &mut self.net.legs;
+        let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
         pipeline.router.forward(at.now, found.source, &packet, &mut egress);
         if found.woke {
             pipeline.flow_due = Some(at.now);
@@ -184,7 +210,9 @@ impl Machine {
         let leg = &self.net.legs[key];
         let (Some(peer), owner) = (leg.peer, leg.owner) else { return };
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
-        let mut egress = Sealed { legs: &mut self.net.legs, peers: &pipeline.peers, out };
+        let unsent = &mut self.dropped.unsent;
+        let legs = &mut self.net.legs;
+        let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
         pipeline.router.handle_rtcp(at.now, at.ntp, peer, compound, &mut egress);
         self.busy.push(owner.pipeline);
     }
@@ -248,6 +276,7 @@ impl Machine {
                     self.notices.extend(gone.into_iter().map(|id| Notice::Destroyed { id }));
                     if self.ids.remove(&object).is_some() {
                         self.pipelines.remove(key);
+                        self.ended += 1;
                     }
                 }
                 Ok(serde_json::Value::Null)
@@ -274,6 +303,7 @@ impl Machine {
             match due {
                 Timer::Session(key) => {
                     if let Some(leg) = self.net.legs.get_mut(key) {
+                        self.at_work = Some(leg.owner.pipeline);
                         leg.session.handle_timeout(at.now);
                         self.net.touched.push(key);
                     }
@@ -282,7 +312,8 @@ impl Machine {
                     self.at_work = Some(key);
                     if let Some(pipeline) = self.pipelines.get_mut(key) {
                         let legs = &mut self.net.legs;
-                        let mut egress = Sealed { legs, peers: &pipeline.peers, out };
+                        let unsent = &mut self.dropped.unsent;
+                        let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
                         pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
                         self.look_at(at, key, out);
                     }
@@ -295,6 +326,7 @@ impl Machine {
     /// Hands on what the router of a pipeline noticed, looks at flows that are due, plans its timer.
     fn look_at(&mut self, at: Moment, key: PipelineKey, out: &mut impl Outbox) {
         let Some(pipeline) = self.pipelines.get_mut(key) else { return };
+        self.at_work = Some(key);
         while let Some(event) = pipeline.router.poll_event() {
             let peer = match event {
                 RouterEvent::FirstRtcp(peer) | RouterEvent::Bye(peer) => peer,
@@ -304,8 +336,6 @@ impl Machine {
                 pipeline.with_object(at, &mut self.net, &mut self.events, object, |node, cx| {
                     node.handle_router(cx, event);
                 });
-                // From now on the state is watched.
-                pipeline.flow_due = Some(at.now);
             }
         }
         if pipeline.flow_due.is_some_and(|due| due <= at.now) {
@@ -313,7 +343,8 @@ impl Machine {
         }
         if pipeline.router.poll_timeout().is_some_and(|due| due <= at.now) {
             let legs = &mut self.net.legs;
-            let mut egress = Sealed { legs, peers: &pipeline.peers, out };
+            let unsent = &mut self.dropped.unsent;
+            let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
             pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
         }
         let next = [pipeline.router.poll_timeout(), pipeline.flow_due].into_iter().flatten().min();
@@ -333,6 +364,7 @@ impl Machine {
             }
         }
         while let Some(key) = self.net.touched.pop() {
+            self.at_work = self.net.legs.get(key).map(|leg| leg.owner.pipeline);
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
@@ -379,18 +411,24 @@ struct Sealed<'a, O> {
     legs: &'a mut SlotMap<LegKey, Leg>,
     peers: &'a SecondaryMap<PeerKey, LegKey>,
     out: &'a mut O,
+    unsent: &'a mut u64,
 }
 
 impl<O: Outbox> Sealed<'_, O> {
-    fn seal(
-        &mut self,
-        to: PeerKey,
-        seal: impl FnOnce(&mut crate::transport::srtp::Sender, &mut [u8]) -> Option<usize>,
-    ) {
-        let Some(leg) = self.peers.get(to).and_then(|leg| self.legs.get_mut(*leg)) else { return };
-        let Some((local, remote)) = leg.session.selected() else { return };
-        let Some(srtp) = leg.session.srtp() else { return };
-        self.out.send(local, remote, |slot| seal(srtp, slot));
+    fn seal(&mut self, to: PeerKey, seal: impl FnOnce(&mut Sender, &mut [u8]) -> Option<usize>) {
+        let leg = self.peers.get(to).and_then(|leg| self.legs.get_mut(*leg));
+        let mut sealed = false;
+        if let Some(leg) = leg
+            && let Some((local, remote)) = leg.session.selected()
+            && let Some(srtp) = leg.session.srtp()
+        {
+            self.out.send(local, remote, |slot| {
+                let len = seal(srtp, slot);
+                sealed = len.is_some();
+                len
+            });
+        }
+        *self.unsent += u64::from(!sealed);
     }
 }
 

@@ -198,6 +198,8 @@ impl Call<'_> {
     }
 
     pub fn set_output_bitrate(&mut self, bps: i32) -> Result<()> {
+        // The old limits must not cut the new ones.
+        self.bitrates().set_max(0);
         self.bitrates().set_min(bps);
         self.bitrates().set_max(bps);
         Ok(())

@@ -36,8 +36,7 @@ impl Call<'_> {
     }
 
     pub fn set_name(&mut self, name: String) -> Result<()> {
-        self.object_mut().set_name(name);
-        Ok(())
+        self.object_mut().set_name(name)
     }
 
     pub fn get_send_tags_in_events(&self) -> Result<bool> {

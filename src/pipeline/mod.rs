@@ -166,6 +166,11 @@ impl Pipeline {
         for key in order.into_iter().rev() {
             gone.push(self.destroy(at, net, events, key, ends));
         }
+        // Only now, so that all are known to be gone should one of them fail on its way.
+        for id in &gone {
+            self.ids.remove(id);
+        }
+        self.stale = true;
         if let Some(parent) = parent.and_then(|key| self.objects.get_mut(key)) {
             parent.children.retain(|child| *child != key);
             parent.body.node_mut().forget(key);
@@ -195,7 +200,6 @@ impl Pipeline {
         }
         self.call(at, net, events, key).with_body(|body, cx| body.node_mut().close(cx));
         let entry = self.objects.remove(key).expect("an object that was just listed");
-        self.ids.remove(&entry.object.id);
         entry.object.id
     }
 

@@ -14,9 +14,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
 use crate::metrics::Metrics;
-use crate::transport::KeyKind;
 use crate::transport::interfaces::{self, Loopback};
 use crate::transport::udp::UdpSocket;
+use crate::transport::{KeyKind, MAX_LOCAL_CANDIDATES};
 
 /// Events that control may leave unread; further ones are dropped and counted. Replies are bounded by
 /// the requests that wait for them.
@@ -33,7 +33,7 @@ struct Shared {
 
 struct Worker {
     mailbox: Arc<Mailbox>,
-    /// Pipelines that live there, as far as control has asked for them.
+    /// Pipelines that live there or are on their way.
     load: Arc<AtomicUsize>,
 }
 
@@ -47,16 +47,14 @@ impl Pool {
         clock: Clock,
         metrics: &Arc<Metrics>,
     ) -> io::Result<(Self, Notices)> {
-        let addresses = match config.media.addresses.as_slice() {
-            [] => interfaces::list(Loopback::Always)?.into_iter().map(|found| found.addr).collect(),
-            chosen => chosen.to_vec(),
-        };
+        let addresses = addresses(config)?;
         let (sender, receiver) = unbounded_channel();
         let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
-        let inlet = Notices { receiver, events: outlet.events.clone() };
+        let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
         let certificates = Arc::new(Certificates::default());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
+        // Dropping it on an error below stops the workers that run already.
         let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
         for id in 0..count {
             let sockets = bind(&addresses, config.media.port, id)?;
@@ -64,7 +62,6 @@ impl Pool {
             let load = Arc::new(AtomicUsize::new(0));
             let thread = worker::spawn(worker::Parts {
                 id,
-                config: config.clone(),
                 clock,
                 sockets,
                 mailbox: mailbox.clone(),
@@ -103,16 +100,44 @@ impl Pool {
 
     /// Ends all pipelines and joins the threads.
     pub fn stop(&self) {
-        for worker in &self.0.workers {
+        self.0.stop();
+    }
+}
+
+impl Shared {
+    fn stop(&self) {
+        for worker in &self.workers {
             worker.mailbox.stop();
         }
-        let mut threads = self.0.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a media worker had failed");
             }
         }
     }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The configured addresses, or else those of the machine: loopback last, for it is of use to
+/// browsers of the same machine only.
+fn addresses(config: &Config) -> io::Result<Vec<IpAddr>> {
+    let mut addresses = config.media.addresses.clone();
+    if addresses.is_empty() {
+        addresses.extend(interfaces::list(Loopback::Always)?.into_iter().map(|one| one.addr));
+        addresses.sort_by_key(IpAddr::is_loopback);
+    }
+    if addresses.len() > MAX_LOCAL_CANDIDATES {
+        let left_out = &addresses[MAX_LOCAL_CANDIDATES..];
+        tracing::warn!(?left_out, "more local addresses than a session announces");
+        addresses.truncate(MAX_LOCAL_CANDIDATES);
+    }
+    Ok(addresses)
 }
 
 /// One socket per address. Each worker has a port of its own: the n-th after the configured one.
@@ -161,15 +186,16 @@ impl Outlet {
 /// Where control hears of it.
 pub struct Notices {
     receiver: UnboundedReceiver<Notice>,
-    events: Arc<AtomicUsize>,
+    /// How many are under way; none are counted when they do not come from workers.
+    events: Option<Arc<AtomicUsize>>,
 }
 
 impl Notices {
     /// The next notice; none once all workers are gone.
     pub async fn recv(&mut self) -> Option<Notice> {
         let notice = self.receiver.recv().await?;
-        if matches!(notice, Notice::Event(_)) {
-            self.events.fetch_sub(1, Ordering::Relaxed);
+        if let (Notice::Event(_), Some(events)) = (&notice, &self.events) {
+            events.fetch_sub(1, Ordering::Relaxed);
         }
         Some(notice)
     }
@@ -178,6 +204,6 @@ impl Notices {
 /// Notices that come from elsewhere than workers.
 impl From<UnboundedReceiver<Notice>> for Notices {
     fn from(receiver: UnboundedReceiver<Notice>) -> Self {
-        Self { receiver, events: Arc::new(AtomicUsize::new(MAX_EVENTS)) }
+        Self { receiver, events: None }
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,7 +18,6 @@ use super::machine::{Machine, Outbox};
 use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::elements::{Certificates, Moment, Net};
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
@@ -33,7 +32,6 @@ const METRICS_PERIOD: Duration = Duration::from_millis(500);
 /// What a worker is made of.
 pub(super) struct Parts {
     pub id: WorkerId,
-    pub config: Config,
     pub clock: Clock,
     pub sockets: Vec<UdpSocket>,
     pub mailbox: Arc<Mailbox>,
@@ -76,7 +74,6 @@ struct Counts {
 impl Shell {
     fn new(parts: Parts, poller: Poller) -> Self {
         let net = Net {
-            config: parts.config,
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
@@ -102,15 +99,16 @@ impl Shell {
     }
 
     fn run(mut self) {
+        // However this ends, nobody must wait for an answer afterwards.
+        let _closing = Closing(self.mailbox.clone());
         while !self.mailbox.stopped() {
             let due = self.machine.poll_timeout();
             let uncounted = self.counts.packets > 0 || self.out.stats.sent > 0;
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
             let next = due.into_iter().chain(count_at).min();
             let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
-            let ready = self.poller.wait(wait);
-            for token in ready {
-                match token {
+            for ready in 0..self.poller.wait(wait) {
+                match self.poller.ready(ready) {
                     Poller::MAILBOX => self.read_mailbox(),
                     socket => self.read_socket(socket),
                 }
@@ -123,7 +121,10 @@ impl Shell {
             for notice in self.machine.notices() {
                 self.outlet.send(notice);
             }
-            self.load.store(self.machine.pipelines(), Ordering::Relaxed);
+            let ended = self.machine.take_ended();
+            if ended > 0 {
+                self.load.fetch_sub(ended, Ordering::Relaxed);
+            }
             if at.now >= self.counted_at + METRICS_PERIOD {
                 self.counted_at = at.now;
                 self.count();
@@ -167,16 +168,14 @@ impl Shell {
             let at = self.moment();
             let mut batch = std::mem::take(&mut self.received);
             let full = batch.len() == RECV_BATCH;
-            let mut counts = std::mem::take(&mut self.counts);
-            self.guarded(at, |machine, out| {
-                for (remote, bytes) in batch.iter_mut() {
-                    counts.packets += 1;
-                    counts.bytes += bytes.len() as u64;
+            for (remote, bytes) in batch.iter_mut() {
+                self.counts.packets += 1;
+                self.counts.bytes += bytes.len() as u64;
+                self.guarded(at, |machine, out| {
                     machine.handle_datagram(at, local, remote, bytes, out);
-                }
-                machine.end_of_batch(at, out);
-            });
-            self.counts = counts;
+                });
+            }
+            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
             self.received = batch;
             self.out.flush();
             if !full {
@@ -188,6 +187,7 @@ impl Shell {
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
     fn guarded(&mut self, at: Moment, f: impl FnOnce(&mut Machine, &mut Sockets)) {
         let (machine, out) = (&mut self.machine, &mut self.out);
+        machine.at_rest();
         // What is left inconsistent is the pipeline at work, and that one is thrown away.
         if catch_unwind(AssertUnwindSafe(|| f(machine, out))).is_err() {
             tracing::error!("a pipeline failed and is ended");
@@ -260,13 +260,25 @@ impl Outbox for Sockets {
 /// Commands on their way to a worker. Bounded by the requests that control lets wait for an answer.
 pub(super) struct Mailbox {
     inner: Mutex<Inner>,
+    stopped: AtomicBool,
     bell: OwnedFd,
+}
+
+/// Closes the mailbox of a thread that ends.
+struct Closing(Arc<Mailbox>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.closed = true;
+        inner.commands.clear();
+    }
 }
 
 #[derive(Default)]
 struct Inner {
     commands: Vec<(Command, Ticket)>,
-    stopped: bool,
+    closed: bool,
 }
 
 impl Mailbox {
@@ -278,12 +290,15 @@ impl Mailbox {
         }
         // SAFETY: `fd` is open and nobody else owns it.
         let bell = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { inner: Mutex::default(), bell })
+        Ok(Self { inner: Mutex::default(), stopped: AtomicBool::new(false), bell })
     }
 
     pub fn push(&self, command: Command, ticket: Ticket) {
         let was_empty = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.closed {
+                return;
+            }
             inner.commands.push((command, ticket));
             inner.commands.len() == 1
         };
@@ -293,12 +308,12 @@ impl Mailbox {
     }
 
     pub fn stop(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.stopped.store(true, Ordering::Release);
         self.ring();
     }
 
     fn stopped(&self) -> bool {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).stopped
+        self.stopped.load(Ordering::Acquire)
     }
 
     fn take(&self) -> Vec<(Command, Ticket)> {
@@ -320,7 +335,6 @@ impl Mailbox {
 struct Poller {
     fd: OwnedFd,
     events: Vec<libc::epoll_event>,
-    ready: Vec<usize>,
 }
 
 impl Poller {
@@ -338,7 +352,6 @@ impl Poller {
         let poller = Self {
             fd,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + 1],
-            ready: Vec::new(),
         };
         poller.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX)?;
         for (number, socket) in parts.sockets.iter().enumerate() {
@@ -356,8 +369,9 @@ impl Poller {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The tokens that are ready, at the latest after `wait`; none of it waits for ever.
-    fn wait(&mut self, wait: Option<Duration>) -> Vec<usize> {
+    /// Waits until something is ready or `wait` is over, without one for as long as it takes; returns
+    /// how many are ready.
+    fn wait(&mut self, wait: Option<Duration>) -> usize {
         // Rounded up: a timer must not be looked at before its time, again and again.
         let millis = wait
             .map_or(-1, |wait| i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX));
@@ -371,10 +385,11 @@ impl Poller {
             )
         };
         // Only EINTR is possible, and then the loop just comes round again.
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.clear();
-        let count = usize::try_from(count).unwrap_or(0);
-        ready.extend(self.events[..count].iter().map(|event| event.u64 as usize));
-        ready
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    /// The token of the n-th that was ready.
+    fn ready(&self, number: usize) -> usize {
+        self.events[number].u64 as usize
     }
 }

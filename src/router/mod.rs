@@ -34,7 +34,10 @@ use peer::Peer;
 use sink::{Sink, Verdict};
 use slotmap::{SlotMap, new_key_type};
 use source::Source;
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 new_key_type! {
     /// A party of RTCP: an endpoint with its transport.
@@ -47,6 +50,9 @@ new_key_type! {
 
 /// Events kept for a caller who does not ask; beyond it the oldest are lost and counted.
 const MAX_EVENTS: usize = 1_024;
+
+/// After this long without any packet a peer that reported counts as gone.
+const SILENCE: Duration = Duration::from_secs(18);
 
 /// Where packets leave. Called in the middle of forwarding, so it must not wait.
 pub trait Egress {
@@ -62,7 +68,8 @@ pub trait Egress {
 pub enum RouterEvent {
     /// The first report of a peer, or the first one after its BYE.
     FirstRtcp(PeerKey),
-    /// A peer that had reported said goodbye for one of its sources.
+    /// A peer that had reported said goodbye for one of its sources, or nothing came from it for
+    /// [`SILENCE`].
     Bye(PeerKey),
 }
 
@@ -184,6 +191,17 @@ impl Router {
         }
     }
 
+    /// Switches the reports to a peer off, while there is no way to it, or on again. They begin
+    /// switched on.
+    pub fn set_peer_active(&mut self, now: Instant, peer: PeerKey, active: bool) {
+        let Some(one) = self.peers.get_mut(peer) else { return };
+        if !std::mem::replace(&mut one.active, active) && active {
+            one.schedule_report(now);
+            let at = one.report_at;
+            self.wake_at(at);
+        }
+    }
+
     /// Forwards a packet of `source` to its sinks.
     pub fn forward(
         &mut self,
@@ -258,7 +276,8 @@ impl Router {
             return;
         }
         let mut sources = std::mem::take(&mut self.scratch.sources);
-        sources.extend(self.sources.keys());
+        let is_due = |one: &Source| one.poll_timeout().is_some_and(|due| due <= now);
+        sources.extend(self.sources.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
         for &source in &sources {
             self.sources[source].keyframes.handle_input(now, keyframe::Input::Timeout);
             self.send_requests(now, source, out);
@@ -266,14 +285,16 @@ impl Router {
         sources.clear();
         self.scratch.sources = sources;
         let mut peers = std::mem::take(&mut self.scratch.peers);
-        peers.extend(self.peers.iter().filter(|(_, one)| one.report_at <= now).map(|(key, _)| key));
+        let is_due = |one: &Peer| one.active && one.report_at <= now;
+        peers.extend(self.peers.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
         for &peer in &peers {
+            self.notice_silence(now, peer);
             self.report(now, ntp, peer, out);
             self.peers[peer].schedule_report(now);
         }
         peers.clear();
         self.scratch.peers = peers;
-        let reports = self.peers.values().map(|one| one.report_at);
+        let reports = self.peers.values().filter(|one| one.active).map(|one| one.report_at);
         self.wake = self.sources.values().filter_map(Source::poll_timeout).chain(reports).min();
     }
 
@@ -349,6 +370,17 @@ impl Router {
         };
         source.wants_keyframe(now);
         self.wake_at(now);
+    }
+
+    fn notice_silence(&mut self, now: Instant, peer: PeerKey) {
+        let one = &self.peers[peer];
+        let packets = one.sources.iter().filter_map(|key| self.sources.get(*key)?.last_packet_at);
+        let last = packets.chain(one.last_rtcp_at).max();
+        let silent = last.is_none_or(|last| now.saturating_duration_since(last) >= SILENCE);
+        if one.reporting && silent {
+            self.peers[peer].reporting = false;
+            self.push_event(RouterEvent::Bye(peer));
+        }
     }
 
     fn wake_at(&mut self, at: Instant) {

@@ -28,8 +28,10 @@ pub(super) struct Peer {
     pub report_at: Instant,
     pub stats: PeerStats,
     pub last_rtcp_at: Option<Instant>,
-    /// It reported, and has not said goodbye.
+    /// It reported, and has neither said goodbye nor fallen silent.
     pub reporting: bool,
+    /// Whether it gets reports: there is no point before its transport is connected.
+    pub active: bool,
     /// The SSRC of its last report: receivers without a stream of their own have one too.
     pub reporter: Option<u32>,
     /// Our wall clock minus the peer's, with the fastest way between us in it; in 2⁻³² s.
@@ -47,6 +49,7 @@ impl Peer {
             stats: PeerStats::default(),
             last_rtcp_at: None,
             reporting: false,
+            active: true,
             reporter: None,
             offset: None,
             random: key.data().as_ffi(),

@@ -114,7 +114,11 @@ impl Control {
                 tracing::debug!(object = %id, home, "created");
                 self.metrics.object_created(class.name);
                 let mut state = self.shared.lock();
-                state.registry.insert(id.clone(), class, parent, home);
+                if let Some(holder) = state.registry.insert(id.clone(), class, parent, home) {
+                    // A session that was closed meanwhile is known again, so that the collector
+                    // finds what it holds.
+                    state.sessions.touch(&holder);
+                }
                 self.announce(&mut state, ObjectCreated { object: id });
             }
             Notice::Destroyed { id } => {

@@ -16,7 +16,7 @@ pub mod webrtc;
 
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
-pub use ice::IceState;
+pub use ice::{IceState, MAX_LOCAL_CANDIDATES};
 
 use srtp::SrtpError;
 

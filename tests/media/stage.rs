@@ -9,7 +9,6 @@ use super::{
 };
 use crate::support::link::{Conditions, Link};
 use rivero::{
-    config::Config,
     elements::{Certificates, Moment, Net},
     model::{Class, ObjectId, class, value},
     pipeline::{
@@ -79,7 +78,6 @@ impl Stage {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of a world")]
     pub fn new(seed: u64, conditions: Conditions) -> Self {
         let net = Net {
-            config: Config::default(),
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: vec![SocketAddr::from(SERVER)],

@@ -25,7 +25,6 @@ use crate::sdp::{self, Description, Direction, Media, OfferWishes};
 use crate::transport::webrtc::Event;
 use crate::transport::{DtlsState, IceState};
 use serde_json::{Map, Value};
-use std::time::Duration;
 
 use properties::Properties;
 use transports::{Transport, Transports};
@@ -36,8 +35,9 @@ type Result<T> = std::result::Result<T, RemoteError>;
 const SENDING: usize = 0;
 const RECEIVING: usize = 1;
 
-/// Without any packet for this long the peer's media counts as gone.
-const MEDIA_TIMEOUT: Duration = Duration::from_secs(18);
+/// Bytes of a candidate's line, and lines of one section that are kept.
+const MAX_CANDIDATE: usize = 1_000;
+const MAX_CANDIDATES: usize = 64;
 
 /// Candidates that may be added before there is a description they belong to.
 const MAX_EARLY_CANDIDATES: usize = 64;
@@ -85,7 +85,6 @@ impl WebRtcEndpoint {
         certificate: Option<CertificateKeyType>,
         _qos_dscp: DSCPValue,
     ) -> Result<Self> {
-        // The names are those of the peer's point of view in an offer of ours.
         let direction = match (recvonly, sendonly) {
             (true, false) => Direction::RecvOnly,
             (false, true) => Direction::SendOnly,
@@ -235,7 +234,9 @@ impl WebRtcEndpoint {
         }
         self.gathering = true;
         for number in 0..self.transports.len() {
-            self.set_ice_state(cx, number, IceComponentState::Gathering);
+            if self.transports.is_used(cx, number) {
+                self.set_ice_state(cx, number, IceComponentState::Gathering);
+            }
         }
         let sections: Vec<_> = self.live_sections();
         let mut found = Vec::new();
@@ -266,6 +267,9 @@ impl WebRtcEndpoint {
         cx: &mut Context<'_>,
         candidate: IceCandidate,
     ) -> Result<()> {
+        if candidate.candidate.len() > MAX_CANDIDATE || candidate.sdp_mid.len() > MAX_CANDIDATE {
+            return Ok(());
+        }
         let Negotiation::Done(agreed) = &mut self.negotiation else {
             if self.early.len() < MAX_EARLY_CANDIDATES && !candidate.candidate.is_empty() {
                 self.early.push(candidate);
@@ -276,12 +280,15 @@ impl WebRtcEndpoint {
             .ok()
             .filter(|section| *section < agreed.media.len())
             .ok_or(RemoteError::AddCandidate)?;
-        if candidate.candidate.is_empty() || !agreed.media[section].accepted {
+        let line = candidate.candidate.trim();
+        if line.is_empty() || !agreed.media[section].accepted {
             return Ok(());
         }
         let number = agreed.media[section].transport;
-        if self.transports.add_remote_candidate(cx, number, &candidate.candidate) {
-            agreed.remote.add_candidate(section, &candidate.candidate);
+        let known = agreed.remote.media[section].attributes.iter();
+        let known = known.filter(|attribute| attribute.name == "candidate").count();
+        if self.transports.add_remote_candidate(cx, number, line) && known < MAX_CANDIDATES {
+            agreed.remote.add_candidate(section, line);
         }
         Ok(())
     }
@@ -343,6 +350,7 @@ impl WebRtcEndpoint {
             self.sinks[index(kind)] = sink;
             self.transports.add_streams(cx, agreed, source, sink);
         }
+        *cx.stale = true;
         self.negotiation = Negotiation::Done(Box::new(Agreed { local, remote, media }));
         cx.raise(MediaSessionStarted {});
         for candidate in std::mem::take(&mut self.early) {
@@ -358,6 +366,15 @@ impl WebRtcEndpoint {
             && self.gathering
         {
             self.transports.start(cx, &agreed.media);
+        }
+    }
+
+    fn negotiated_remb(&self) -> bool {
+        match &self.negotiation {
+            Negotiation::Done(agreed) => {
+                agreed.media.iter().any(|media| media.accepted && media.remb)
+            }
+            _ => false,
         }
     }
 
@@ -420,6 +437,15 @@ impl WebRtcEndpoint {
         }
     }
 
+    /// Connected is an endpoint when all its transports are.
+    fn tell_connection(&mut self, cx: &mut Context<'_>) {
+        let connected = self.transports.all_connected();
+        self.set_connection_state(
+            cx,
+            if connected { ConnectionState::Connected } else { ConnectionState::Disconnected },
+        );
+    }
+
     fn set_media_state(&mut self, cx: &mut Context<'_>, new_state: MediaState) {
         let old_state = std::mem::replace(&mut self.media_state, new_state);
         if old_state != new_state {
@@ -444,7 +470,15 @@ impl Node for WebRtcEndpoint {
     fn handle_transport(&mut self, cx: &mut Context<'_>, leg: LegKey, event: Event) {
         let Some(number) = self.transports.number(leg) else { return };
         match event {
-            Event::Ice(state) => self.set_ice_state(cx, number, ice_state(state)),
+            // Told when candidates are asked for.
+            Event::Ice(IceState::Gathering) => {}
+            Event::Ice(state) => {
+                self.set_ice_state(cx, number, ice_state(state));
+                if matches!(state, IceState::Failed | IceState::Ready) {
+                    self.transports.set_failed(cx, number, state == IceState::Failed);
+                    self.tell_connection(cx);
+                }
+            }
             Event::SelectedPair { local, remote } => {
                 let candidate_pair = self.transports.set_pair(number, local, remote);
                 cx.raise(NewCandidatePairSelected { candidate_pair });
@@ -458,38 +492,29 @@ impl Node for WebRtcEndpoint {
                 self.set_dtls_state(cx, number, SENDING, state);
             }
             Event::Connected => {
-                if self.transports.connected(cx, number) {
-                    self.set_connection_state(cx, ConnectionState::Connected);
-                }
+                self.transports.set_connected(cx, number, true);
+                self.tell_connection(cx);
             }
             Event::Closed => {
-                self.transports.disconnected(cx, number);
-                self.set_connection_state(cx, ConnectionState::Disconnected);
-                self.set_media_state(cx, MediaState::Disconnected);
+                self.transports.set_connected(cx, number, false);
+                self.tell_connection(cx);
             }
         }
     }
 
     fn handle_router(&mut self, cx: &mut Context<'_>, event: RouterEvent) {
-        match event {
-            RouterEvent::FirstRtcp(_) => {
-                self.set_media_state(cx, MediaState::Connected);
-            }
-            RouterEvent::Bye(_) => self.set_media_state(cx, MediaState::Disconnected),
-        }
+        let reporting = match event {
+            RouterEvent::FirstRtcp(peer) => self.transports.set_reporting(peer, true),
+            RouterEvent::Bye(peer) => self.transports.set_reporting(peer, false),
+        };
+        let state = if reporting { MediaState::Connected } else { MediaState::Disconnected };
+        self.set_media_state(cx, state);
     }
 
-    fn tick(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.media_state == MediaState::Connected {
-            let reports = self.transports.peers().filter_map(|peer| cx.router.last_rtcp_at(peer));
-            let sources = self.sources.iter().flatten();
-            let packets = sources.filter_map(|source| cx.router.last_packet_at(*source));
-            let last = reports.chain(packets).max();
-            if last.is_none_or(|last| cx.at.now.saturating_duration_since(last) >= MEDIA_TIMEOUT) {
-                self.set_media_state(cx, MediaState::Disconnected);
-            }
+    fn fell_silent(&mut self, cx: &mut Context<'_>, kind: Kind) {
+        if let Some(source) = self.sources[index(kind)] {
+            self.transports.silence(cx, source);
         }
-        self.media_state == MediaState::Connected
     }
 
     fn stats(&self, cx: &Context<'_>, kind: Option<Kind>) -> Map<String, Value> {

@@ -176,9 +176,25 @@ impl WebRtcEndpoint {
         Ok(())
     }
 
-    /// Without members until they were set.
+    /// Without members until they were set or REMB was negotiated; then those in force.
     pub fn get_remb_params(&mut self, _: &mut Context<'_>) -> Result<RembParams> {
-        Ok(self.properties.remb_params.clone().unwrap_or(RembParams {
+        if let Some(set) = &self.properties.remb_params {
+            return Ok(set.clone());
+        }
+        if self.negotiated_remb() {
+            let used = router::RembParams::default();
+            return Ok(RembParams {
+                packets_recv_interval_top: Some(used.packets_recv_interval_top as i32),
+                exponential_factor: Some(used.exponential_factor),
+                lineal_factor_min: Some(used.lineal_factor_min as i32),
+                lineal_factor_grade: Some(used.lineal_factor_grade),
+                decrement_factor: Some(used.decrement_factor),
+                threshold_factor: Some(used.threshold_factor),
+                up_losses: Some(used.up_losses as i32),
+                remb_on_connect: Some(300_000),
+            });
+        }
+        Ok(RembParams {
             packets_recv_interval_top: None,
             exponential_factor: None,
             lineal_factor_min: None,
@@ -187,7 +203,7 @@ impl WebRtcEndpoint {
             threshold_factor: None,
             up_losses: None,
             remb_on_connect: None,
-        }))
+        })
     }
 
     /// Takes effect at once.

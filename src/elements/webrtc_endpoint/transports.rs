@@ -12,13 +12,16 @@ use crate::router::{PeerConfig, PeerKey, SinkConfig, SinkKey, SourceConfig, Sour
 use crate::rtp::{Codec, Kind};
 use crate::sdp::{Capabilities, Credentials, Local, Media, Setup};
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
-use crate::transport::{DtlsRole, Fingerprint, KeyKind};
+use crate::transport::{DtlsRole, Fingerprint, KeyKind, TransportError};
 
 use super::properties::Properties;
 
-/// Sessions one endpoint may open: an offer without bundle has one for each section, and one audio
-/// and one video section are all that is taken.
-const MAX_TRANSPORTS: usize = 4;
+/// Sessions one endpoint may open while it looks at an offer without bundle, which has one for each
+/// section. Those of refused sections are closed when it is answered.
+const MAX_TRANSPORTS: usize = 16;
+
+/// Attempts at a user name fragment that no other session of the worker has.
+const MAX_ATTEMPTS: usize = 16;
 
 /// The sessions of one endpoint, numbered as [`crate::sdp::Layout`] numbers transports.
 pub struct Transports {
@@ -35,7 +38,12 @@ pub struct Transport {
     /// The streams that wait for the session to be connected.
     sinks: Vec<SinkKey>,
     started: bool,
+    /// DTLS is done.
     connected: bool,
+    /// ICE has no way to the peer any more.
+    failed: bool,
+    /// Control packets arrive.
+    reporting: bool,
     ice: IceConnection,
     pair: Option<IceCandidatePair>,
     dtls: Vec<DtlsConnection>,
@@ -99,22 +107,27 @@ impl Transports {
         Ok(())
     }
 
-    fn open_one(
-        &self,
-        cx: &mut Context<'_>,
-        number: usize,
-    ) -> Result<Transport, crate::transport::TransportError> {
+    fn open_one(&self, cx: &mut Context<'_>, number: usize) -> Result<Transport, TransportError> {
         let certificate = cx.net.certificates.get(self.key_kind)?;
-        let settings = Settings { certificate, controlling: self.offered };
-        let mut session = Session::new(cx.at.now, settings)?;
-        for address in &cx.net.addresses {
-            session.add_local_candidate(*address)?;
-        }
-        let ufrag = session.ufrag().to_owned();
-        let owner = cx.owner;
-        let inbound = Inbound::default();
-        let leg = cx.net.legs.insert(Leg { session, owner, peer: None, inbound });
-        cx.net.demux.insert(&ufrag, leg);
+        let mut attempts = 0..MAX_ATTEMPTS;
+        let leg = loop {
+            attempts.next().ok_or(TransportError::Randomness)?;
+            let certificate = certificate.clone();
+            let settings = Settings { certificate, controlling: self.offered };
+            let mut session = Session::new(cx.at.now, settings)?;
+            for address in &cx.net.addresses {
+                session.add_local_candidate(*address)?;
+            }
+            let ufrag = session.ufrag().to_owned();
+            let owner = cx.owner;
+            let inbound = Inbound::default();
+            let leg = cx.net.legs.insert(Leg { session, owner, peer: None, inbound });
+            if cx.net.demux.insert(&ufrag, leg) {
+                break leg;
+            }
+            // Another session has that fragment, and would get the packets.
+            cx.net.legs.remove(leg);
+        };
         let stream_id = (number + 1).to_string();
         let dtls = ["enc", "dec"].map(|part| DtlsConnection {
             stream_id: stream_id.clone(),
@@ -128,6 +141,8 @@ impl Transports {
             sinks: Vec::new(),
             started: false,
             connected: false,
+            failed: false,
+            reporting: false,
             ice: IceConnection {
                 stream_id,
                 component_id: 1,
@@ -145,11 +160,9 @@ impl Transports {
                 cx.router.remove_peer(peer);
                 cx.peers.remove(peer);
             }
-            cx.net.demux.remove(transport.leg);
-            if let Some(leg) = cx.net.legs.remove(transport.leg) {
-                cx.net.closing.push(leg.session);
-            }
+            close_leg(cx, transport.leg);
         }
+        *cx.stale = true;
     }
 
     /// What this side brings into a description of `sections` sections.
@@ -176,10 +189,14 @@ impl Transports {
         for (number, transport) in self.list.iter_mut().enumerate() {
             let mut sections =
                 media.iter().filter(|agreed| agreed.accepted && agreed.transport == number);
-            let Some(first) = sections.next() else { continue };
+            let Some(first) = sections.next() else {
+                close_leg(cx, transport.leg);
+                continue;
+            };
             let remb = first.remb || sections.any(|agreed| agreed.remb);
             let config = PeerConfig { cname: self.cname.clone(), remb };
             let peer = cx.router.add_peer(cx.at.now, config);
+            cx.router.set_peer_active(cx.at.now, peer, false);
             cx.peers.insert(peer, transport.leg);
             cx.net.legs[transport.leg].peer = Some(peer);
             transport.peer = Some(peer);
@@ -189,11 +206,6 @@ impl Transports {
     /// The party at the other end of a transport.
     pub fn peer(&self, number: usize) -> Option<PeerKey> {
         self.list.get(number)?.peer
-    }
-
-    /// The parties at the other ends.
-    pub fn peers(&self) -> impl Iterator<Item = PeerKey> + '_ {
-        self.list.iter().filter_map(|transport| transport.peer)
     }
 
     /// Packets of a section belong to `source`; its sink waits for the session.
@@ -211,7 +223,7 @@ impl Transports {
             inbound.add(source, &agreed.remote_ssrcs, &numbers);
         }
         if let Some(sink) = sink {
-            cx.router.set_active(cx.at.now, sink, transport.connected);
+            cx.router.set_active(cx.at.now, sink, transport.carries());
             transport.sinks.push(sink);
         }
     }
@@ -276,7 +288,7 @@ impl Transports {
         std::mem::replace(&mut transport.ice.state, state) != state
     }
 
-    /// Notes a state of DTLS of one part; what to tell, if it is news.
+    /// Notes a state of DTLS of one part; what to tell of it.
     pub fn set_dtls_state(
         &mut self,
         number: usize,
@@ -302,25 +314,48 @@ impl Transports {
         pair
     }
 
-    /// A session can carry media: its sinks begin. Whether all sessions in use are connected now.
-    pub fn connected(&mut self, cx: &mut Context<'_>, number: usize) -> bool {
+    /// DTLS of a session is done, or ended.
+    pub fn set_connected(&mut self, cx: &mut Context<'_>, number: usize, connected: bool) {
         if let Some(transport) = self.list.get_mut(number) {
-            transport.connected = true;
-            for sink in &transport.sinks {
-                cx.router.set_active(cx.at.now, *sink, true);
-            }
+            transport.connected = connected;
+            transport.activate(cx);
         }
-        self.list.iter().filter(|transport| transport.peer.is_some()).all(|used| used.connected)
     }
 
-    /// A session can carry no media any more.
-    pub fn disconnected(&mut self, cx: &mut Context<'_>, number: usize) {
+    /// ICE of a session lost its way to the peer, or found it again.
+    pub fn set_failed(&mut self, cx: &mut Context<'_>, number: usize, failed: bool) {
         if let Some(transport) = self.list.get_mut(number) {
-            transport.connected = false;
-            for sink in &transport.sinks {
-                cx.router.set_active(cx.at.now, *sink, false);
+            transport.failed = failed;
+            transport.activate(cx);
+        }
+    }
+
+    /// Whether all sessions in use can carry media.
+    pub fn all_connected(&self) -> bool {
+        let mut used = self.list.iter().filter(|transport| transport.peer.is_some()).peekable();
+        used.peek().is_some() && used.all(Transport::carries)
+    }
+
+    /// Notes whether control packets of a peer arrive; whether those of any peer do.
+    pub fn set_reporting(&mut self, peer: PeerKey, reporting: bool) -> bool {
+        for transport in self.list.iter_mut().filter(|transport| transport.peer == Some(peer)) {
+            transport.reporting = reporting;
+        }
+        self.list.iter().any(|transport| transport.reporting)
+    }
+
+    /// The next packet of a source is news.
+    pub fn silence(&self, cx: &mut Context<'_>, source: SourceKey) {
+        for transport in &self.list {
+            if let Some(leg) = cx.net.legs.get_mut(transport.leg) {
+                leg.inbound.silence(source);
             }
         }
+    }
+
+    /// Whether a transport is of use: all are before there is an agreement.
+    pub fn is_used(&self, cx: &Context<'_>, number: usize) -> bool {
+        self.list.get(number).is_some_and(|transport| cx.net.legs.contains_key(transport.leg))
     }
 
     pub fn ice_connections(&self) -> Vec<IceConnection> {
@@ -337,7 +372,31 @@ impl Transports {
     }
 }
 
+/// Ends a session and says goodbye to its peer.
+fn close_leg(cx: &mut Context<'_>, leg: LegKey) {
+    cx.net.demux.remove(leg);
+    if let Some(leg) = cx.net.legs.remove(leg) {
+        cx.net.closing.push(leg.session);
+    }
+}
+
 impl Transport {
+    /// Whether media can go over it.
+    fn carries(&self) -> bool {
+        self.connected && !self.failed
+    }
+
+    /// Lets the router send to the peer, or stops it.
+    fn activate(&self, cx: &mut Context<'_>) {
+        let active = self.carries();
+        if let Some(peer) = self.peer {
+            cx.router.set_peer_active(cx.at.now, peer, active);
+        }
+        for sink in &self.sinks {
+            cx.router.set_active(cx.at.now, *sink, active);
+        }
+    }
+
     /// Lines of the local candidates, all of component 1.
     pub fn candidates(&self, cx: &Context<'_>) -> Vec<String> {
         let leg = cx.net.legs.get(self.leg);

@@ -31,6 +31,7 @@ impl Dispatcher {
         match (cx.child(&source), cx.child(&sink)) {
             (Some(source), Some(sink)) => {
                 self.sources.insert(sink, source);
+                *cx.stale = true;
                 Ok(())
             }
             _ => Err(RemoteError::Connect("Can not connect ports")),

@@ -26,6 +26,7 @@ impl DispatcherOneToMany {
     ) -> Result<(), RemoteError> {
         let port = cx.child(&source).ok_or(RemoteError::Connect("Can not connect ports"))?;
         self.source = Some(port);
+        *cx.stale = true;
         Ok(())
     }
 
@@ -33,8 +34,9 @@ impl DispatcherOneToMany {
     ///
     /// # Errors
     /// None.
-    pub fn remove_source(&mut self, _: &mut Context<'_>) -> Result<(), RemoteError> {
+    pub fn remove_source(&mut self, cx: &mut Context<'_>) -> Result<(), RemoteError> {
         self.source = None;
+        *cx.stale = true;
         Ok(())
     }
 }

@@ -130,8 +130,7 @@ impl ServerManager {
     }
 
     pub async fn set_name(&self, name: String) -> Result<(), RemoteError> {
-        self.shared.lock().manager.set_name(name);
-        Ok(())
+        self.shared.lock().manager.set_name(name)
     }
 
     pub async fn get_send_tags_in_events(&self) -> Result<bool, RemoteError> {
