@@ -116,7 +116,6 @@ impl Machine {
             self.net.demux.remove(leg);
             self.net.legs.remove(leg);
         }
-        self.net.touched.clear();
         self.ids.retain(|_, pipeline| *pipeline != key);
         if let Some(pipeline) = self.pipelines.remove(key) {
             self.notices.extend(self.events.drain(..).map(Notice::Event));
@@ -187,13 +186,12 @@ impl Machine {
 
     /// A batch of datagrams has been handled: timers that it moved are looked at once.
     pub fn end_of_batch(&mut self, at: Moment, out: &mut impl Outbox) {
-        let mut busy = std::mem::take(&mut self.busy);
-        busy.sort_unstable();
-        busy.dedup();
-        for key in busy.drain(..) {
+        self.busy.sort_unstable();
+        self.busy.dedup();
+        // One by one, so that those behind a pipeline that fails are still looked at.
+        while let Some(key) = self.busy.pop() {
             self.look_at(at, key, out);
         }
-        self.busy = busy;
         self.settle(at, out);
     }
 
@@ -270,6 +268,7 @@ impl Machine {
             match due {
                 Timer::Session(key) => {
                     if let Some(leg) = self.net.legs.get_mut(key) {
+                        self.at_work = Some(leg.owner.pipeline);
                         leg.session.handle_timeout(at.now);
                         self.net.touched.push(key);
                     }
@@ -290,6 +289,7 @@ impl Machine {
 
     /// Hands on what the router of a pipeline noticed, looks at flows that are due, plans its timer.
     fn look_at(&mut self, at: Moment, key: PipelineKey, out: &mut impl Outbox) {
+        self.at_work = Some(key);
         let Some(pipeline) = self.pipelines.get_mut(key) else { return };
         while let Some(event) = pipeline.router.poll_event() {
             let peer = match event {
@@ -330,6 +330,7 @@ impl Machine {
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
+                self.at_work = Some(leg.owner.pipeline);
                 match output {
                     Output::Transmit { local, remote, bytes } => {
                         transmit(out, local, remote, &bytes);
@@ -339,7 +340,6 @@ impl Machine {
                     }
                     Output::Event(event) => {
                         let owner = leg.owner;
-                        self.at_work = Some(owner.pipeline);
                         if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
                             let (net, events) = (&mut self.net, &mut self.events);
                             pipeline.with_object(at, net, events, owner.object, |node, cx| {
