@@ -10,9 +10,6 @@ staged('two callers see and hear each other', {}, async (stage) => {
   const blue = await stage.join(application, { source: 'blue' });
   await red.turns('blue');
   await blue.turns('red');
-  for (const caller of [red, blue]) {
-    await caller.sees();
-    await caller.hears();
-  }
+  await Promise.all([red.seesAndHears(), blue.seesAndHears()]);
   assert.deepEqual(application.errors, []);
 });

@@ -21,8 +21,9 @@ for (const [video, audio] of PAIRS) {
       return;
     }
     const own = await stage.join(application, { codecs: { video, audio } });
-    assert.equal((await own.sees()).codec, `video/${video}`);
-    assert.equal((await own.hears()).codec, `audio/${audio}`);
+    const [seen, heard] = await own.seesAndHears();
+    assert.equal(seen.codec, `video/${video}`);
+    assert.equal(heard.codec, `audio/${audio}`);
     assert.deepEqual(application.errors, []);
   });
 }

@@ -7,8 +7,7 @@ import { staged } from './support/stage.mjs';
 staged('a browser sees and hears itself', {}, async (stage) => {
   const application = await stage.application(new HelloWorld());
   const own = await stage.join(application);
-  await own.sees();
-  await own.hears();
+  await own.seesAndHears();
   assert.deepEqual(application.errors, []);
 
   const [{ events }] = application.participants;
@@ -24,7 +23,6 @@ staged('a browser sees and hears itself', {}, async (stage) => {
 staged('the server can make the offer', {}, async (stage) => {
   const application = await stage.application(new HelloWorld());
   const own = await stage.join(application, { serverOffers: true });
-  await own.sees();
-  await own.hears();
+  await own.seesAndHears();
   assert.deepEqual(application.errors, []);
 });

@@ -22,10 +22,7 @@ for (const passThrough of [false, true]) {
     await early.sees();
 
     const back = await stage.join(application, VIEWER);
-    for (const viewer of [early, late, back]) {
-      await viewer.sees();
-      await viewer.hears();
-    }
+    await Promise.all([early, late, back].map((viewer) => viewer.seesAndHears()));
     assert.deepEqual(application.errors, []);
   });
 }

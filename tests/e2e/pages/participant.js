@@ -160,6 +160,7 @@ class Participant {
     return this.paint.getImageData(0, 0, 80, 60).data;
   }
 
+  /** Nothing for a moment after the first packet: browsers keep a report for a while. */
   async inbound(kind) {
     const report = await this.peer.getStats();
     const stream = [...report.values()].find((entry) => entry.type === 'inbound-rtp' && entry.kind === kind);
@@ -181,10 +182,10 @@ class Participant {
     const after = await this.inbound('video');
     return {
       changes,
-      framesDecoded: after.framesDecoded - before.framesDecoded,
+      framesDecoded: (after?.framesDecoded ?? 0) - (before?.framesDecoded ?? 0),
       width: this.video.videoWidth,
       height: this.video.videoHeight,
-      codec: after.codec,
+      codec: after?.codec,
     };
   }
 

@@ -79,6 +79,7 @@ export class Participant {
 export class Application {
   #http;
   #sockets;
+  #leaving = [];
   errors = [];
   participants = new Set();
 
@@ -127,14 +128,18 @@ export class Application {
     });
     socket.on('close', () => {
       this.participants.delete(participant);
-      // A test that ends may have closed the client already.
-      leave().catch(() => {});
+      this.#leaving.push(run(leave()));
     });
   }
 
   async stop() {
-    for (const socket of this.#sockets.clients) socket.terminate();
+    const closed = [...this.#sockets.clients].map((socket) => {
+      const end = new Promise((resolve) => { socket.once('close', resolve); });
+      socket.terminate();
+      return end;
+    });
     this.#sockets.close();
-    await new Promise((resolve) => this.#http.close(resolve));
+    await Promise.all([...closed, new Promise((resolve) => { this.#http.close(resolve); })]);
+    await Promise.all(this.#leaving);
   }
 }

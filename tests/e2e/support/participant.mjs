@@ -38,6 +38,11 @@ class Remote {
     assert.ok(heard.energy > 0, 'no energy in the sound');
     return heard;
   }
+
+  /** Both at once; what was measured of each. */
+  seesAndHears() {
+    return Promise.all([this.sees(), this.hears()]);
+  }
 }
 
 /** Lets a new participant of `page` join. */
