@@ -219,13 +219,12 @@ impl Machine {
 
     /// A batch of datagrams has been handled: timers that it moved are looked at once.
     pub fn end_of_batch(&mut self, at: Moment, out: &mut impl Outbox) {
-        let mut busy = std::mem::take(&mut self.busy);
-        busy.sort_unstable();
-        busy.dedup();
-        for key in busy.drain(..) {
+        self.busy.sort_unstable();
+        self.busy.dedup();
+        // One by one, so that those behind a pipeline that fails are still looked at.
+        while let Some(key) = self.busy.pop() {
             self.look_at(at, key, out);
         }
-        self.busy = busy;
         self.settle(at, out);
     }
 
@@ -368,6 +367,7 @@ impl Machine {
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
+                self.at_work = Some(leg.owner.pipeline);
                 match output {
                     Output::Transmit { local, remote, bytes } => {
                         transmit(out, local, remote, &bytes);
@@ -377,7 +377,6 @@ impl Machine {
                     }
                     Output::Event(event) => {
                         let owner = leg.owner;
-                        self.at_work = Some(owner.pipeline);
                         if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
                             let (net, events) = (&mut self.net, &mut self.events);
                             pipeline.with_object(at, net, events, owner.object, |node, cx| {

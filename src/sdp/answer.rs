@@ -68,12 +68,20 @@ pub fn answer(
 }
 
 /// Session attributes that an answer does not repeat. Kurento leaves out only `group`; the others
-/// would make claims about this server that are not true. A fingerprint is repeated as Kurento does
-/// it: each section that lives has its own, which goes before it (RFC 8122 §5).
+/// would make claims about this server that are not true. Its copy of the offerer's own fingerprint
+/// goes unheeded where sections have one too (RFC 8122 §5), but some peers refuse a description whose
+/// fingerprints differ.
 fn is_offerers_own(attribute: &Attribute) -> bool {
     matches!(
         attribute.name.as_str(),
-        "group" | "ice-lite" | "ice-ufrag" | "ice-pwd" | "setup" | "identity" | "rtcp-mux"
+        "group"
+            | "fingerprint"
+            | "ice-lite"
+            | "ice-ufrag"
+            | "ice-pwd"
+            | "setup"
+            | "identity"
+            | "rtcp-mux"
     )
 }
 

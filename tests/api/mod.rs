@@ -1,5 +1,7 @@
 //! The Kurento Protocol over real WebSockets, one test per statement about it.
 
+mod bad_media;
+mod churn;
 mod events;
 mod limits;
 mod manager;

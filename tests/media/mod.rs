@@ -2,6 +2,7 @@
 
 mod browser;
 mod call;
+mod failure;
 mod keyframes;
 mod publisher;
 mod repair;

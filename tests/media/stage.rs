@@ -23,6 +23,7 @@ use slotmap::SlotMap;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,7 +33,11 @@ const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 8_000);
 
 /// What left the machine, to be put on the links.
 #[derive(Default)]
-struct Wire(Vec<(SocketAddr, Vec<u8>)>);
+struct Wire {
+    left: Vec<(SocketAddr, Vec<u8>)>,
+    /// Sending there panics: a bug that shows while a certain pipeline is at work.
+    cursed: Option<SocketAddr>,
+}
 
 impl Outbox for Wire {
     fn send(
@@ -42,10 +47,11 @@ impl Outbox for Wire {
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
         assert_eq!(local, SocketAddr::from(SERVER));
+        assert_ne!(Some(remote), self.cursed, "the bug that a test wants");
         let mut slot = vec![0; 1_500];
         if let Some(len) = fill(&mut slot) {
             slot.truncate(len);
-            self.0.push((remote, slot));
+            self.left.push((remote, slot));
         }
     }
 }
@@ -62,6 +68,8 @@ pub struct Told {
 pub struct Stage {
     pub browsers: Vec<Browser>,
     pub told: Vec<Told>,
+    /// In order.
+    pub destroyed: Vec<String>,
     /// Milliseconds since the start.
     pub time: u64,
     machine: Machine,
@@ -88,6 +96,7 @@ impl Stage {
         Self {
             browsers: Vec::new(),
             told: Vec::new(),
+            destroyed: Vec::new(),
             time: 0,
             machine: Machine::new(0, net),
             wire: Wire::default(),
@@ -185,6 +194,10 @@ impl Stage {
         counts.filter(|(known, _)| *known == reason).map(|(_, count)| count).sum()
     }
 
+    pub fn pipelines(&self) -> usize {
+        self.machine.pipelines()
+    }
+
     /// What an endpoint told, in order.
     pub fn told_by(&self, endpoint: &str) -> Vec<&Told> {
         self.told.iter().filter(|told| told.source == endpoint).collect()
@@ -197,26 +210,44 @@ impl Stage {
         }
     }
 
+    /// From now on the server panics when it sends anything to that browser.
+    pub fn curse(&mut self, number: usize) {
+        self.wire.cursed = Some(self.browsers[number].address);
+    }
+
     fn step(&mut self) {
         let (at, server) = (self.at(), SocketAddr::from(SERVER));
+        let mut batch = Vec::new();
         for browser in &mut self.browsers {
             browser.step(at.now, self.time, server);
-            while let Some(mut bytes) = browser.up.receive(at.now) {
-                let from = browser.address;
-                self.machine.handle_datagram(at, server, from, &mut bytes, &mut self.wire);
+            while let Some(bytes) = browser.up.receive(at.now) {
+                batch.push((browser.address, bytes));
             }
         }
-        self.machine.end_of_batch(at, &mut self.wire);
+        self.guarded(|machine, wire| {
+            for (from, bytes) in &mut batch {
+                machine.handle_datagram(at, server, *from, bytes, wire);
+            }
+            machine.end_of_batch(at, wire);
+        });
         if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
-            self.machine.handle_timeout(at, &mut self.wire);
+            self.guarded(|machine, wire| machine.handle_timeout(at, wire));
         }
         self.deliver();
+    }
+
+    /// As a worker's thread does it.
+    fn guarded(&mut self, f: impl FnOnce(&mut Machine, &mut Wire)) {
+        let (machine, wire) = (&mut self.machine, &mut self.wire);
+        if catch_unwind(AssertUnwindSafe(|| f(machine, wire))).is_err() {
+            self.machine.bury(self.at());
+        }
     }
 
     /// Puts datagrams on their links, notes events and answers.
     fn deliver(&mut self) {
         let now = self.at().now;
-        for (to, bytes) in self.wire.0.drain(..) {
+        for (to, bytes) in self.wire.left.drain(..) {
             let browser = self.browsers.iter_mut().find(|one| one.address == to);
             browser.expect("datagrams go to browsers").down.send(now, bytes);
         }
@@ -230,7 +261,8 @@ impl Stage {
                     self.told.push(Told { at: self.time, source, name: event.class.name, data });
                 }
                 Notice::Reply { ticket, result } => drop(ticket.send(result)),
-                Notice::Created { .. } | Notice::Destroyed { .. } => {}
+                Notice::Destroyed { id } => self.destroyed.push(id.to_string()),
+                Notice::Created { .. } => {}
             }
         }
     }

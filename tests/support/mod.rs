@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod link;
+pub mod outside;
+pub mod peer;
 pub mod server;

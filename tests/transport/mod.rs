@@ -3,3 +3,4 @@
 mod driver;
 mod independent_peer;
 mod loopback;
+mod whole_server;
