@@ -1,7 +1,7 @@
 //! Rivero: a WebRTC media server that speaks the Kurento Protocol.
 //!
 //! The folders in reading order, from the bytes on the wire to the words of the remote API. A folder
-//! imports from those above it in this list only; `tests/imports.rs` checks that.
+//! imports from those above it in this list only; `tests/house.rs` checks that.
 
 pub mod clock;
 pub mod config;

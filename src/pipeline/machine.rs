@@ -83,6 +83,11 @@ impl Machine {
         self.notices.drain(..)
     }
 
+    /// How many pipelines live here.
+    pub fn pipelines(&self) -> usize {
+        self.pipelines.len()
+    }
+
     /// How many pipelines ended since this was asked last.
     pub fn take_ended(&mut self) -> usize {
         std::mem::take(&mut self.ended)
