@@ -77,8 +77,11 @@ pub trait Node {
     /// The router noticed something about one of its parties.
     fn handle_router(&mut self, _: &mut Context<'_>, _: RouterEvent) {}
 
-    /// Called a few times a second while media flows in the pipeline.
-    fn tick(&mut self, _: &mut Context<'_>) {}
+    /// Called about once a second, more often while media flows in the pipeline, as long as that
+    /// flows or some element answers that it watches something.
+    fn tick(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
 
     /// Statistics by id, of one kind or of all.
     fn stats(&self, _: &Context<'_>, _: Option<Kind>) -> Map<String, Value> {

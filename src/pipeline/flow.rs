@@ -23,6 +23,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How often silence is looked for while something flows.
 const PERIOD: Duration = Duration::from_millis(250);
 
+/// How often the pipeline is looked at while nothing flows but something is watched.
+const QUIET_PERIOD: Duration = Duration::from_secs(1);
+
 impl Pipeline {
     /// Compares what flows with what was told, tells the difference, and plans the next look.
     pub fn update_flow(&mut self, at: Moment, net: &mut Net, events: &mut Vec<Event>) {
@@ -45,12 +48,17 @@ impl Pipeline {
                 self.tell(at, events, *key, kind, enters, leaves);
             }
         }
+        let mut watched = false;
         for key in keys {
-            self.with_object(at, net, events, key, |node, cx| node.tick(cx));
+            self.with_object(at, net, events, key, |node, cx| watched |= node.tick(cx));
         }
         // Looking at an element's body does not change what feeds it.
         self.stale = false;
-        self.flow_due = any.then(|| at.now + PERIOD);
+        self.flow_due = match (any, watched) {
+            (true, _) => Some(at.now + PERIOD),
+            (false, true) => Some(at.now + QUIET_PERIOD),
+            (false, false) => None,
+        };
     }
 
     fn flows(&self, at: Moment, source: SourceKey) -> bool {

@@ -90,6 +90,10 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
         ]);
+        for pipeline in self.pipelines.values_mut() {
+            let drops = pipeline.router.take_drops();
+            all.extend(drops.iter().map(|(reason, count)| (reason.name(), count)));
+        }
         all
     }
 
@@ -300,6 +304,8 @@ impl Machine {
                 pipeline.with_object(at, &mut self.net, &mut self.events, object, |node, cx| {
                     node.handle_router(cx, event);
                 });
+                // From now on the state is watched.
+                pipeline.flow_due = Some(at.now);
             }
         }
         if pipeline.flow_due.is_some_and(|due| due <= at.now) {

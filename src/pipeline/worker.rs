@@ -103,10 +103,11 @@ impl Shell {
 
     fn run(mut self) {
         while !self.mailbox.stopped() {
-            let wait = self
-                .machine
-                .poll_timeout()
-                .map(|due| due.saturating_duration_since(self.clock.now()));
+            let due = self.machine.poll_timeout();
+            let uncounted = self.counts.packets > 0 || self.out.stats.sent > 0;
+            let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
+            let next = due.into_iter().chain(count_at).min();
+            let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
             let ready = self.poller.wait(wait);
             for token in ready {
                 match token {

@@ -79,6 +79,9 @@ pub struct Router {
     /// No later than the first thing that is due.
     wake: Option<Instant>,
     scratch: reports::Scratch,
+    /// Of sources and sinks that were removed.
+    drops_of_removed: Drops,
+    drops_taken: Drops,
 }
 
 impl Router {
@@ -93,6 +96,8 @@ impl Router {
             origin: now,
             wake: None,
             scratch: reports::Scratch::default(),
+            drops_of_removed: Drops::default(),
+            drops_taken: Drops::default(),
         }
     }
 
@@ -120,6 +125,7 @@ impl Router {
     /// Removes a source; its sinks stay, connected to nothing.
     pub fn remove_source(&mut self, source: SourceKey) {
         let Some(removed) = self.sources.remove(source) else { return };
+        self.drops_of_removed.add(&removed.stats.drops);
         for sink in removed.sinks {
             if let Some(sink) = self.sinks.get_mut(sink) {
                 sink.connect(None, &[]);
@@ -140,6 +146,7 @@ impl Router {
 
     pub fn remove_sink(&mut self, sink: SinkKey) {
         let Some(removed) = self.sinks.remove(sink) else { return };
+        self.drops_of_removed.add(&removed.stats.drops);
         if let Some(source) = removed.source.and_then(|source| self.sources.get_mut(source)) {
             source.sinks.retain(|one| *one != sink);
         }
@@ -316,6 +323,16 @@ impl Router {
     /// When the peer's last report came.
     pub fn last_rtcp_at(&self, peer: PeerKey) -> Option<Instant> {
         self.peers.get(peer)?.last_rtcp_at
+    }
+
+    /// What was dropped since this was asked last.
+    pub fn take_drops(&mut self) -> Drops {
+        let mut total = self.drops_of_removed;
+        self.sources.values().for_each(|source| total.add(&source.stats.drops));
+        self.sinks.values().for_each(|sink| total.add(&sink.stats.drops));
+        let new = total.since(&self.drops_taken);
+        self.drops_taken = total;
+        new
     }
 
     /// Events that nobody fetched in time.

@@ -72,6 +72,15 @@ impl Drops {
         self.0[reason as usize] += 1;
     }
 
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(own, other)| *own += other);
+    }
+
+    /// What was counted since `before`, an earlier state of the same counters.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at].saturating_sub(before.0[at])))
+    }
+
     pub fn of(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]
     }

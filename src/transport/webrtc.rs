@@ -346,7 +346,9 @@ impl Session {
             return;
         }
         if self.told == DtlsState::New && state != DtlsState::New {
-            self.outputs.push_back(Output::Event(Event::Dtls(DtlsState::Connecting)));
+            for passed in [DtlsState::New, DtlsState::Connecting] {
+                self.outputs.push_back(Output::Event(Event::Dtls(passed)));
+            }
         }
         self.told = state;
         match state {

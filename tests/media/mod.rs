@@ -1,9 +1,12 @@
 //! Calls with several ends over a simulated network: minutes in milliseconds, the same on every run.
 
+mod browser;
 mod call;
 mod keyframes;
 mod publisher;
 mod repair;
+mod stage;
 mod switching;
 mod viewer;
+mod whole_call;
 mod world;

@@ -25,6 +25,7 @@ use crate::sdp::{self, Description, Direction, Media, OfferWishes};
 use crate::transport::webrtc::Event;
 use crate::transport::{DtlsState, IceState};
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 use properties::Properties;
 use transports::{Transport, Transports};
@@ -34,6 +35,9 @@ type Result<T> = std::result::Result<T, RemoteError>;
 /// The two parts of a DTLS connection, as clients are told of them.
 const SENDING: usize = 0;
 const RECEIVING: usize = 1;
+
+/// Without any packet for this long the peer's media counts as gone.
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(18);
 
 /// Candidates that may be added before there is a description they belong to.
 const MAX_EARLY_CANDIDATES: usize = 64;
@@ -450,8 +454,8 @@ impl Node for WebRtcEndpoint {
             }
             Event::Dtls(state) => {
                 let state = dtls_state(state);
-                self.set_dtls_state(cx, number, SENDING, state);
                 self.set_dtls_state(cx, number, RECEIVING, state);
+                self.set_dtls_state(cx, number, SENDING, state);
             }
             Event::Connected => {
                 if self.transports.connected(cx, number) {
@@ -468,9 +472,24 @@ impl Node for WebRtcEndpoint {
 
     fn handle_router(&mut self, cx: &mut Context<'_>, event: RouterEvent) {
         match event {
-            RouterEvent::FirstRtcp(_) => self.set_media_state(cx, MediaState::Connected),
+            RouterEvent::FirstRtcp(_) => {
+                self.set_media_state(cx, MediaState::Connected);
+            }
             RouterEvent::Bye(_) => self.set_media_state(cx, MediaState::Disconnected),
         }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.media_state == MediaState::Connected {
+            let reports = self.transports.peers().filter_map(|peer| cx.router.last_rtcp_at(peer));
+            let sources = self.sources.iter().flatten();
+            let packets = sources.filter_map(|source| cx.router.last_packet_at(*source));
+            let last = reports.chain(packets).max();
+            if last.is_none_or(|last| cx.at.now.saturating_duration_since(last) >= MEDIA_TIMEOUT) {
+                self.set_media_state(cx, MediaState::Disconnected);
+            }
+        }
+        self.media_state == MediaState::Connected
     }
 
     fn stats(&self, cx: &Context<'_>, kind: Option<Kind>) -> Map<String, Value> {

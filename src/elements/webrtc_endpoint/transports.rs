@@ -191,6 +191,11 @@ impl Transports {
         self.list.get(number)?.peer
     }
 
+    /// The parties at the other ends.
+    pub fn peers(&self) -> impl Iterator<Item = PeerKey> + '_ {
+        self.list.iter().filter_map(|transport| transport.peer)
+    }
+
     /// Packets of a section belong to `source`; its sink waits for the session.
     pub fn add_streams(
         &mut self,

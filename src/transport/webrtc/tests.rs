@@ -244,6 +244,7 @@ fn events_come_in_the_order_of_the_original() {
                 Event::SelectedPair { local: line(side), remote: line(peer) },
                 Event::Ice(IceState::Connected),
                 Event::Ice(IceState::Ready),
+                Event::Dtls(DtlsState::New),
                 Event::Dtls(DtlsState::Connecting),
                 Event::Connected,
                 Event::Dtls(DtlsState::Connected),

@@ -1,0 +1,239 @@
+//! A media worker's machine with browsers around it, each behind links of its own, on a clock that
+//! steps by milliseconds: all of the server but its control plane, sockets and threads.
+
+use super::{
+    browser::{Browser, Role},
+    publisher::Publisher,
+    viewer::Viewer,
+    world::{ms, secs},
+};
+use crate::support::link::{Conditions, Link};
+use rivero::{
+    config::Config,
+    elements::{Certificates, Moment, Net},
+    model::{Class, ObjectId, class, value},
+    pipeline::{
+        Command, Notice,
+        machine::{Machine, Outbox},
+    },
+    rtp::NtpTime,
+    transport::demux::Demux,
+};
+use serde_json::{Value, json};
+use slotmap::SlotMap;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 8_000);
+
+/// What left the machine, to be put on the links.
+#[derive(Default)]
+struct Wire(Vec<(SocketAddr, Vec<u8>)>);
+
+impl Outbox for Wire {
+    fn send(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        assert_eq!(local, SocketAddr::from(SERVER));
+        let mut slot = vec![0; 1_500];
+        if let Some(len) = fill(&mut slot) {
+            slot.truncate(len);
+            self.0.push((remote, slot));
+        }
+    }
+}
+
+/// An event of an object, and when it was raised.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub at: u64,
+    pub source: String,
+    pub name: &'static str,
+    pub data: Value,
+}
+
+pub struct Stage {
+    pub browsers: Vec<Browser>,
+    pub told: Vec<Told>,
+    /// Milliseconds since the start.
+    pub time: u64,
+    machine: Machine,
+    wire: Wire,
+    classes: HashMap<String, &'static Class>,
+    /// The server's candidates, by endpoint.
+    candidates: HashMap<String, Vec<String>>,
+    start: Instant,
+    conditions: Conditions,
+    seed: u64,
+}
+
+impl Stage {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of a world")]
+    pub fn new(seed: u64, conditions: Conditions) -> Self {
+        let net = Net {
+            config: Config::default(),
+            legs: SlotMap::with_key(),
+            demux: Demux::new(),
+            addresses: vec![SocketAddr::from(SERVER)],
+            certificates: Arc::new(Certificates::default()),
+            touched: Vec::new(),
+            closing: Vec::new(),
+        };
+        Self {
+            browsers: Vec::new(),
+            told: Vec::new(),
+            time: 0,
+            machine: Machine::new(0, net),
+            wire: Wire::default(),
+            classes: HashMap::new(),
+            candidates: HashMap::new(),
+            start: Instant::now(),
+            conditions,
+            seed,
+        }
+    }
+
+    fn at(&self) -> Moment {
+        let unix = secs(1_700_000_000) + ms(self.time);
+        Moment {
+            now: self.start + ms(self.time),
+            unix_millis: unix.as_millis() as u64,
+            ntp: NtpTime::from_unix(unix),
+        }
+    }
+
+    /// Creates an object, below `parent` unless it is a pipeline; its id.
+    pub fn create(&mut self, name: &str, parent: Option<&str>) -> String {
+        let class = class::factory(name).expect("a class");
+        let parent = parent.map(ObjectId::from);
+        let id = ObjectId::new(class, parent.as_ref());
+        let given = match (&parent, class.parent()) {
+            (Some(parent), Some(param)) => json!({param.name: parent.as_str()}),
+            _ => json!({}),
+        };
+        let lookup = |id: &str| self.classes.get(id).copied();
+        let args = value::constructor_args(class, Some(&given), &lookup).expect("arguments");
+        self.command(Command::Create { class, id: id.clone(), parent, args });
+        self.classes.insert(id.to_string(), class);
+        id.to_string()
+    }
+
+    /// Invokes an operation; its value.
+    pub fn invoke(&mut self, object: &str, operation: &str, given: Value) -> Value {
+        let method = self.classes[object].method(operation).expect("an operation");
+        let lookup = |id: &str| self.classes.get(id).copied();
+        let args = value::operation_args(method, Some(&given), &lookup).expect("arguments");
+        self.command(Command::Invoke { object: ObjectId::from(object), method, args })
+    }
+
+    pub fn release(&mut self, object: &str) {
+        self.command(Command::Release { object: ObjectId::from(object) });
+    }
+
+    fn command(&mut self, command: Command) -> Value {
+        let (ticket, mut reply) = oneshot::channel();
+        self.machine.handle_command(self.at(), command, ticket, &mut self.wire);
+        self.deliver();
+        reply.try_recv().expect("an answer at once").expect("a success")
+    }
+
+    /// Brings a browser into a pipeline: offer, answer, candidates. Its number and its endpoint's id.
+    pub fn join(&mut self, pipeline: &str, role: Role) -> (usize, String) {
+        let number = self.browsers.len();
+        let address = SocketAddr::from(([10, 0, 1, number as u8], 5_000));
+        let links =
+            [0, 1].map(|way| Link::new(self.seed + 2 * number as u64 + way, self.conditions));
+        let now = self.at().now;
+        let browser = Browser::new(now, address, role, links);
+        let (offer, line) = (browser.offer(), browser.candidate());
+        self.browsers.push(browser);
+        let endpoint = self.create("WebRtcEndpoint", Some(pipeline));
+        let answer = self.invoke(&endpoint, "processOffer", json!({"offer": offer}));
+        self.browsers[number].start(now, answer.as_str().expect("a description"));
+        self.invoke(&endpoint, "gatherCandidates", json!({}));
+        let candidate = json!({"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0});
+        self.invoke(&endpoint, "addIceCandidate", json!({"candidate": candidate}));
+        for line in self.candidates.remove(&endpoint).expect("candidates were told") {
+            self.browsers[number].add_candidate(now, &line);
+        }
+        (number, endpoint)
+    }
+
+    pub fn publisher(&mut self, number: usize) -> &mut Publisher {
+        match &mut self.browsers[number].role {
+            Role::Publisher(publisher) => publisher,
+            Role::Viewer(_) => panic!("{number} watches"),
+        }
+    }
+
+    pub fn viewer(&self, number: usize) -> &Viewer {
+        match &self.browsers[number].role {
+            Role::Viewer(viewer) => viewer,
+            Role::Publisher(_) => panic!("{number} publishes"),
+        }
+    }
+
+    /// How many datagrams the machine dropped for `reason` since it was asked last.
+    pub fn dropped(&mut self, reason: &str) -> u64 {
+        let counts = self.machine.take_dropped().into_iter();
+        counts.filter(|(known, _)| *known == reason).map(|(_, count)| count).sum()
+    }
+
+    /// What an endpoint told, in order.
+    pub fn told_by(&self, endpoint: &str) -> Vec<&Told> {
+        self.told.iter().filter(|told| told.source == endpoint).collect()
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() {
+            self.step();
+            self.time += 1;
+        }
+    }
+
+    fn step(&mut self) {
+        let (at, server) = (self.at(), SocketAddr::from(SERVER));
+        for browser in &mut self.browsers {
+            browser.step(at.now, self.time, server);
+            while let Some(mut bytes) = browser.up.receive(at.now) {
+                let from = browser.address;
+                self.machine.handle_datagram(at, server, from, &mut bytes, &mut self.wire);
+            }
+        }
+        self.machine.end_of_batch(at, &mut self.wire);
+        if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
+            self.machine.handle_timeout(at, &mut self.wire);
+        }
+        self.deliver();
+    }
+
+    /// Puts datagrams on their links, notes events and answers.
+    fn deliver(&mut self) {
+        let now = self.at().now;
+        for (to, bytes) in self.wire.0.drain(..) {
+            let browser = self.browsers.iter_mut().find(|one| one.address == to);
+            browser.expect("datagrams go to browsers").down.send(now, bytes);
+        }
+        for notice in self.machine.notices() {
+            match notice {
+                Notice::Event(event) => {
+                    let (source, data) = (event.source.to_string(), Value::Object(event.data));
+                    if let Some(line) = data["candidate"]["candidate"].as_str() {
+                        self.candidates.entry(source.clone()).or_default().push(line.to_owned());
+                    }
+                    self.told.push(Told { at: self.time, source, name: event.class.name, data });
+                }
+                Notice::Reply { ticket, result } => drop(ticket.send(result)),
+                Notice::Created { .. } | Notice::Destroyed { .. } => {}
+            }
+        }
+    }
+}
