@@ -38,6 +38,8 @@ export async function startServer({ flags = [], command = [binary()] } = {}) {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env },
   });
+  // A test that failed half-way or ran out of time leaves no server behind.
+  process.once('exit', () => child.kill('SIGKILL'));
   let output = '';
   const exited = new Promise((resolve) => {
     child.once('exit', (code, signal) => resolve(signal ?? code));
