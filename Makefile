@@ -73,7 +73,8 @@ fuzz: tools ## Fuzzes each parser of foreign bytes for FUZZ_SECONDS (60)
 	@for target in $(FUZZ_TARGETS); do \
 		echo "=== $$target"; \
 		mkdir -p fuzz/corpus/$$target; \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run --target $(HOST) $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --target $(HOST) $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+			$$([ $$target != sdp ] || echo tests/golden) -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -print_final_stats=1; \
 	done
 

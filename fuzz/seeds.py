@@ -5,7 +5,6 @@ import struct
 from pathlib import Path
 
 SEEDS = Path(__file__).parent / "seeds"
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 
 
 def seed(target, name, content):
@@ -101,5 +100,3 @@ seed(
     "a=rtcp-fb:96 nack pli\r\na=rtpmap:97 H264/90000\r\na=fmtp:97 packetization-mode=1\r\n"
     "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\n",
 )
-for offer in sorted(GOLDEN.glob("*.offer.sdp")):
-    seed("sdp", offer.name.removesuffix(".sdp").replace(".", "_"), offer.read_bytes())

@@ -8,7 +8,7 @@ use std::time::Instant;
 use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
 use rivero::rtp::{Codec, Kind};
 use rivero::sdp::{Capabilities, Credentials, Local};
-use rivero::transport::webrtc::{RemoteParameters, Session, Settings};
+use rivero::transport::webrtc::{Received, RemoteParameters, Session, Settings};
 use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind};
 
 const COOKIE: u32 = 0x2112_a442;
@@ -75,18 +75,20 @@ impl Exchange {
         session.start(now, parameters).expect("a first start");
         let mut exchange = Self { now, local, remote, session };
         let check = connectivity_check(exchange.session.ufrag(), exchange.session.pwd());
-        exchange.receive(&check);
+        let received = exchange.receive(&check);
+        assert!(matches!(received, Received::Nothing), "the check was refused: {received:?}");
         exchange
     }
 
-    pub fn receive(&mut self, datagram: &[u8]) {
+    pub fn receive(&mut self, datagram: &[u8]) -> Received {
         let mut bytes = datagram.to_vec();
-        self.session.handle_datagram(self.now, self.local, self.remote, &mut bytes);
+        let received = self.session.handle_datagram(self.now, self.local, self.remote, &mut bytes);
         while self.session.poll_output().is_some() {}
         if let Some(at) = self.session.poll_timeout() {
             self.now = self.now.max(at);
             self.session.handle_timeout(self.now);
         }
+        received
     }
 }
 
@@ -129,4 +131,18 @@ fn crc32(bytes: &[u8]) -> u32 {
             if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0xedb8_8320 }
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rivero::transport::DropReason;
+
+    use super::*;
+
+    #[test]
+    fn what_the_peer_says_next_is_listened_to() {
+        let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0];
+        let received = Exchange::validated().receive(&alert);
+        assert!(!matches!(received, Received::Dropped(DropReason::UnvalidatedAddress)));
+    }
 }

@@ -27,8 +27,8 @@ staged('a Dispatcher switches one viewer between two sources', { timeout: 90_000
 staged('a DispatcherOneToMany shows everybody its source', { timeout: 90_000 }, async (stage) => {
   const { application, hub, ports, viewer } = await twoSourcesAndAViewer(stage, 'DispatcherOneToMany');
   for (const colour of ['blue', 'red']) {
-    // The id: of a port that was awaited, this client would send all its members.
-    await hub.setSource(ports.get(colour).id);
+    // This client sends all members of a port that was awaited, not its id alone.
+    await hub.setSource(ports.get(colour));
     await viewer.turns(colour);
     await viewer.seesAndHears();
   }

@@ -28,12 +28,18 @@ export function binary() {
   return found;
 }
 
-/** Starts a server. `address` is its HTTP address, `kurento` its WebSocket address. */
-export async function startServer({ flags = [] } = {}) {
-  const child = spawn(binary(), ['--bind', '127.0.0.1', '--port', '0', ...flags], {
+/**
+ * Starts a server. `address` is its HTTP address, `kurento` its WebSocket address. `command` may
+ * start it in another way than by its name.
+ */
+export async function startServer({ flags = [], command = [binary()] } = {}) {
+  const [program, ...before] = command;
+  const child = spawn(program, [...before, '--bind', '127.0.0.1', '--port', '0', ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env },
   });
+  // A test that failed half-way or ran out of time leaves no server behind.
+  process.once('exit', () => child.kill('SIGKILL'));
   let output = '';
   const exited = new Promise((resolve) => {
     child.once('exit', (code, signal) => resolve(signal ?? code));
