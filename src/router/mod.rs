@@ -276,7 +276,9 @@ impl Router {
             return;
         }
         let mut sources = std::mem::take(&mut self.scratch.sources);
-        let is_due = |one: &Source| one.poll_timeout().is_some_and(|due| due <= now);
+        let is_due = |one: &Source| {
+            one.keyframes.is_due() || one.poll_timeout().is_some_and(|due| due <= now)
+        };
         sources.extend(self.sources.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
         for &source in &sources {
             self.sources[source].keyframes.handle_input(now, keyframe::Input::Timeout);

@@ -22,8 +22,10 @@ async fn who_does_not_read_loses_the_connection_but_not_the_session() {
     let mut client = Client::connect(server.address).await;
     let pipeline = client.create("MediaPipeline", json!({})).await;
     let source = client.create("PassThrough", json!({"mediaPipeline": pipeline})).await;
-    let tag = json!({"key": "filler", "value": "x".repeat(100_000)});
-    client.invoke(&source, "addTag", tag).await;
+    for number in 0..4 {
+        let tag = json!({"key": format!("filler{number}"), "value": "x".repeat(50_000)});
+        client.invoke(&source, "addTag", tag).await;
+    }
     client.invoke(&source, "setSendTagsInEvents", json!({"sendTagsInEvents": true})).await;
 
     let stream = slow_connection(server.address).await;

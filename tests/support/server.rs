@@ -103,8 +103,7 @@ impl Workers {
         match (method.name, args.next(), args.next()) {
             ("getName", ..) => reply(Ok(object.name().to_owned())),
             ("setName", Some(Arg::Text(name)), _) => {
-                object.set_name(name);
-                Ok(Value::Null)
+                reply(object.set_name(name))
             }
             ("getTag", Some(Arg::Text(key)), _) => reply(object.tag(&key)),
             ("addTag", Some(Arg::Text(key)), Some(Arg::Text(value))) => {
