@@ -102,9 +102,7 @@ impl Workers {
         let mut args = args.into_iter().flatten();
         match (method.name, args.next(), args.next()) {
             ("getName", ..) => reply(Ok(object.name().to_owned())),
-            ("setName", Some(Arg::Text(name)), _) => {
-                reply(object.set_name(name))
-            }
+            ("setName", Some(Arg::Text(name)), _) => reply(object.set_name(name)),
             ("getTag", Some(Arg::Text(key)), _) => reply(object.tag(&key)),
             ("addTag", Some(Arg::Text(key)), Some(Arg::Text(value))) => {
                 reply(object.add_tag(key, value))
