@@ -27,7 +27,7 @@ tools:
 .PHONY: test-tools
 test-tools: tools
 	@scripts/need git=git node=nodejs npm=npm chromium=chromium ffmpeg=ffmpeg
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "The end-to-end tests need Node 20 or later" >&2; exit 1; }
+	@node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || { echo "The end-to-end tests need Node 20 or later" >&2; exit 1; }
 
 .PHONY: build
 build: tools ## Builds the server
