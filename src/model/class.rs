@@ -1,4 +1,4 @@
-//! What the server knows of its classes: tables that `build.rs` writes from the descriptors.
+//! What the server knows of its classes: tables that `build/` writes from the descriptors.
 
 /// A remote class with what it adds to its ancestors.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The format of a descriptor: what the remote API says of a class, as data.
 //!
-//! A file describes at most one class and any number of complex types and events. `build.rs` reads
+//! A file describes at most one class and any number of complex types and events. `build/` reads
 //! every `descriptor.json` below `src` and the abstract classes in `src/model/classes`, and writes
 //! from them the class table, the complex types, the events and the dispatch. This file is compiled
 //! into the build script and nowhere else.
