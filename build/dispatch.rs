@@ -11,7 +11,7 @@ pub fn dispatch(model: &Model) -> String {
     let bodies: Vec<_> = model
         .classes
         .iter()
-        .filter(|class| !class.is_abstract && class.carried_out_by == Owner::Body)
+        .filter(|class| model.creatable(class) && class.carried_out_by == Owner::Body)
         .collect();
     let path = |class: &Class| {
         let folder = model.folders[&class.name].to_string_lossy().replace('/', "::");

@@ -1,19 +1,25 @@
 //! What all descriptors say together, and how it is called in Rust.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::descriptor::{Class, ComplexType, Event, File, Method, Param};
+use crate::descriptor::{Class, ComplexType, Event, File, Media, Method, Param};
 use crate::names::{capitalised, constant, snake};
 
+/// The version of the Kurento API that the descriptors describe. Clients compare it; it is not ours.
+pub const API_VERSION: &str = "7.3.0";
+
 /// All descriptors, in the order of their paths.
+#[derive(Default)]
 pub struct Model {
     pub classes: Vec<Class>,
     pub types: Vec<ComplexType>,
     pub events: Vec<Event>,
     /// Class → folder below `src` that holds its Rust file.
     pub folders: BTreeMap<String, PathBuf>,
+    /// Names of types on the wire, where they are not the names they have here.
+    wire: BTreeMap<String, String>,
 }
 
 impl Model {
@@ -21,12 +27,12 @@ impl Model {
         let mut paths = Vec::new();
         find(&root.join("src"), &mut paths);
         paths.sort();
-        let mut model =
-            Self { classes: vec![], types: vec![], events: vec![], folders: BTreeMap::new() };
+        let mut model = Self::default();
         for path in paths {
             let text = fs::read_to_string(&path).expect("a file just listed");
             let file: File = serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let module = file.class.as_ref().map(|class| class.module.clone());
             if let Some(class) = file.class {
                 if !class.is_abstract && path.ends_with("descriptor.json") {
                     let folder = path.parent().and_then(|folder| {
@@ -37,9 +43,101 @@ impl Model {
                 model.classes.push(class);
             }
             model.types.extend(file.types);
-            model.events.extend(file.events);
+            model.events.extend(
+                file.events.into_iter().map(|event| Event {
+                    module: event.module.or_else(|| module.clone()),
+                    ..event
+                }),
+            );
         }
+        model.check_media();
+        model.tell_types_apart();
         model
+    }
+
+    /// Who builds a class says how much of it works, and who does not says nothing.
+    fn check_media(&self) {
+        for class in &self.classes {
+            let right = match (self.creatable(class), class.media) {
+                (true, Some(Media::Whole)) | (false, None) => class.missing.is_none(),
+                (true, Some(Media::Part)) => class.missing.is_some(),
+                (true, None) | (false, Some(_)) => false,
+            };
+            assert!(right, "{}: `media` and `missing` do not fit", class.name);
+        }
+    }
+
+    /// Types of two modules may have the same name: in here each is called by its module too, and
+    /// so are the members and parameters that mean it.
+    fn tell_types_apart(&mut self) {
+        let mut seen = BTreeSet::new();
+        let again: BTreeSet<String> = self
+            .types
+            .iter()
+            .filter(|known| !seen.insert(known.name.clone()))
+            .map(|known| known.name.clone())
+            .collect();
+        let own = |module: &str, kind: &mut String| {
+            let bare = kind.trim_end_matches(['[', ']', '<', '>']);
+            if again.contains(bare) {
+                *kind = capitalised(module) + kind;
+            }
+        };
+        for class in &mut self.classes {
+            let module = &class.module;
+            class.properties.iter_mut().for_each(|property| own(module, &mut property.kind));
+            let params = class.methods.iter_mut().flat_map(|method| &mut method.params);
+            params.chain(&mut class.constructor).for_each(|param| own(module, &mut param.kind));
+            let returned = class.methods.iter_mut().filter_map(|method| method.returns.as_mut());
+            returned.for_each(|kind| own(module, kind));
+        }
+        for event in &mut self.events {
+            let module = event.module.as_deref().unwrap_or_default();
+            event.properties.iter_mut().for_each(|member| own(module, &mut member.kind));
+        }
+        for known in &mut self.types {
+            let module = &known.module;
+            let members = known.properties.iter_mut().flatten();
+            members.for_each(|member| own(module, &mut member.kind));
+            if again.contains(&known.name) {
+                self.wire.insert(capitalised(module) + &known.name, known.name.clone());
+                known.name = capitalised(module) + &known.name;
+            }
+        }
+    }
+
+    /// A type's name as it stands on the wire.
+    pub fn wire<'a>(&'a self, name: &'a str) -> &'a str {
+        self.wire.get(name).map_or(name, String::as_str)
+    }
+
+    /// Whether something carries the class out, so that it can be created.
+    pub fn creatable(&self, class: &Class) -> bool {
+        self.folders.contains_key(&class.name)
+    }
+
+    /// The modules that are listed, with what can be created of each, sorted. Old clients refuse a
+    /// server that lacks one of the first three; others are there when there is something in them.
+    pub fn modules(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut modules: BTreeMap<&str, Vec<&str>> =
+            ["core", "elements", "filters"].map(|name| (name, vec![])).into();
+        for class in self.classes.iter().filter(|class| self.creatable(class)) {
+            modules.entry(&class.module).or_default().push(&class.name);
+        }
+        modules.values_mut().for_each(|factories| factories.sort_unstable());
+        modules
+    }
+
+    /// Whether the event derives from `Media`, so that its data repeats its name.
+    pub fn is_media(&self, event: &Event) -> bool {
+        match event.extends.as_deref() {
+            None => false,
+            Some("Media") => true,
+            Some(parent) => {
+                let parent = self.events.iter().find(|known| known.name == parent);
+                self.is_media(parent.unwrap_or_else(|| panic!("no event for {}", event.name)))
+            }
+        }
     }
 
     pub fn class(&self, name: &str) -> &Class {
@@ -85,7 +183,7 @@ impl Model {
                 is_setter: false,
                 doc: property.doc.clone(),
             });
-            if !property.read_only {
+            if !property.read_only && !property.is_final {
                 operations.push(Operation {
                     name: format!("set{capital}"),
                     function: format!("set_{}", snake(function)),
@@ -94,6 +192,9 @@ impl Model {
                         kind: property.kind.clone(),
                         optional: false,
                         default: None,
+                        legacy: property.legacy,
+                        alias_of: None,
+                        doc: property.doc.clone(),
                     }],
                     returns: None,
                     is_setter: true,
@@ -191,7 +292,7 @@ fn find(folder: &Path, paths: &mut Vec<PathBuf>) {
             find(&path, paths);
         } else if path.ends_with("descriptor.json")
             || (path.extension().is_some_and(|end| end == "json")
-                && folder.ends_with("model/classes"))
+                && folder.ancestors().any(|above| above.ends_with("model/classes")))
         {
             paths.push(path);
         }

@@ -1,46 +1,49 @@
 //! The tables of `model::class`: what the server knows of its classes at run time.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use crate::descriptor::Param;
-use crate::model::Model;
+use crate::model::{API_VERSION, Model};
 use crate::names::{constant, namespace};
 
 /// The tables of `model::class`.
 pub fn tables(model: &Model) -> String {
-    let mut text = String::new();
+    let mut text = format!(
+        "/// The version of the Kurento API that is spoken here. Clients compare it; it is not our own.\n\
+         pub const API_VERSION: &str = {API_VERSION:?};\n"
+    );
     for known in &model.types {
         if let Some(values) = &known.values {
             let _ = writeln!(
                 text,
                 "pub static {}: Enum = Enum {{ name: {:?}, values: &{values:?} }};",
                 constant("ENUM", &known.name),
-                known.name
+                model.wire(&known.name)
             );
         } else {
-            let (members, ancestors) = model.members(known);
+            let (mut members, ancestors) = model.members(known);
+            members.retain(|member| member.alias_of.is_none());
             let _ = writeln!(
                 text,
                 "pub static {}: Register = Register {{ name: {:?}, namespace: {:?}, \
                  ancestors: &{ancestors:?}, members: {} }};",
                 constant("REGISTER", &known.name),
-                known.name,
+                model.wire(&known.name),
                 namespace(&known.module),
                 params(model, &members)
             );
         }
     }
-    for event in &model.events {
+    for event in model.events.iter().filter(|event| !event.is_abstract) {
         let _ = writeln!(
             text,
             "pub static {}: EventClass = EventClass {{ name: {:?}, legacy: &{:?}, media: {} }};",
             constant("EVENT", &event.name),
             event.name,
             event.legacy,
-            event.media
+            model.is_media(event)
         );
     }
     for class in &model.classes {
@@ -62,7 +65,7 @@ pub fn tables(model: &Model) -> String {
         let _ = writeln!(
             text,
             "pub static {}: Class = Class {{ name: {:?}, qualified: {:?}, module: {:?}, \
-             extends: {}, is_abstract: {}, constructor: {}, methods: &[{methods}], \
+             extends: {}, is_abstract: {}, creatable: {}, constructor: {}, methods: &[{methods}], \
              events: &[{}], doc: {:?} }};",
             constant("CLASS", &class.name),
             class.name,
@@ -70,6 +73,7 @@ pub fn tables(model: &Model) -> String {
             class.module,
             extends.map_or("None".into(), |name| format!("Some({name})")),
             class.is_abstract,
+            model.creatable(class),
             params(model, &class.constructor.iter().collect::<Vec<_>>()),
             events.join(", "),
             class.doc
@@ -88,15 +92,8 @@ pub fn tables(model: &Model) -> String {
     let _ = writeln!(text, "/// All classes.\npub static CLASSES: &[&Class] = &[{classes}];");
     let _ =
         writeln!(text, "/// All registers.\npub static REGISTERS: &[&Register] = &[{registers}];");
-    // Old clients refuse a server that lacks one of these three.
-    let mut modules: BTreeMap<&str, Vec<&str>> =
-        ["core", "elements", "filters"].map(|name| (name, vec![])).into();
-    for class in model.classes.iter().filter(|class| !class.is_abstract) {
-        modules.entry(&class.module).or_default().push(&class.name);
-    }
-    text += "/// All modules with what can be created of them.\npub static MODULES: &[Module] = &[";
-    for (name, mut factories) in modules {
-        factories.sort_unstable();
+    text += "/// All modules that are listed, with what can be created of them.\npub static MODULES: &[Module] = &[";
+    for (name, factories) in model.modules() {
         let _ = write!(text, "Module {{ name: {name:?}, factories: &{factories:?} }}, ");
     }
     text + "];\n"

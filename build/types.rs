@@ -16,7 +16,7 @@ pub fn types(model: &Model) -> String {
         }
     }
     text += "/// What events say beyond what all events say.\npub mod event {\nuse super::*;\n";
-    for event in &model.events {
+    for event in model.events.iter().filter(|event| !event.is_abstract) {
         let _ = writeln!(
             text,
             "/// {}\n#[derive(Clone, Debug)]\npub struct {} {{",
@@ -77,8 +77,17 @@ fn enumeration(text: &mut String, known: &ComplexType, values: &[String]) {
 fn register(model: &Model, text: &mut String, known: &ComplexType) {
     let name = &known.name;
     let (members, _) = model.members(known);
-    let (mut fields, mut read, mut written) = (String::new(), String::new(), String::new());
+    let (mut fields, mut read) = (String::new(), String::new());
+    let (mut aliases, mut written) = (String::new(), String::new());
     for member in members {
+        if let Some(other) = &member.alias_of {
+            let _ = writeln!(
+                aliases,
+                "let value = members[{other:?}].clone();\nmembers.insert({:?}.to_owned(), value);",
+                member.name
+            );
+            continue;
+        }
         let field = snake(&member.name);
         let kind = model.rust_type(&member.kind);
         if member.optional {
@@ -115,9 +124,10 @@ fn register(model: &Model, text: &mut String, known: &ComplexType) {
          impl {name} {{\n/// Its members and its own name, as they stand on the wire.\n\
          pub fn into_members(self) -> Map<String, Value> {{\nlet mut members = Map::new();\n\
          members.insert(\"__module__\".to_owned(), Value::from({:?}));\n\
-         members.insert(\"__type__\".to_owned(), Value::from({name:?}));\n{written}members\n}}\n}}\n\
+         members.insert(\"__type__\".to_owned(), Value::from({:?}));\n{written}{aliases}members\n}}\n}}\n\
          impl IntoValue for {name} {{\nfn into_value(self) -> Value {{ Value::Object(self.into_members()) }}\n}}",
         if known.doc.is_empty() { name } else { &known.doc },
-        namespace(&known.module)
+        namespace(&known.module),
+        model.wire(name)
     );
 }

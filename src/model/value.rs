@@ -197,7 +197,7 @@ fn register(
                     module: module.clone(),
                 }));
             }
-            Some(known) if known.name != of.name && !known.ancestors.contains(&of.name) => {
+            Some(known) if !std::ptr::eq(*known, of) && !known.ancestors.contains(&of.name) => {
                 return Err(Some(RemoteError::IncompatibleType(name.clone())));
             }
             Some(_) => {}
