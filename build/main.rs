@@ -10,6 +10,7 @@ use std::{env, fs};
 #[path = "../src/model/descriptor.rs"]
 mod descriptor;
 mod dispatch;
+mod kmd;
 mod model;
 mod names;
 mod tables;
@@ -30,6 +31,7 @@ fn main() {
     write("types.rs", types::types(&model));
     write("classes.rs", dispatch::dispatch(&model));
     write("manager.rs", dispatch::manager(&model));
+    write("kmd.rs", kmd::kmd(&model));
     for folder in ["elements", "hubs"] {
         write(&format!("{folder}.rs"), dispatch::modules(&model, &root, folder));
     }
