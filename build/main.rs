@@ -14,6 +14,7 @@ mod kmd;
 mod model;
 mod names;
 mod tables;
+mod typed;
 mod types;
 
 use model::Model;
@@ -29,6 +30,7 @@ fn main() {
     };
     write("tables.rs", tables::tables(&model));
     write("types.rs", types::types(&model));
+    write("typed.rs", typed::typed(&model));
     write("classes.rs", dispatch::dispatch(&model));
     write("manager.rs", dispatch::manager(&model));
     write("kmd.rs", kmd::kmd(&model));
