@@ -2,6 +2,7 @@
 
 mod bad_media;
 mod churn;
+mod coverage;
 mod events;
 mod limits;
 mod manager;
