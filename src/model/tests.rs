@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::class::{self, Class, Kind, Method, Param};
+use super::types::IceCandidatePair;
 use super::value::{Args, constructor_args, operation_args, typed};
-use super::{Arg, FromArg, RemoteError};
+use super::{Arg, FromArg, IntoValue, RemoteError};
 
 static OPERATIONS: LazyLock<Vec<&'static Method>> =
     LazyLock::new(|| class::CLASSES.iter().flat_map(|class| class.methods).collect());
@@ -262,4 +263,20 @@ fn types_of_the_same_name_in_two_modules_are_not_mixed_up() {
     assert_eq!(corner(&args), 1);
     let error = refused_to_create("chroma.ChromaFilter", window("pointerdetector"));
     assert_eq!(error, (40003, "Type WindowParam is not compatible".to_owned()));
+}
+
+#[test]
+fn a_pair_of_candidates_has_its_old_names_too() {
+    let pair = IceCandidatePair {
+        stream_id: "1".to_owned(),
+        component_id: 2,
+        local_candidate: "a".to_owned(),
+        remote_candidate: "b".to_owned(),
+    };
+    assert_eq!(
+        pair.into_value(),
+        json!({"__module__": "kurento", "__type__": "IceCandidatePair", "streamId": "1",
+            "streamID": "1", "componentId": 2, "componentID": 2,
+            "localCandidate": "a", "remoteCandidate": "b"})
+    );
 }

@@ -8,5 +8,6 @@ mod limits;
 mod manager;
 mod messages;
 mod methods;
+mod old_clients;
 mod sessions;
 mod transport;
