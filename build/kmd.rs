@@ -30,7 +30,7 @@ fn module(model: &Model, name: &str) -> Value {
     json!({
         "name": name,
         "version": API_VERSION,
-        "kurentoVersion": API_VERSION,
+        "kurentoVersion": if name == "core" { API_VERSION.to_owned() } else { range() },
         "imports": imports(name),
         "remoteClasses": classes.map(|class| remote_class(model, class)).collect::<Vec<_>>(),
         "complexTypes": types.map(|known| complex_type(model, known)).collect::<Vec<_>>(),
@@ -46,8 +46,25 @@ fn imports(module: &str) -> Vec<Value> {
         "filters" => &["core", "elements"],
         _ => &["core", "elements", "filters"],
     };
-    let import = |name: &&str| json!({"name": name, "version": format!("^{API_VERSION}")});
+    let major: u32 = API_VERSION
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .expect("a version begins with a number");
+    let import = |name: &&str| {
+        json!({
+            "name": name,
+            "version": range(),
+            "mavenVersion": format!("[{API_VERSION},{}.0.0-SNAPSHOT)", major + 1),
+            "npmVersion": format!(">={API_VERSION} <{}.0.0", major + 1),
+        })
+    };
     below.iter().map(import).collect()
+}
+
+/// This version and all later ones that fit it.
+fn range() -> String {
+    format!("^{API_VERSION}")
 }
 
 fn remote_class(model: &Model, class: &Class) -> Value {
