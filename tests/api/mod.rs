@@ -2,10 +2,12 @@
 
 mod bad_media;
 mod churn;
+mod coverage;
 mod events;
 mod limits;
 mod manager;
 mod messages;
 mod methods;
+mod old_clients;
 mod sessions;
 mod transport;
