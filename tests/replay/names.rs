@@ -124,6 +124,18 @@ impl Names {
         ours: &Value,
     ) -> Result<(), String> {
         let mut trial = Trial::default();
+        // Connections of an element have no order.
+        let sorted = |message: &Value| {
+            let mut message = message.clone();
+            if matches!(operation, "getSourceConnections" | "getSinkConnections")
+                && let Some(list) = message["result"]["value"].as_array_mut()
+            {
+                let order = ["type", "sourceDescription", "sinkDescription"];
+                list.sort_by_key(|each| order.map(|name| each[name].as_str().map(str::to_owned)));
+            }
+            message
+        };
+        let (recorded, ours) = (&sorted(recorded), &sorted(ours));
         let result = if OF_THE_MOMENT.contains(&operation) && recorded.get("result").is_some() {
             self.outline(&mut trial, "", recorded, ours)
         } else {

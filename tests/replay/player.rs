@@ -27,6 +27,7 @@ const EVENT_PATIENCE: Duration = Duration::from_secs(3);
 /// The collector's, so that the record of it does not take minutes.
 const PERIOD: Duration = Duration::from_millis(800);
 /// The id of pings that make sure that everything before them has arrived.
+const PATH: &str = "/kurento";
 const SYNC: &str = "replay";
 const CREATABLE: [&str; 22] = [
     "MediaPipeline",
@@ -89,6 +90,8 @@ struct Connection {
     socket: WebSocketStream<TcpStream>,
     replies: VecDeque<String>,
     events: VecDeque<Value>,
+    /// Recorded events that need not come: their line and the reason.
+    needless: Vec<(usize, &'static str)>,
 }
 
 struct Player {
@@ -126,7 +129,7 @@ pub async fn play(file: PathBuf) -> Report {
         unsent: HashSet::new(),
         missed: HashSet::new(),
         built: built(server.address()).await,
-        path: "/kurento".to_owned(),
+        path: PATH.to_owned(),
         report: Report { file: name, ..Report::default() },
     };
     for at in 0..player.lines.len() {
@@ -168,7 +171,7 @@ async fn connect(address: SocketAddr, path: &str) -> Connection {
     let (socket, _) = client_async(format!("ws://{address}{path}"), stream)
         .await
         .expect("the handshake succeeds");
-    Connection { socket, replies: VecDeque::new(), events: VecDeque::new() }
+    Connection { socket, replies: VecDeque::new(), events: VecDeque::new(), needless: Vec::new() }
 }
 
 impl Connection {
@@ -306,7 +309,13 @@ impl Player {
             self.differs(at, format!("socket {socket} is not open"));
             return;
         };
-        connection.send(&text).await;
+        // A connection to a wrong path is being closed.
+        let sent = connection.socket.send(Message::text(text)).await;
+        assert!(sent.is_ok() || self.path != PATH, "{sent:?}");
+        if fate == Fate::Cut && self.path != PATH {
+            self.refused(at, socket).await;
+            return;
+        }
         if matches!(fate, Fate::Cut | Fate::Killed) {
             let ours = connection.reply().await;
             let ours: Value =
@@ -316,6 +325,7 @@ impl Player {
                 &request,
                 &Value::Null,
                 &ours,
+                Some(fate),
                 format!("{fate:?}, but ours: {}", short(&ours)),
             );
         }
@@ -348,16 +358,29 @@ impl Player {
                 if let (Some(theirs), Some(own)) = (ids(&recorded), ids(&ours)) {
                     self.names.pair(&theirs, &own);
                 }
+                // A list may name what could not be created.
+                if let Some(reason) = self.obstacle(&recorded) {
+                    self.skip(&reason);
+                    return;
+                }
                 let text = format!("{}: {difference}", short(&request));
-                self.judge(at, &request, &recorded, &ours, text);
+                self.judge(at, &request, &recorded, &ours, None, text);
             }
         }
     }
 
     /// A difference: is there a reason for it?
-    fn judge(&mut self, at: usize, request: &Value, recorded: &Value, ours: &Value, text: String) {
+    fn judge(
+        &mut self,
+        at: usize,
+        request: &Value,
+        recorded: &Value,
+        ours: &Value,
+        fate: Option<Fate>,
+        text: String,
+    ) {
         let file = self.report.file.clone();
-        let reason = purpose::of(&Difference { file: &file, request, recorded, ours });
+        let reason = purpose::of(&Difference { file: &file, request, recorded, ours, fate });
         match reason {
             Some(reason) => *self.report.on_purpose.entry(reason).or_default() += 1,
             None => self.differs(at, text),
@@ -378,6 +401,7 @@ impl Player {
             request: &Value::Null,
             recorded: &recorded,
             ours: &Value::Null,
+            fate: None,
         };
         let reason = purpose::of(&missed);
         let kind = recorded["params"]["value"]["type"].to_string();
@@ -407,9 +431,19 @@ impl Player {
                 break;
             }
         }
-        self.missed.insert(kind);
-        let text = format!("event did not come: {}; closest: {closest}", short(&recorded));
-        self.judge(at, &Value::Null, &recorded, &Value::Null, text);
+        match reason {
+            // It may still come, later than it did.
+            Some(reason) => {
+                let connection = self.connections.get_mut(&socket).expect("it is open");
+                connection.needless.push((at, reason));
+            }
+            None => {
+                self.missed.insert(kind);
+                let text = format!("event did not come: {}; closest: {closest}", short(&recorded));
+                self.differs(at, text);
+                self.miss(&recorded, "something before went another way");
+            }
+        }
     }
 
     /// Closes a connection; events that nobody expected are differences.
@@ -422,9 +456,20 @@ impl Player {
         if !connection.replies.is_empty() {
             self.differs(at, format!("unexpected replies: {:?}", connection.replies));
         }
+        for (at, reason) in std::mem::take(&mut connection.needless) {
+            let Line::Event { message, .. } = &self.lines[at] else { continue };
+            let names = &mut self.names;
+            let came = |event: &Value| names.compare("", message, event).is_ok();
+            if let Some(late) = connection.events.iter().position(came) {
+                connection.events.remove(late);
+                self.report.compared += 1;
+            } else {
+                *self.report.on_purpose.entry(reason).or_default() += 1;
+            }
+        }
         for event in std::mem::take(&mut connection.events) {
             let text = format!("unexpected event: {}", short(&event));
-            self.judge(at, &Value::Null, &Value::Null, &event, text);
+            self.judge(at, &Value::Null, &Value::Null, &event, None, text);
         }
         if cleanly && connection.socket.close(None).await.is_ok() {
             while connection.take(PATIENCE).await {}

@@ -5,10 +5,16 @@
 /// # Errors
 /// The lines that only one of them has.
 pub fn compare(recorded: &str, ours: &str) -> Result<(), String> {
-    let (recorded, ours) = (outline(recorded), outline(ours));
-    if recorded == ours {
+    if outline(recorded) == outline(ours) {
         return Ok(());
     }
+    let (missing, more) = differences(recorded, ours);
+    Err(format!("description: only recorded {missing:?}, only ours {more:?}"))
+}
+
+/// The lines that only the recorded description has, and those that only ours has.
+pub fn differences(recorded: &str, ours: &str) -> (Vec<String>, Vec<String>) {
+    let (recorded, ours) = (outline(recorded), outline(ours));
     let only = |of: &[String], other: &[String]| {
         let mut left = other.to_vec();
         let mut only = Vec::new();
@@ -20,8 +26,7 @@ pub fn compare(recorded: &str, ours: &str) -> Result<(), String> {
         }
         only
     };
-    let (missing, more) = (only(&recorded, &ours), only(&ours, &recorded));
-    Err(format!("description: only recorded {missing:?}, only ours {more:?}"))
+    (only(&recorded, &ours), only(&ours, &recorded))
 }
 
 /// A candidate without its foundation, priority, address and port.
