@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::control::Shared;
 use crate::clock::Clock;
+use crate::jsonrpc::Server;
 use crate::metrics;
 use crate::model::class::{self, Class, Kind, Param};
 use crate::model::types::{ModuleInfo, ServerInfo, ServerType, Tag};
-use crate::model::{ObjectId, RemoteError};
+use crate::model::{ObjectId, ObjectLimits, RemoteError};
 
 mod operations {
     // Written from the descriptors, with every path in full.
@@ -31,14 +32,21 @@ const API_VERSION: &str = "7.3.0";
 /// The body of class `ServerManager`.
 pub struct ServerManager {
     shared: Arc<Shared>,
+    server: Arc<Server>,
+    limits: ObjectLimits,
     clock: Clock,
     /// When the program was built, as `getInfo` writes it.
     built: String,
 }
 
 impl ServerManager {
-    pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock, built: c_date(file_time().unwrap_or_default()) }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        server: Arc<Server>,
+        limits: ObjectLimits,
+        clock: Clock,
+    ) -> Self {
+        Self { shared, server, limits, clock, built: c_date(file_time().unwrap_or_default()) }
     }
 
     pub async fn get_info(&self) -> Result<ServerInfo, RemoteError> {
@@ -52,8 +60,7 @@ impl ServerManager {
             version: API_VERSION.to_owned(),
             modules: modules.collect(),
             r#type: ServerType::Kms,
-            // Clients batch their calls only where `transactions` is announced; it is not spoken yet.
-            capabilities: Vec::new(),
+            capabilities: vec!["transactions".to_owned()],
         })
     }
 
@@ -63,10 +70,7 @@ impl ServerManager {
 
     /// Ids of all sessions that used an object, sorted.
     pub async fn get_sessions(&self) -> Result<Vec<String>, RemoteError> {
-        let mut sessions: Vec<_> =
-            self.shared.lock().sessions.known().map(ToString::to_string).collect();
-        sessions.sort_unstable();
-        Ok(sessions)
+        Ok(self.server.sessions())
     }
 
     /// Empty: no metadata can be configured yet.
@@ -130,7 +134,7 @@ impl ServerManager {
     }
 
     pub async fn set_name(&self, name: String) -> Result<(), RemoteError> {
-        self.shared.lock().manager.set_name(name)
+        self.shared.lock().manager.set_name(name, &self.limits)
     }
 
     pub async fn get_send_tags_in_events(&self) -> Result<bool, RemoteError> {
@@ -147,7 +151,7 @@ impl ServerManager {
     }
 
     pub async fn add_tag(&self, key: String, value: String) -> Result<(), RemoteError> {
-        self.shared.lock().manager.add_tag(key, value)
+        self.shared.lock().manager.add_tag(key, value, &self.limits)
     }
 
     pub async fn remove_tag(&self, key: String) -> Result<(), RemoteError> {
