@@ -266,7 +266,8 @@ for (const [version, kurento] of [['7.3.0', seven], ['6.18.0', six]]) {
     const other = await startServer();
     try {
       const client = await connect(proxy.address);
-      await client.create('MediaPipeline');
+      const first = await client.create('MediaPipeline');
+      await first.getName();
       const back = once(client, 'reconnected');
       proxy.turn(other.kurento);
       proxy.cut();

@@ -26,7 +26,7 @@ export async function startProxy(target) {
     /** New connections go to this URL. */
     turn(other) { to = new URL(other); },
     /** Cuts all connections; new ones are welcome. */
-    cut() { for (const socket of sockets) socket.resetAndDestroy(); },
+    cut() { for (const socket of sockets) socket.destroy(); },
     async stop() {
       const closed = new Promise((resolve) => { server.close(resolve); });
       this.cut();
