@@ -3,5 +3,6 @@
 mod api;
 mod house;
 mod media;
+mod replay;
 mod support;
 mod transport;

@@ -236,8 +236,11 @@ impl EncoderBitrates {
         self.max
     }
 
-    /// Sets the target, cut to the limits.
+    /// Sets the target, cut to the limits. A negative one changes nothing, as with the original.
     pub fn set_target(&mut self, bps: i32) {
+        if bps < 0 {
+            return;
+        }
         self.target = bps.clamp(self.min, self.max);
     }
 
@@ -269,6 +272,8 @@ mod tests {
         bitrates.set_max(0);
         bitrates.set_target(900_000);
         assert_eq!((bitrates.max(), bitrates.target()), (i32::MAX, 900_000));
+        bitrates.set_target(-1);
+        assert_eq!(bitrates.target(), 900_000);
         bitrates.set_max(600_000);
         bitrates.set_min(700_000);
         assert_eq!((bitrates.min(), bitrates.target()), (600_000, 600_000));

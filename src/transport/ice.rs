@@ -234,7 +234,6 @@ impl Ice {
             .map_err(|error| TransportError::Ice(error.to_string()))?;
         self.remote_key = Some(stun::key(pwd.as_bytes()));
         self.checking_since = now;
-        self.enter(IceState::Connecting);
         self.resume(now);
         Ok(())
     }
@@ -285,6 +284,7 @@ impl Ice {
             .handle_read(TaggedBytesMut { now, transport, message })
             .map_err(|_| DropReason::StunUnexpected)?;
 
+        self.begin(now);
         self.heard(now, local, remote);
         self.drain_agent(now);
         if nominated {
@@ -370,13 +370,26 @@ impl Ice {
         }
     }
 
+    /// Whether there is anybody to check.
+    fn has_peer(&self) -> bool {
+        self.remote_key.is_some() && !self.agent.get_remote_candidates().is_empty()
+    }
+
+    /// Checks begin with the first candidate of the peer, trickled or seen in a check of its own.
+    fn begin(&mut self, now: Instant) {
+        let idle =
+            matches!(self.state, IceState::Disconnected | IceState::Gathering | IceState::Failed);
+        if idle && self.selected.is_none() && self.has_peer() {
+            self.checking_since = now;
+            self.enter(IceState::Connecting);
+        }
+    }
+
     /// Goes on with the checks, if there is anybody to check.
     fn resume(&mut self, now: Instant) {
-        if self.remote_key.is_some() && !self.agent.get_remote_candidates().is_empty() {
+        if self.has_peer() {
             self.next_tick = Some(now);
-            if self.state == IceState::Failed && self.selected.is_none() {
-                self.enter(IceState::Connecting);
-            }
+            self.begin(now);
         }
     }
 

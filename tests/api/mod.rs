@@ -1,5 +1,6 @@
 //! The Kurento Protocol over real WebSockets, one test per statement about it.
 
+mod bad_input;
 mod bad_media;
 mod churn;
 mod coverage;

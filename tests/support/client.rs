@@ -46,6 +46,11 @@ impl Client {
         self.send(Message::text(text)).await;
     }
 
+    /// Sends a text; whether all of it went out, for the server may hang up meanwhile.
+    pub async fn try_send_text(&mut self, text: &str) -> bool {
+        self.socket.send(Message::text(text)).await.is_ok()
+    }
+
     /// The next message, whatever it is; none when the connection ended.
     pub async fn next(&mut self) -> Option<Message> {
         let next = tokio::time::timeout(PATIENCE, self.socket.next()).await;

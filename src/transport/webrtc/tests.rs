@@ -40,6 +40,8 @@ struct Call {
     controlling: usize,
     client: usize,
     lie_about: Option<usize>,
+    /// Side that hears of no candidates.
+    untold: Option<usize>,
     loss_per_mille: u64,
     seed: u64,
 }
@@ -49,6 +51,7 @@ const CALL: Call = Call {
     controlling: 0,
     client: 0,
     lie_about: None,
+    untold: None,
     loss_per_mille: 0,
     seed: 1,
 };
@@ -105,8 +108,10 @@ impl Net {
         };
         let remotes = [remote(1), remote(0)];
         let lines = [1, 0].map(|of| net.sides[of].session.local_candidates());
-        for ((side, remote), lines) in net.sides.iter_mut().zip(remotes).zip(lines) {
-            for line in lines {
+        for (of, ((side, remote), lines)) in
+            net.sides.iter_mut().zip(remotes).zip(lines).enumerate()
+        {
+            for line in lines.into_iter().filter(|_| call.untold != Some(of)) {
                 side.session.add_remote_candidate(began, &line).expect("reads");
             }
             side.session.start(began, remote).expect("starts");
@@ -253,6 +258,19 @@ fn events_come_in_the_order_of_the_original() {
             assert!(net.sides[side].bound.contains(&(net.sides[peer].addr, true)));
         }
     }
+}
+
+#[test]
+fn checks_begin_when_the_peer_has_an_address() {
+    let mut net = Net::new(&Call { untold: Some(0), loss_per_mille: 1_000, ..CALL });
+    net.run_until(Duration::from_secs(1), |_| false);
+    assert_eq!(net.sides[0].events, [Event::Ice(IceState::Gathering)]);
+    assert_eq!(net.sides[0].sent, 0);
+    net.loss_per_mille = 0;
+    let connected =
+        |net: &Net| net.sides.iter().all(|side| side.events.contains(&Event::Connected));
+    assert!(net.run_until(Duration::from_secs(5), connected), "the peer's own checks tell it");
+    assert_eq!(net.sides[0].events[1], Event::Ice(IceState::Connecting));
 }
 
 #[test]
