@@ -171,7 +171,7 @@ fn convert(kind: Kind, value: &Value, objects: Lookup<'_>) -> Result<Arg, Option
 
 /// The error for an object id nobody has: clients of transactions are told what they forgot.
 pub fn missing(id: &str) -> RemoteError {
-    if id.starts_with("newref:") {
+    if id.strip_prefix("newref:").is_some_and(|position| !position.is_empty()) {
         RemoteError::Uncommitted(id.to_owned())
     } else {
         RemoteError::ObjectNotFound(id.to_owned())
