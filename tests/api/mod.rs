@@ -10,5 +10,6 @@ mod manager;
 mod messages;
 mod methods;
 mod old_clients;
+mod retries;
 mod sessions;
 mod transport;
