@@ -19,6 +19,7 @@ pub mod hubs;
 
 pub mod pipeline;
 
+pub mod client;
 pub mod rpc;
 pub mod web;
 
