@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::descriptor::{Class, ComplexType, Param};
+use crate::descriptor::{Class, ComplexType, Event, Param};
 use crate::model::{Model, Operation};
 use crate::names::{capitalised, constant, snake};
 
@@ -36,7 +36,7 @@ pub fn client(model: &Model) -> String {
              pub mod events {\n\
              use super::*;\n\
              use crate::client::kurento::EventKind;\n";
-    for event in &model.events {
+    for event in model.events.iter().filter(|event| !event.is_abstract) {
         event_type(model, &mut text, event);
     }
     text + "}\n"
@@ -44,15 +44,17 @@ pub fn client(model: &Model) -> String {
 
 /// Own operations under their names of today.
 fn operations(model: &Model, class: &Class) -> Vec<Operation> {
-    let alias = |operation: &Operation| {
-        class.properties.iter().any(|property| {
+    let old = |operation: &Operation| {
+        let of_property = class.properties.iter().any(|property| {
             let capital = capitalised(&property.name);
-            property.alias_of.is_some()
+            (property.legacy || property.alias_of.is_some())
                 && (operation.name == format!("get{capital}")
                     || operation.name == format!("set{capital}"))
-        })
+        });
+        let methods = &class.methods;
+        of_property || methods.iter().any(|method| method.legacy && method.name == operation.name)
     };
-    model.operations(class).into_iter().filter(|operation| !alias(operation)).collect()
+    model.operations(class).into_iter().filter(|operation| !old(operation)).collect()
 }
 
 /// Whether its creation has parameters that may be left out.
@@ -144,18 +146,24 @@ fn register(model: &Model, text: &mut String, known: &ComplexType) {
     let path = model.rust_type(name);
     let (members, _) = model.members(known);
     let mut read = String::new();
-    for member in &members {
-        let take = if member.optional { "take_optional" } else { "take" };
-        let _ =
-            writeln!(read, "{}: members.{take}({:?}, link)?,", snake(&member.name), member.name);
+    for member in members.iter().filter(|member| member.alias_of.is_none()) {
+        // What is there for old clients is not insisted on.
+        let take = match (member.optional, member.legacy) {
+            (true, _) => "take_optional({}, link)?",
+            (false, true) => "take_optional({}, link)?.unwrap_or_default()",
+            (false, false) => "take({}, link)?",
+        };
+        let take = take.replace("{}", &format!("{:?}", member.name));
+        let _ = writeln!(read, "{}: members.{take},", snake(&member.name));
     }
-    let (mutable, link) = if members.is_empty() { ("", "_") } else { ("mut ", "link") };
+    let (mutable, link) = if read.is_empty() { ("", "_") } else { ("mut ", "link") };
     let _ = writeln!(
         text,
         "impl Decode for {path} {{\n\
          fn decode(value: Value, {link}: &Arc<Link>) -> Result<Self, ClientError> {{\n\
-         let {mutable}members = Members::of({name:?}, value)?;\n\
-         Ok(Self {{ {read} }})\n}}\n}}"
+         let {mutable}members = Members::of({:?}, value)?;\n\
+         Ok(Self {{ {read} }})\n}}\n}}",
+        model.wire(name)
     );
     let below = descendants(model, known);
     if below.is_empty() {
@@ -167,7 +175,8 @@ fn register(model: &Model, text: &mut String, known: &ComplexType) {
         let _ = writeln!(variants, "{name}(Box<{path}>),");
         let _ = writeln!(
             arms,
-            "Some({name:?}) => Self::{name}(Box::new(Decode::decode(value, link)?)),"
+            "Some({:?}) => Self::{name}(Box::new(Decode::decode(value, link)?)),",
+            model.wire(name)
         );
     }
     let _ = writeln!(
@@ -179,8 +188,9 @@ fn register(model: &Model, text: &mut String, known: &ComplexType) {
          impl Decode for Any{name} {{\n\
          fn decode(value: Value, link: &Arc<Link>) -> Result<Self, ClientError> {{\n\
          Ok(match value[\"__type__\"].as_str() {{\n\
-         None | Some({name:?}) => Self::{name}(Box::new(Decode::decode(value, link)?)),\n\
-         {arms}Some(_) => Self::Other(Decode::decode(value, link)?),\n}})\n}}\n}}"
+         None | Some({:?}) => Self::{name}(Box::new(Decode::decode(value, link)?)),\n\
+         {arms}Some(_) => Self::Other(Decode::decode(value, link)?),\n}})\n}}\n}}",
+        model.wire(name)
     );
 }
 
@@ -336,10 +346,20 @@ fn builder(
     );
 }
 
-fn event_type(model: &Model, text: &mut String, event: &crate::descriptor::Event) {
+/// What it says, with what the events it derives from say; not what all events do.
+fn event_members<'a>(model: &'a Model, event: &'a Event) -> Vec<&'a Param> {
+    let parent = |event: &&'a Event| {
+        let name = event.extends.as_ref()?;
+        model.events.iter().find(|known| known.name == *name && !known.is_abstract)
+    };
+    let lineage: Vec<_> = std::iter::successors(Some(event), parent).collect();
+    lineage.into_iter().rev().flat_map(|event| &event.properties).collect()
+}
+
+fn event_type(model: &Model, text: &mut String, event: &Event) {
     let name = &event.name;
     let (mut fields, mut read) = (String::new(), String::new());
-    for property in &event.properties {
+    for property in event_members(model, event) {
         let field = snake(&property.name);
         let kind = received(model, &property.kind);
         let (kind, take) = if property.optional {

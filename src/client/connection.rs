@@ -101,6 +101,12 @@ impl Client {
         Ok(Self { inputs, shared })
     }
 
+    #[cfg(test)]
+    pub(super) fn closed() -> Self {
+        let (inputs, _) = mpsc::channel(1);
+        Self { inputs, shared: Arc::new(Shared { state: Mutex::default(), event_queue: 1 }) }
+    }
+
     /// A request; the answer's `result`.
     ///
     /// # Errors

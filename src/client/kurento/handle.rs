@@ -30,6 +30,15 @@ pub struct Link {
     pub(super) routes: Mutex<Routes>,
 }
 
+#[cfg(test)]
+impl Link {
+    /// A link over which nothing can be asked.
+    pub(super) fn unconnected() -> Arc<Self> {
+        let routes = Mutex::new(Routes::new(1, 1));
+        Arc::new(Self { client: Client::closed(), routes })
+    }
+}
+
 impl Kurento {
     /// Connects with default options.
     ///

@@ -59,3 +59,6 @@ mod generated {
 
     include!(concat!(env!("OUT_DIR"), "/client.rs"));
 }
+
+#[cfg(test)]
+mod tests;
