@@ -3,6 +3,7 @@
 mod bad_media;
 mod churn;
 mod coverage;
+mod client;
 mod events;
 mod limits;
 mod manager;

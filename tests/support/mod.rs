@@ -4,4 +4,5 @@ pub mod client;
 pub mod link;
 pub mod outside;
 pub mod peer;
+pub mod proxy;
 pub mod server;
