@@ -109,9 +109,13 @@ fn returned(model: &Model, operation: &Operation) -> String {
 fn sent(model: &Model, kind: &str, name: &str) -> (String, String) {
     if let Some(item) = kind.strip_suffix("[]") {
         let (item, json) = sent(model, item, "item");
+        let function = match json.strip_suffix("(item)") {
+            Some(function) => function.to_owned(),
+            None => format!("|item| {json}"),
+        };
         return (
             format!("Vec<{item}>"),
-            format!("{name}.into_iter().map(|item| {json}).collect::<Value>()"),
+            format!("{name}.into_iter().map({function}).collect::<Value>()"),
         );
     }
     if let Some(item) = kind.strip_suffix("<>") {

@@ -83,6 +83,13 @@ for name, params in {
 seed("json_rpc", "notification", '{"jsonrpc":"2.0","method":"ping"} // and more')
 seed("json_rpc", "text_escapes", '{"jsonrpc":"2.0","id":"\\u00e9\\n","method":"é"}')
 
+CONNECTED = '{"id":@,"jsonrpc":"2.0","result":{"serverId":"a","sessionId":"s"}}\n'
+seed("client", "connected", CONNECTED)
+seed("client", "lost_session", '{"error":{"code":40007,"message":"Invalid session"},"id":@}\n' + CONNECTED)
+seed("client", "answers", CONNECTED + '{"id":"@","result":{"value":[1]}}\n{"id":@,"result":null}\n')
+seed("client", "event", CONNECTED + '{"method":"onEvent","params":{"value":{"data":{},"object":"o","type":"t"}}}')
+seed("client", "request", CONNECTED + '{"id":"x","method":"poll"}\n[]\n{')
+
 seed("keyframes", "vp8", b"\x90\x80\x81\x23\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00")
 seed("keyframes", "vp9", b"\x8a\x81\x23\x0a\x18\x00\x01\x40\x00\xf0\x82\x49\x83\x42")
 seed("keyframes", "h264_stap_a", b"\x78\x00\x04\x67\x42\xe0\x1f\x00\x02\x68\xce\x00\x02\x65\x88")

@@ -38,6 +38,8 @@ use crate::clock::Clock;
 
 /// How long a server has for its part of a close.
 const LINGER: Duration = Duration::from_secs(1);
+/// Most messages are smaller, and thousands of connections may be idle.
+const BUFFER: usize = 8 * 1024;
 /// Inputs taken at once, before what they cause is sent.
 const BATCH: usize = 256;
 /// Texts on their way to a server that does not read, before no more are made.
@@ -67,6 +69,8 @@ struct State {
     connected: bool,
     ended: bool,
     counters: Counters,
+    /// Requests that did not even get as far as the machine.
+    refused: u64,
     listeners: Vec<Arc<Queue<ConnectionEvent>>>,
     receivers: Vec<Arc<Queue<Arc<Notification>>>>,
 }
@@ -168,7 +172,7 @@ impl Client {
     fn input(&self, input: Input<Reply>) -> Result<(), ClientError> {
         self.inputs.try_send(input).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
-                self.shared.lock().counters.busy += 1;
+                self.shared.lock().refused += 1;
                 ClientError::Busy
             }
             mpsc::error::TrySendError::Closed(_) => ClientError::Closed,
@@ -214,7 +218,8 @@ impl Client {
 
     /// What happened how often.
     pub fn counters(&self) -> Counters {
-        self.shared.lock().counters
+        let state = self.shared.lock();
+        Counters { busy: state.counters.busy + state.refused, ..state.counters }
     }
 
     /// Ends the connection; with `session`, the session too. Requests that wait fail as closed.
@@ -310,13 +315,14 @@ struct Task {
 impl Task {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input<Reply>>) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut handles = true;
         while self.carry_out() {
             let wake = self.machine.poll_timeout();
             tokio::select! {
-                taken = inputs.recv_many(&mut batch, BATCH), if self.outgoing.len() < FULL => {
+                taken = inputs.recv_many(&mut batch, BATCH), if handles && self.outgoing.len() < FULL => {
                     let now = self.clock.now();
                     if taken == 0 {
-                        // The last handle is gone.
+                        handles = false;
                         self.machine.handle_input(now, Input::Close { session: false });
                     }
                     for input in batch.drain(..) {
@@ -383,9 +389,7 @@ impl Task {
             state.session = self.machine.session().map(str::to_owned);
         }
         state.connected = self.machine.is_up();
-        let busy = state.counters.busy;
         state.counters = self.machine.counters();
-        state.counters.busy = state.counters.busy.max(busy);
         for event in told {
             tracing::debug!(?event, "client");
             state.listeners.iter().for_each(|queue| _ = queue.push(event));
@@ -527,6 +531,8 @@ impl Target {
             }
         };
         let settings = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
             .max_message_size(Some(self.message_bytes))
             .max_frame_size(Some(self.message_bytes));
         let opened = client_async_with_config(self.request.clone(), stream, Some(settings)).await;

@@ -2,8 +2,8 @@
 
 mod bad_media;
 mod churn;
-mod coverage;
 mod client;
+mod coverage;
 mod events;
 mod limits;
 mod manager;
