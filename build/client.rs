@@ -212,7 +212,8 @@ fn class_type(model: &Model, text: &mut String, class: &Class) {
          pub struct {name}({base});\n\
          impl Deref for {name} {{\ntype Target = {base};\nfn deref(&self) -> &{base} {{ &self.0 }}\n}}\n\
          impl RemoteClass for {name} {{\nconst CLASS: &'static Class = &class::{table};\n\
-         fn from_handle(handle: Handle) -> Self {{ {below} }}\n}}\n\
+         fn from_handle(handle: Handle) -> Self {{ {below} }}\n\
+         fn handle(&self) -> &Handle {{ self }}\n}}\n\
          impl Decode for {name} {{\nfn decode(value: Value, link: &Arc<Link>) -> Result<Self, ClientError> {{\n\
          Handle::decode(value, link).map(Self::from_handle)\n}}\n}}\n\
          impl {name} {{",
@@ -289,14 +290,14 @@ fn constructor(model: &Model, text: &mut String, class: &Class) {
         let _ = writeln!(
             text,
             "pub fn {function}(&self{signature}) -> calls::Create{name} {{\n\
-             {lines}calls::Create{name}(Create::new(self.link(), params))\n}}"
+             {lines}calls::Create{name}(Create::below(self, params))\n}}"
         );
     } else {
         let _ = writeln!(
             text,
             "///\n/// # Errors\n/// Any [`ClientError`].\n\
              pub async fn {function}(&self{signature}) -> Result<{name}, ClientError> {{\n\
-             {lines}Create::new(self.link(), params).run().await\n}}"
+             {lines}Create::below(self, params).run().await\n}}"
         );
     }
 }

@@ -24,7 +24,8 @@ async fn main() -> Result<(), ClientError> {
         }
     });
 
-    // A pipeline for each, as if they were on two servers.
+    // A pipeline for each, and so a media thread for each: this server does not tell apart what one of
+    // its sockets sends to itself.
     let caller = kurento.create_media_pipeline().await?;
     let callee = kurento.create_media_pipeline().await?;
     let call = tokio::time::timeout(Duration::from_secs(20), call(&caller, &callee)).await;

@@ -510,7 +510,7 @@ impl Target {
             _ => return Err(wrong()),
         };
         let port = uri.port_u16().unwrap_or(port);
-        let token = options.token.as_ref().map(|token| format!("Bearer {token}"));
+        let token = options.token.as_ref().map(|token| format!("Bearer {}", token.0));
         header(&mut request, AUTHORIZATION, "token", token.as_deref())?;
         header(&mut request, ORIGIN, "origin", options.origin.as_deref())?;
         Ok(Self { request, host, port, tls, message_bytes: options.message_bytes })
@@ -547,8 +547,9 @@ fn header(
     value: Option<&str>,
 ) -> Result<(), ClientError> {
     if let Some(value) = value {
-        let value = HeaderValue::from_str(value)
+        let mut value = HeaderValue::from_str(value)
             .map_err(|_| ClientError::Option(format!("{option} cannot stand in a header")))?;
+        value.set_sensitive(name == AUTHORIZATION);
         request.headers_mut().insert(name, value);
     }
     Ok(())

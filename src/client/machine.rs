@@ -80,6 +80,8 @@ pub enum ConnectionEvent {
 /// What happened how often since the client was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
+    /// Requests and notifications handed to the connection, those sent again included.
+    pub sent: u64,
     /// Requests answered, with a result or an error of the server.
     pub answered: u64,
     /// Requests that ran out of time.
@@ -307,6 +309,7 @@ impl<T> Machine<T> {
                 self.answer(id, Err(error));
                 continue;
             }
+            self.counters.sent += 1;
             self.outputs.push_back(Output::Send(text));
             if wire_id.is_none() {
                 self.forget(id);

@@ -23,4 +23,4 @@ pub use error::ClientError;
 pub use kurento::Kurento;
 pub use machine::{ConnectionEvent, Counters};
 pub use message::Notification;
-pub use options::{Options, Reconnect, Trust};
+pub use options::{Options, Reconnect, Token, Trust};

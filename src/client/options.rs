@@ -1,12 +1,13 @@
 //! How a client connects, how long it waits, and how much it keeps.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Settings of a [`super::Client`]; the defaults suit a server nearby.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Sent as `Authorization: Bearer`.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Sent as `Origin`.
     pub origin: Option<String>,
     /// Whose certificates are believed, for addresses that begin with `wss`.
@@ -43,6 +44,10 @@ pub struct Options {
     pub subscriptions: usize,
 }
 
+/// A secret; it is not shown where options are.
+#[derive(Clone)]
+pub struct Token(pub String);
+
 /// Waiting before each attempt to connect again: from `first`, doubling, to `longest`, each made up
 /// to a half shorter at random so that many clients do not come back at once.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,18 @@ pub enum Trust {
     OwnAuthority(Vec<u8>),
     /// Anybody's: whoever stands between can read and change everything. For tests.
     DangerouslyTrustAnyone,
+}
+
+impl From<&str> for Token {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
 }
 
 impl Default for Options {

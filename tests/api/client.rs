@@ -5,10 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use rivero::client::kurento::events::{ElementConnected, IceCandidateFound, ObjectCreated};
-use rivero::client::kurento::types::MediaType;
-use rivero::client::kurento::{Event, EventKind, Events, MediaElement, PassThrough};
+use rivero::client::kurento::events::{
+    DtlsConnectionStateChange, ElementConnected, IceCandidateFound, ObjectCreated,
+};
+use rivero::client::kurento::types::{ConnectionState, DtlsConnectionState, MediaType};
+use rivero::client::kurento::{
+    AnyStats, Event, EventKind, Events, MediaElement, PassThrough, RemoteClass,
+};
 use rivero::client::{Client, ClientError, ConnectionEvent, Kurento, Listener, Options, Trust};
+use rivero::config::Config;
+use rivero::server::Server;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -178,6 +184,82 @@ async fn a_cut_connection_comes_back_with_its_session_objects_and_events() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_when_the_connection_is_cut_is_interrupted_or_sent_again() {
+    let server = TestServer::start().await;
+    for retry in [false, true] {
+        let proxy = Proxy::to(server.address).await;
+        let options = Options { retry, ..Options::default() };
+        let kurento = Kurento::connect_with(&url(proxy.address), options).await.expect("open");
+        let mut listener = kurento.client().listener().expect("a listener");
+        kurento.create_media_pipeline().await.expect("the session is known");
+        let sent = kurento.client().counters().sent;
+        let manager = kurento.server_manager();
+        let slow = tokio::spawn(async move { manager.get_used_cpu(300).await });
+        while kurento.client().counters().sent == sent {
+            tokio::task::yield_now().await;
+        }
+        proxy.cut(server.address);
+        let seen = reconnected(&mut listener).await;
+        assert_eq!(seen.last(), Some(&ConnectionEvent::Reconnected { same_server: true }));
+        let result = slow.await.expect("no panic");
+        let counters = kurento.client().counters();
+        if retry {
+            assert!(result.is_ok(), "{result:?}");
+        } else {
+            assert_eq!(result, Err(ClientError::Interrupted));
+        }
+        assert_eq!((counters.interrupted, counters.sent_again), (!retry as u64, retry as u64));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_endpoints_of_one_server_call_each_other() {
+    // On a worker each: what a socket sends to itself is not told apart.
+    let mut config = Config::default();
+    config.control.port = 0;
+    config.media.workers = Some(2);
+    config.media.addresses = vec![[127, 0, 0, 1].into()];
+    let server = Server::start(config).await.expect("free ports exist");
+    let kurento = kurento(server.address()).await;
+    let pipeline = kurento.create_media_pipeline().await.expect("a pipeline");
+    let other = kurento.create_media_pipeline().await.expect("another");
+    let offering = other.create_web_rtc_endpoint().await.expect("an endpoint");
+    let answering = pipeline.create_web_rtc_endpoint().use_data_channels(false).await;
+    let answering = answering.expect("an endpoint");
+    let mut found = [
+        offering.on::<IceCandidateFound>().await.expect("subscribed"),
+        answering.on::<IceCandidateFound>().await.expect("subscribed"),
+    ];
+    let mut secured = [
+        offering.on::<DtlsConnectionStateChange>().await.expect("subscribed"),
+        answering.on::<DtlsConnectionStateChange>().await.expect("subscribed"),
+    ];
+    let offer = offering.generate_offer().await.expect("an offer");
+    let answer = answering.process_offer(&offer).await.expect("an answer");
+    offering.process_answer(&answer).await.expect("it fits");
+    offering.gather_candidates().await.expect("it gathers");
+    answering.gather_candidates().await.expect("it gathers");
+    for (from, to) in found.iter_mut().zip([&answering, &offering]) {
+        let candidate = next(from).await.expect("a candidate").data.candidate;
+        to.add_ice_candidate(candidate).await.expect("it is taken");
+    }
+    for changes in &mut secured {
+        while next(changes).await.expect("a change").state != DtlsConnectionState::Connected {}
+    }
+    assert_eq!(offering.get_connection_state().await, Ok(ConnectionState::Connected));
+    let pairs = offering.get_ice_candidate_pairs().await.expect("pairs");
+    assert!(!pairs.is_empty() && !pairs[0].remote_candidate.is_empty());
+    let stats = offering.get_stats().media_type(MediaType::Video).await.expect("statistics");
+    assert!(stats.values().all(|entry| !matches!(entry, AnyStats::Other(_))), "{stats:?}");
+    assert_eq!(offering.get_media_pipeline().await, Ok(Some(other)));
+    assert_eq!(pipeline.get_parent().await, Ok(None));
+    let children = pipeline.get_children().await.expect("children");
+    assert!(children.iter().any(|child| child.cast().as_ref() == Some(&answering)));
+    pipeline.release().await.expect("released");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn another_server_behind_the_same_address_is_told_of() {
     let server = TestServer::start().await;
     let proxy = Proxy::to(server.address).await;
@@ -228,9 +310,8 @@ async fn a_request_that_takes_too_long_fails_alone() {
     let kurento = Kurento::connect_with(&url(server.address), options).await.expect("connected");
     let slow = kurento.server_manager().get_used_cpu(400).await;
     assert_eq!(slow, Err(ClientError::Timeout));
-    let params = json!({"object": "manager_ServerManager", "operation": "getCpuCount"});
-    let fast = kurento.client().call_within(Some(PATIENCE), "invoke", params).await;
-    assert!(fast.expect("the connection is well")["value"].is_number());
+    let patient = kurento.server_manager().within(PATIENCE);
+    assert!(patient.get_used_cpu(400).await.expect("the connection is well") >= 0.0);
     assert_eq!(kurento.client().counters().timed_out, 1);
     assert!(kurento.client().is_connected());
 }
@@ -408,7 +489,7 @@ async fn a_token_and_an_origin_are_sent_with_the_handshake() {
         }
     });
     let options = Options {
-        token: Some("secret".to_owned()),
+        token: Some("secret".into()),
         origin: Some("https://example.org".to_owned()),
         ..Options::default()
     };
@@ -417,7 +498,7 @@ async fn a_token_and_an_origin_are_sent_with_the_handshake() {
     assert_eq!(headers["authorization"], "Bearer secret");
     assert_eq!(headers["origin"], "https://example.org");
     assert_eq!(client.call("anything", json!([1])).await, Ok(json!({})));
-    let wrong = Options { token: Some("a\nb".to_owned()), ..Options::default() };
+    let wrong = Options { token: Some("a\nb".into()), ..Options::default() };
     let refused = Client::connect(&format!("ws://{address}/"), wrong).await;
     assert!(matches!(refused, Err(ClientError::Option(_))));
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -68,7 +69,7 @@ impl Kurento {
 
     /// A handle of an object by its id, which is not checked; nor is its class.
     pub fn object<T: RemoteClass>(&self, id: &str) -> T {
-        T::from_handle(Handle { link: self.link.clone(), id: ObjectId::from(id) })
+        T::from_handle(Handle::new(&self.link, ObjectId::from(id)))
     }
 
     /// The one object that speaks for the whole server.
@@ -111,6 +112,13 @@ pub trait RemoteClass: Sized {
     const CLASS: &'static Class;
 
     fn from_handle(handle: Handle) -> Self;
+
+    fn handle(&self) -> &Handle;
+
+    /// The same object, asked with more, or less, patience than [`Options::request_timeout`].
+    fn within(&self, timeout: Duration) -> Self {
+        Self::from_handle(Handle { timeout: Some(timeout), ..self.handle().clone() })
+    }
 }
 
 /// A remote object of whatever class. Two are equal when they name the same object.
@@ -118,6 +126,7 @@ pub trait RemoteClass: Sized {
 pub struct Handle {
     link: Arc<Link>,
     id: ObjectId,
+    timeout: Option<Duration>,
 }
 
 impl Handle {
@@ -162,7 +171,7 @@ impl Handle {
         if !params.is_empty() {
             members.insert("operationParams".to_owned(), Value::Object(params));
         }
-        let result = self.link.client.call("invoke", Value::Object(members)).await?;
+        let result = self.call("invoke", Value::Object(members)).await?;
         T::decode(value_of(result), &self.link)
     }
 
@@ -173,15 +182,15 @@ impl Handle {
     /// Any [`ClientError`].
     pub async fn release(&self) -> Result<(), ClientError> {
         let params = json!({"object": self.id.as_str()});
-        self.link.client.call("release", params).await.map(|_| ())
+        self.call("release", params).await.map(|_| ())
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
+    async fn call(&self, method: &str, params: Value) -> Result<Value, ClientError> {
+        self.link.client.call_within(self.timeout, method, params).await
     }
 
     pub(super) fn new(link: &Arc<Link>, id: ObjectId) -> Self {
-        Self { link: link.clone(), id }
+        Self { link: link.clone(), id, timeout: None }
     }
 }
 
@@ -214,13 +223,19 @@ pub(super) fn value_of(mut result: Value) -> Value {
 #[derive(Clone, Debug)]
 pub struct Create<T> {
     link: Arc<Link>,
+    timeout: Option<Duration>,
     params: Map<String, Value>,
     class: PhantomData<fn() -> T>,
 }
 
 impl<T: RemoteClass> Create<T> {
+    /// Below nothing, if it is a pipeline.
     pub(super) fn new(link: &Arc<Link>, params: Map<String, Value>) -> Self {
-        Self { link: link.clone(), params, class: PhantomData }
+        Self { link: link.clone(), timeout: None, params, class: PhantomData }
+    }
+
+    pub(super) fn below(parent: &Handle, params: Map<String, Value>) -> Self {
+        Self { timeout: parent.timeout, ..Self::new(&parent.link, params) }
     }
 
     pub(super) fn set(&mut self, name: &str, value: Value) {
@@ -230,7 +245,7 @@ impl<T: RemoteClass> Create<T> {
     pub(super) async fn run(self) -> Result<T, ClientError> {
         // Extra modules are known by the name with their namespace only.
         let params = json!({"type": T::CLASS.qualified, "constructorParams": self.params});
-        let result = self.link.client.call("create", params).await?;
+        let result = self.link.client.call_within(self.timeout, "create", params).await?;
         Handle::decode(value_of(result), &self.link).map(T::from_handle)
     }
 }
