@@ -10,6 +10,7 @@ use std::time::Duration;
 pub struct Config {
     pub control: ControlConfig,
     pub sessions: SessionConfig,
+    pub resources: ResourceConfig,
     pub limits: Limits,
     pub media: MediaConfig,
 }
@@ -34,6 +35,17 @@ pub struct SessionConfig {
     pub collector_period: Duration,
 }
 
+/// What of the system's limits may be used, as the original names it.
+#[derive(Clone, Debug)]
+pub struct ResourceConfig {
+    /// The share of files and threads beyond which nothing more is created.
+    pub exception_limit: f64,
+    /// The share of files and threads beyond which the server ends itself once it is empty.
+    pub kill_limit: Option<f64>,
+    /// No answers are kept for those who ask again.
+    pub disable_request_cache: bool,
+}
+
 /// What clients can make the server hold. Each limit is answered or counted when it is reached.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -45,12 +57,35 @@ pub struct Limits {
     pub queued_messages: usize,
     /// Time a client has to send the head of an HTTP request.
     pub handshake: Duration,
+    /// Arrays and objects inside each other in one message, 127 at most.
+    pub nesting: usize,
+    /// JSON values in one message.
+    pub values: usize,
+    /// Bytes of a request's id.
+    pub id_bytes: usize,
     pub sessions: usize,
     /// Bytes of a session id that a client chose.
     pub session_id_bytes: usize,
+    /// Objects of all sessions.
     pub objects: usize,
-    /// Subscriptions of one session.
+    /// Objects that one session holds.
+    pub session_objects: usize,
+    /// Subscriptions of all sessions.
     pub subscriptions: usize,
+    /// Subscriptions of one session.
+    pub session_subscriptions: usize,
+    /// Operations of one transaction, those of transactions inside it included.
+    pub operations: usize,
+    /// Tags of one object.
+    pub tags: usize,
+    /// Bytes of an object's name, of a tag's key and of its value.
+    pub text_bytes: usize,
+    /// Answers of one session that are kept for it to ask again; none switches that off.
+    pub kept_answers: usize,
+    /// Bytes of memory that all answers take that are kept.
+    pub kept_bytes: usize,
+    /// Requests that are finished after their connection was cut.
+    pub orphaned_requests: usize,
 }
 
 /// Where media comes in and who handles it.
@@ -76,6 +111,12 @@ impl Default for SessionConfig {
     }
 }
 
+impl Default for ResourceConfig {
+    fn default() -> Self {
+        Self { exception_limit: 0.8, kill_limit: None, disable_request_cache: false }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -83,10 +124,21 @@ impl Default for Limits {
             message_bytes: 32_000_000,
             queued_messages: 4_096,
             handshake: Duration::from_secs(10),
+            nesting: 64,
+            values: 100_000,
+            id_bytes: 1_024,
             sessions: 50_000,
             session_id_bytes: 1_024,
             objects: 100_000,
-            subscriptions: 10_000,
+            session_objects: 50_000,
+            subscriptions: 200_000,
+            session_subscriptions: 50_000,
+            operations: 10_000,
+            tags: 1_024,
+            text_bytes: 64 << 10,
+            kept_answers: 1_024,
+            kept_bytes: 32 << 20,
+            orphaned_requests: 1_024,
         }
     }
 }

@@ -48,9 +48,14 @@ pub struct Metrics {
     errors: Family<Code, Counter>,
     objects: Family<Class, Gauge>,
     sessions: Gauge,
+    subscriptions: Gauge,
     connections: Gauge,
     connections_refused: Counter,
     connections_cut: Family<Reason, Counter>,
+    answers_repeated: Counter,
+    answers_forgotten: Counter,
+    kept_bytes: Gauge,
+    requests_abandoned: Counter,
     events: Counter,
     events_dropped: Family<Reason, Counter>,
     packets_in: Counter,
@@ -80,9 +85,14 @@ impl Metrics {
             errors: Family::default(),
             objects: Family::default(),
             sessions: Gauge::default(),
+            subscriptions: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             connections_cut: Family::default(),
+            answers_repeated: Counter::default(),
+            answers_forgotten: Counter::default(),
+            kept_bytes: Gauge::default(),
+            requests_abandoned: Counter::default(),
             events: Counter::default(),
             events_dropped: Family::default(),
             packets_in: packets.get_or_create_owned(&inward),
@@ -99,6 +109,11 @@ impl Metrics {
         all.register("rivero_request_errors", "Error replies by code", metrics.errors.clone());
         all.register("rivero_objects", "Living objects by class", metrics.objects.clone());
         all.register("rivero_sessions", "Sessions that used an object", metrics.sessions.clone());
+        all.register(
+            "rivero_subscriptions",
+            "Subscriptions to events of objects",
+            metrics.subscriptions.clone(),
+        );
         all.register("rivero_connections", "Open WebSockets", metrics.connections.clone());
         all.register(
             "rivero_connections_refused",
@@ -109,6 +124,26 @@ impl Metrics {
             "rivero_connections_cut",
             "WebSockets that the server closed, by reason",
             metrics.connections_cut.clone(),
+        );
+        all.register(
+            "rivero_answers_repeated",
+            "Requests that were answered as they had been before",
+            metrics.answers_repeated.clone(),
+        );
+        all.register(
+            "rivero_answers_forgotten",
+            "Answers for those who ask again that were dropped before their time",
+            metrics.answers_forgotten.clone(),
+        );
+        all.register(
+            "rivero_answers_bytes",
+            "Bytes of answers kept for those who ask again",
+            metrics.kept_bytes.clone(),
+        );
+        all.register(
+            "rivero_requests_abandoned",
+            "Requests dropped with their connection because too many were going on without one",
+            metrics.requests_abandoned.clone(),
         );
         all.register("rivero_events", "Event messages handed to clients", metrics.events.clone());
         all.register(
@@ -151,6 +186,10 @@ impl Metrics {
         self.sessions.set(count as i64);
     }
 
+    pub fn set_subscriptions(&self, count: usize) {
+        self.subscriptions.set(count as i64);
+    }
+
     pub fn set_connections(&self, count: usize) {
         self.connections.set(count as i64);
     }
@@ -162,6 +201,25 @@ impl Metrics {
     /// The server closed a WebSocket.
     pub fn connection_cut(&self, reason: &'static str) {
         self.connections_cut.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request came again and got the answer it had got before.
+    pub fn answer_repeated(&self) {
+        self.answers_repeated.inc();
+    }
+
+    /// `count` answers were dropped before their time.
+    pub fn answers_forgotten(&self, count: u64) {
+        self.answers_forgotten.inc_by(count);
+    }
+
+    pub fn set_kept_bytes(&self, bytes: usize) {
+        self.kept_bytes.set(bytes as i64);
+    }
+
+    /// A request was dropped with its connection.
+    pub fn request_abandoned(&self) {
+        self.requests_abandoned.inc();
     }
 
     /// An event message went into a client's queue.
@@ -212,6 +270,43 @@ pub fn resident_memory() -> u64 {
     pages.unwrap_or(0) * page
 }
 
+/// Files that the process has open; 0 where the system does not say.
+pub fn open_files() -> u64 {
+    // Linux counts them in the folder's size since 6.2; before that they must be counted here.
+    match std::fs::metadata("/proc/self/fd").map(|folder| folder.len()) {
+        Ok(0) => std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64),
+        Ok(count) => count,
+        Err(_) => 0,
+    }
+}
+
+/// Threads of the process; 0 where the system does not say.
+pub fn threads() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The program's name may hold anything, so fields are counted from the parenthesis behind it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().nth(17).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// What the system limits for a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Resource {
+    Files,
+    Threads,
+}
+
+/// How much of it the process may have; none without a limit.
+pub fn resource_limit(of: Resource) -> Option<u64> {
+    let resource = match of {
+        Resource::Files => libc::RLIMIT_NOFILE,
+        Resource::Threads => libc::RLIMIT_NPROC,
+    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes into the structure it is given and keeps nothing of it.
+    let done = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    (done == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,7 +337,10 @@ mod tests {
     }
 
     #[test]
-    fn a_running_process_occupies_memory() {
+    fn a_running_process_occupies_memory_files_and_threads() {
         assert!(resident_memory() > 1_000_000);
+        assert!(open_files() >= 3);
+        assert!(threads() >= 1);
+        assert!(resource_limit(Resource::Files).is_none_or(|limit| limit >= open_files()));
     }
 }

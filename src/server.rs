@@ -3,7 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -109,6 +111,9 @@ impl Server {
     }
 }
 
+/// How long at most until sessions are looked after again: what clients do brings their time forward.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The error with what could not be had.
 fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
@@ -123,7 +128,7 @@ async fn follow(control: Arc<Control>, mut notices: Notices) {
 async fn collect(control: Arc<Control>, clock: Clock, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(control.poll_timeout().into()) => {
+            () = tokio::time::sleep_until(control.poll_timeout().min(clock.now() + LOOK).into()) => {
                 control.handle_timeout(clock.now());
             }
             _ = stop.wait_for(|stop| *stop) => return,
@@ -145,7 +150,7 @@ impl web::Service for Entrance {
         (connection, Outgoing { messages: inbox.messages, close: inbox.close })
     }
 
-    async fn request(&self, connection: u64, text: &str) -> Option<String> {
+    async fn request(&self, connection: u64, text: &str) -> Option<Bytes> {
         self.control.request(connection, text).await
     }
 

@@ -31,6 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::config::Config;
+use crate::jsonrpc::Farewell;
 use crate::metrics::Metrics;
 
 /// Buffer per connection; most messages are smaller, and thousands of connections are idle.
@@ -47,7 +48,7 @@ pub trait Service: Send + Sync + 'static {
     /// A WebSocket opened.
     fn open(&self) -> (u64, Outgoing);
     /// The reply to a text, if there is one. Called for one text of a connection after the other.
-    fn request(&self, connection: u64, text: &str) -> impl Future<Output = Option<String>> + Send;
+    fn request(&self, connection: u64, text: &str) -> impl Future<Output = Option<Bytes>> + Send;
     /// The WebSocket is gone.
     fn close(&self, connection: u64);
     /// JSON for `/health`.
@@ -62,7 +63,7 @@ pub struct Outgoing {
     /// JSON texts.
     pub messages: mpsc::Receiver<Bytes>,
     /// Tells the connection to close, and why.
-    pub close: oneshot::Receiver<&'static str>,
+    pub close: oneshot::Receiver<Farewell>,
 }
 
 struct Door<S> {
@@ -269,7 +270,7 @@ impl<S: Service> Door<S> {
                 Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => None,
                 Err(_) => Some((CloseCode::Protocol, "Protocol error")),
             },
-            Ok(reason) = close => Some((CloseCode::Policy, reason)),
+            Ok(Farewell { code, reason }) = close => Some((code.into(), reason)),
             _ = stop.wait_for(|stop| *stop) => Some((CloseCode::Away, "terminating")),
         }
     }
@@ -307,7 +308,7 @@ impl<S: Service> Door<S> {
                 feed(socket, message, messages).await?;
             }
             if let Some(reply) = reply {
-                socket.feed(Message::text(reply)).await?;
+                socket.feed(Message::Text(text(reply)?)).await?;
             }
             socket.flush().await?;
         }
@@ -320,7 +321,7 @@ impl<S: Service> Door<S> {
         connection: u64,
         text: &str,
         messages: &mut mpsc::Receiver<Bytes>,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<Bytes>, Error> {
         let mut answer = std::pin::pin!(self.service.request(connection, text));
         loop {
             tokio::select! {
@@ -343,11 +344,14 @@ async fn feed(
 ) -> Result<(), Error> {
     let mut next = Some(first);
     while let Some(message) = next {
-        let text = Utf8Bytes::try_from(message).map_err(|_| Error::Utf8(String::new()))?;
-        socket.feed(Message::Text(text)).await?;
+        socket.feed(Message::Text(text(message)?)).await?;
         next = messages.try_recv().ok();
     }
     Ok(())
+}
+
+fn text(message: Bytes) -> Result<Utf8Bytes, Error> {
+    Utf8Bytes::try_from(message).map_err(|_| Error::Utf8(String::new()))
 }
 
 struct Closing<'a, S: Service> {

@@ -10,7 +10,7 @@ use std::process::Command;
 /// from beside and never from behind.
 const FLOORS: &[&[&str]] = &[
     &["clock", "config", "metrics", "rtp"],
-    &["model", "sdp"],
+    &["jsonrpc", "model", "sdp"],
     &["router", "transport"],
     &["elements"],
     &["hubs"],

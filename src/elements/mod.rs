@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use slotmap::{SecondaryMap, SlotMap, new_key_type};
 
 use crate::model::types::MediaType;
-use crate::model::{Event, EventData, Object, ObjectId};
+use crate::model::{Event, EventData, Object, ObjectId, ObjectLimits};
 use crate::router::{PeerKey, Router, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Kind, NtpTime};
 use crate::transport;
@@ -136,6 +136,8 @@ pub struct Net {
     /// Local addresses of the worker's sockets, the preferred first; all are announced.
     pub addresses: Vec<SocketAddr>,
     pub certificates: Arc<Certificates>,
+    /// What clients may attach to an object.
+    pub object_limits: ObjectLimits,
     /// Sessions whose outputs and timers have to be looked at before the worker goes on.
     pub touched: Vec<LegKey>,
     /// Sessions that nobody owns any more and that have yet to say goodbye.

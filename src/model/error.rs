@@ -1,7 +1,5 @@
 //! Errors with the codes, names and texts that clients know.
 
-use serde_json::{Value, json};
-
 use super::id::ObjectId;
 
 /// Why a request on a remote object failed. Codes 40000 to 49999 are Kurento's catalogue.
@@ -160,16 +158,6 @@ impl RemoteError {
             -32603 => return None,
             _ => "UNDEFINED",
         })
-    }
-
-    /// The `error` member of a reply.
-    pub fn to_json(&self) -> Value {
-        match self.name() {
-            Some(name) => {
-                json!({"code": self.code(), "data": {"type": name}, "message": self.to_string()})
-            }
-            None => json!({"code": self.code(), "message": self.to_string()}),
-        }
     }
 
     pub fn not_found(id: &ObjectId) -> Self {

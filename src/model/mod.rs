@@ -18,6 +18,6 @@ pub use class::{Class, EventClass, Method};
 pub use error::{RemoteError, SdpFailure};
 pub use event::{Event, EventData};
 pub use id::ObjectId;
-pub use object::Object;
+pub use object::{Object, ObjectLimits};
 pub use registry::Registry;
 pub use value::{Arg, Args, FromArg, IntoValue, reply};

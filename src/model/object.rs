@@ -8,12 +8,22 @@ use super::event::{Event, EventData};
 use super::id::ObjectId;
 use super::types::Tag;
 use super::value::IntoValue;
+use crate::config::Limits;
 
-/// Tags an object may carry; one more is refused.
-const MAX_TAGS: usize = 1_024;
+/// How much a client may attach to an object.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectLimits {
+    /// Tags; one more is refused.
+    pub tags: usize,
+    /// Bytes of a name, of a tag's key and of its value.
+    pub text_bytes: usize,
+}
 
-/// Bytes of a name, of a tag's key and of its value.
-const MAX_TEXT: usize = 64 << 10;
+impl From<&Limits> for ObjectLimits {
+    fn from(limits: &Limits) -> Self {
+        Self { tags: limits.tags, text_bytes: limits.text_bytes }
+    }
+}
 
 /// The part of a remote object that does not depend on its class.
 #[derive(Debug)]
@@ -56,9 +66,9 @@ impl Object {
     /// An empty name brings the default back.
     ///
     /// # Errors
-    /// [`RemoteError::NotEnoughResources`] beyond 64 KiB.
-    pub fn set_name(&mut self, name: String) -> Result<(), RemoteError> {
-        check_length(&name)?;
+    /// [`RemoteError::NotEnoughResources`] beyond the limit.
+    pub fn set_name(&mut self, name: String, limits: &ObjectLimits) -> Result<(), RemoteError> {
+        check_length(&name, limits)?;
         self.name = (!name.is_empty()).then_some(name);
         Ok(())
     }
@@ -66,16 +76,22 @@ impl Object {
     /// Sets the tag `key`, replacing its value.
     ///
     /// # Errors
-    /// [`RemoteError::NotEnoughResources`] beyond 1 024 tags, or 64 KiB of key or value.
-    pub fn add_tag(&mut self, key: String, value: String) -> Result<(), RemoteError> {
-        check_length(&key)?;
-        check_length(&value)?;
+    /// [`RemoteError::NotEnoughResources`] beyond a limit.
+    pub fn add_tag(
+        &mut self,
+        key: String,
+        value: String,
+        limits: &ObjectLimits,
+    ) -> Result<(), RemoteError> {
+        check_length(&key, limits)?;
+        check_length(&value, limits)?;
         if let Some(tag) = self.tags.iter_mut().find(|(known, _)| *known == key) {
             tag.1 = value;
-        } else if self.tags.len() < MAX_TAGS {
+        } else if self.tags.len() < limits.tags {
             self.tags.push((key, value));
         } else {
-            return Err(RemoteError::NotEnoughResources(format!("Reached tags limit: {MAX_TAGS}")));
+            let text = format!("Reached tags limit: {}", limits.tags);
+            return Err(RemoteError::NotEnoughResources(text));
         }
         Ok(())
     }
@@ -118,11 +134,10 @@ impl Object {
     }
 }
 
-fn check_length(text: &str) -> Result<(), RemoteError> {
-    if text.len() > MAX_TEXT {
-        return Err(RemoteError::NotEnoughResources(format!(
-            "Reached text length limit: {MAX_TEXT}"
-        )));
+fn check_length(text: &str, limits: &ObjectLimits) -> Result<(), RemoteError> {
+    let limit = limits.text_bytes;
+    if text.len() > limit {
+        return Err(RemoteError::NotEnoughResources(format!("Reached text bytes limit: {limit}")));
     }
     Ok(())
 }
@@ -133,6 +148,8 @@ mod tests {
     use super::super::types::event::MediaSessionStarted;
     use super::*;
 
+    const LIMITS: ObjectLimits = ObjectLimits { tags: 100, text_bytes: 1_000 };
+
     fn object() -> Object {
         let class = class::find("PassThrough").expect("described");
         Object::new(ObjectId::from("p/e"), class, Some(ObjectId::from("p")), 1_234_567)
@@ -142,21 +159,24 @@ mod tests {
     fn a_name_is_the_id_until_it_is_set_and_after_it_is_emptied() {
         let mut object = object();
         assert_eq!(object.name(), "p/e");
-        object.set_name("camera".to_owned()).expect("short");
+        object.set_name("camera".to_owned(), &LIMITS).expect("short");
         assert_eq!(object.name(), "camera");
-        object.set_name(String::new()).expect("short");
-        assert!(object.set_name("x".repeat(MAX_TEXT + 1)).is_err());
+        object.set_name(String::new(), &LIMITS).expect("short");
+        assert!(object.set_name("x".repeat(1_001), &LIMITS).is_err());
         assert_eq!(object.name(), "p/e");
     }
 
     #[test]
     fn tags_are_bounded_replaced_and_missed() {
         let mut object = object();
-        for n in 0..MAX_TAGS {
-            object.add_tag(n.to_string(), "x".to_owned()).expect("below the limit");
+        for n in 0..100 {
+            object.add_tag(n.to_string(), "x".to_owned(), &LIMITS).expect("below the limit");
         }
-        assert_eq!(object.add_tag("more".into(), "x".into()).map_err(|e| e.code()), Err(40009));
-        object.add_tag("7".into(), "y".into()).expect("replaces");
+        assert_eq!(
+            object.add_tag("more".into(), "x".into(), &LIMITS).map_err(|e| e.code()),
+            Err(40009)
+        );
+        object.add_tag("7".into(), "y".into(), &LIMITS).expect("replaces");
         assert_eq!(object.tag("7").as_deref(), Ok("y"));
         object.remove_tag("7");
         assert_eq!(object.tag("7"), Err(RemoteError::TagNotFound));
@@ -165,7 +185,7 @@ mod tests {
     #[test]
     fn events_carry_both_timestamps_and_tags_on_request_only() {
         let mut object = object();
-        object.add_tag("k".into(), "v".into()).expect("room");
+        object.add_tag("k".into(), "v".into(), &LIMITS).expect("room");
         let event = object.event(1_234_567, MediaSessionStarted {});
         assert_eq!(
             Value::Object(event.data),

@@ -146,6 +146,16 @@ impl Registry {
         known
     }
 
+    /// Whether `holder` holds the object.
+    pub fn holds(&self, holder: &str, id: &str) -> bool {
+        self.held.get(holder).is_some_and(|held| held.contains(id))
+    }
+
+    /// How many objects `holder` holds.
+    pub fn held_count(&self, holder: &str) -> usize {
+        self.held.get(holder).map_or(0, HashSet::len)
+    }
+
     /// `holder` does not need the object any more. True when nobody else does, and it is to be
     /// released.
     pub fn let_go(&mut self, holder: &str, id: &str) -> bool {

@@ -36,7 +36,8 @@ impl Call<'_> {
     }
 
     pub fn set_name(&mut self, name: String) -> Result<()> {
-        self.object_mut().set_name(name)
+        let limits = self.net.object_limits;
+        self.object_mut().set_name(name, &limits)
     }
 
     pub fn get_send_tags_in_events(&self) -> Result<bool> {
@@ -53,7 +54,8 @@ impl Call<'_> {
     }
 
     pub fn add_tag(&mut self, key: String, value: String) -> Result<()> {
-        self.object_mut().add_tag(key, value)
+        let limits = self.net.object_limits;
+        self.object_mut().add_tag(key, value, &limits)
     }
 
     pub fn remove_tag(&mut self, key: String) -> Result<()> {

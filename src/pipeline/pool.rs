@@ -68,6 +68,7 @@ impl Pool {
                 load: load.clone(),
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
+                object_limits: (&config.limits).into(),
             })?;
             shared.workers.push(Worker { mailbox, load });
             shared.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);

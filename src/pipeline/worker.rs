@@ -19,6 +19,7 @@ use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::elements::{Certificates, Moment, Net};
+use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub load: Arc<AtomicUsize>,
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
+    pub object_limits: ObjectLimits,
 }
 
 /// Starts the thread.
@@ -78,6 +80,7 @@ impl Shell {
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
             certificates: parts.certificates,
+            object_limits: parts.object_limits,
             touched: Vec::new(),
             closing: Vec::new(),
         };

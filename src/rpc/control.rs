@@ -1,17 +1,18 @@
 //! What all connections share: the registry, sessions, subscriptions, and the way to the workers.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::delivery::{self, Inbox, Outbox, Subscriptions};
+use super::delivery::Subscriptions;
+use super::resources::Resources;
 use super::server_manager::ServerManager;
-use super::session::{ConnectionId, Sessions};
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
+use crate::jsonrpc::{ConnectionId, Expiry, Inbox, Policy, Server, message};
 use crate::metrics::Metrics;
 use crate::model::types::event::{ObjectCreated, ObjectDestroyed};
 use crate::model::{Event, EventData, Object, ObjectId, Registry, RemoteError, class};
@@ -28,14 +29,12 @@ pub trait Media: Send + Sync + 'static {
 /// Where a worker's answer arrives.
 pub(super) type WorkerReply = oneshot::Receiver<Result<Value, RemoteError>>;
 
-/// What changes; behind one lock that is held for lookups and never across a wait.
+/// What changes; behind one lock that is held for lookups and never across a wait. Sessions have a
+/// lock of their own in the [`Server`], taken after this one where both are needed.
 pub(super) struct State {
     pub registry: Registry,
-    pub sessions: Sessions,
     pub subscriptions: Subscriptions,
     pub manager: Object,
-    outboxes: HashMap<ConnectionId, Outbox>,
-    last_connection: ConnectionId,
 }
 
 pub(super) struct Shared(Mutex<State>);
@@ -49,6 +48,7 @@ impl Shared {
 
 /// The control plane of one server.
 pub struct Control {
+    pub(super) server: Arc<Server>,
     pub(super) shared: Arc<Shared>,
     pub(super) media: Arc<dyn Media>,
     pub(super) manager: ServerManager,
@@ -56,6 +56,7 @@ pub struct Control {
     pub(super) limits: Limits,
     /// Clients see a restart by a new one.
     pub(super) server_id: String,
+    pub(super) resources: Resources,
     clock: Clock,
 }
 
@@ -68,43 +69,43 @@ impl Control {
     ) -> Self {
         let id = ObjectId::from(ObjectId::SERVER_MANAGER);
         let class = class::find("ServerManager").expect("its descriptor is part of the program");
-        let period = config.sessions.collector_period;
         let shared = Arc::new(Shared(Mutex::new(State {
             registry: Registry::new(),
-            sessions: Sessions::new(clock.now(), period, config.limits.sessions),
             subscriptions: Subscriptions::default(),
             manager: Object::new(id, class, None, clock.unix_millis()),
-            outboxes: HashMap::new(),
-            last_connection: 0,
         })));
+        let server = Arc::new(Server::new(policy(config), clock, metrics.clone()));
         Self {
-            manager: ServerManager::new(shared.clone(), clock),
+            manager: ServerManager::new(
+                shared.clone(),
+                server.clone(),
+                (&config.limits).into(),
+                clock,
+            ),
+            server,
             shared,
             media,
             metrics,
             limits: config.limits.clone(),
             server_id: uuid::Uuid::new_v4().to_string(),
+            resources: Resources::new(&config.resources, clock),
             clock,
         }
     }
 
     /// A connection opened: its number, and the queue of what is to be sent to it beside replies.
     pub fn open(&self) -> (ConnectionId, Inbox) {
-        let (outbox, inbox) = delivery::queue(self.limits.queued_messages);
-        let mut state = self.shared.lock();
-        state.last_connection += 1;
-        let connection = state.last_connection;
-        state.outboxes.insert(connection, outbox);
-        self.metrics.set_connections(state.outboxes.len());
-        (connection, inbox)
+        self.server.open()
     }
 
     /// A connection is gone. Its session lives on until the collector comes.
     pub fn close(&self, connection: ConnectionId) {
-        let mut state = self.shared.lock();
-        state.outboxes.remove(&connection);
-        state.sessions.unbind(connection);
-        self.metrics.set_connections(state.outboxes.len());
+        self.server.close(connection);
+    }
+
+    /// Has a text of a connection answered; the reply, if there is something to say.
+    pub async fn request(self: &Arc<Self>, connection: ConnectionId, text: &str) -> Option<Bytes> {
+        self.server.request(self, connection, text).await
     }
 
     /// What a worker tells. Must be called in the order in which the worker told it.
@@ -117,9 +118,9 @@ impl Control {
                 if let Some(holder) = state.registry.insert(id.clone(), class, parent, home) {
                     // A session that was closed meanwhile is known again, so that the collector
                     // finds what it holds.
-                    state.sessions.touch(&holder);
+                    self.server.remember(&holder);
                 }
-                self.announce(&mut state, ObjectCreated { object: id });
+                self.announce(&state, ObjectCreated { object: id });
             }
             Notice::Destroyed { id } => {
                 tracing::debug!(object = %id, "destroyed");
@@ -128,35 +129,36 @@ impl Control {
                     self.metrics.object_destroyed(class.name);
                 }
                 state.subscriptions.remove_object(id.as_str());
-                self.announce(&mut state, ObjectDestroyed { object_id: id.to_string() });
+                if state.registry.is_empty() {
+                    self.resources.everything_ended();
+                }
+                self.announce(&state, ObjectDestroyed { object_id: id.to_string() });
             }
-            Notice::Event(event) => self.deliver(&mut self.shared.lock(), event),
+            Notice::Event(event) => self.deliver(&self.shared.lock(), event),
             // Nobody waits for the reply to a release by the collector.
             Notice::Reply { ticket, result } => drop(ticket.send(result)),
         }
     }
 
-    fn announce(&self, state: &mut State, what: impl EventData) {
+    fn announce(&self, state: &State, what: impl EventData) {
         let event = state.manager.event(self.clock.unix_millis(), what);
         self.deliver(state, event);
     }
 
-    fn deliver(&self, state: &mut State, event: Event) {
-        let State { subscriptions, sessions, outboxes, .. } = state;
-        subscriptions.deliver(event, sessions, outboxes, &self.metrics);
+    fn deliver(&self, state: &State, event: Event) {
+        state.subscriptions.deliver(event, |session, text| self.server.notify(session, text));
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// When [`Self::handle_timeout`] has something to do, unless clients bring the time forward.
     pub fn poll_timeout(&self) -> Instant {
-        self.shared.lock().sessions.poll_timeout()
+        self.server.poll_timeout()
     }
 
     /// Looks after sessions: ends those that nobody uses and releases what they held.
     pub fn handle_timeout(&self, now: Instant) {
-        let mut state = self.shared.lock();
-        state.sessions.handle_timeout(now);
-        while let Some(session) = state.sessions.poll_ended() {
+        for session in self.server.handle_timeout(now) {
             tracing::info!(%session, "session collected");
+            let mut state = self.shared.lock();
             state.subscriptions.remove_session(&session);
             for object in state.registry.end(&session) {
                 self.release(&state, object);
@@ -166,7 +168,8 @@ impl Control {
 
     /// Brings the gauges up to date.
     pub fn count(&self) {
-        self.metrics.set_sessions(self.shared.lock().sessions.known().count());
+        self.metrics.set_sessions(self.server.session_count());
+        self.metrics.set_subscriptions(self.shared.lock().subscriptions.len());
     }
 
     /// Has an object destroyed; the reply of its worker, when it has one.
@@ -175,5 +178,25 @@ impl Control {
         let (ticket, reply) = oneshot::channel();
         self.media.send(home, Command::Release { object }, ticket);
         Some(reply)
+    }
+}
+
+/// The Kurento Protocol as one of the JSON-RPC family: sessions are collected in rounds, and nobody
+/// must ping.
+fn policy(config: &Config) -> Policy {
+    let limits = &config.limits;
+    Policy {
+        expiry: Expiry::Rounds(config.sessions.collector_period),
+        sessions: limits.sessions,
+        session_id_bytes: limits.session_id_bytes,
+        queued_messages: limits.queued_messages,
+        message: message::Limits {
+            nesting: limits.nesting,
+            values: limits.values,
+            id_bytes: limits.id_bytes,
+        },
+        kept_answers: if config.resources.disable_request_cache { 0 } else { limits.kept_answers },
+        kept_bytes: limits.kept_bytes,
+        orphaned_requests: limits.orphaned_requests,
     }
 }

@@ -1,22 +1,24 @@
 //! From a verb to what it does.
 //!
-//! Each verb is one method below, in the order of the protocol's table. `transaction` and answers
-//! kept for repeated requests come on top of [`Control::answer`], which knows nothing of the wire:
-//! the one calls it once per operation, the other instead of it.
+//! Each verb is one method below, in the order of the protocol's table. [`Control::answer`] knows
+//! nothing of the wire: a transaction calls it once per operation.
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::control::{Control, State, WorkerReply};
-use super::message::{self, Params, RpcError, as_text};
 use super::server_manager;
-use super::session::{ConnectionId, SessionId};
+use super::transaction::Budget;
+use crate::jsonrpc::{Caller, Error, Handler, Params, SessionId};
 use crate::model::value::{self, constructor_args, operation_args};
 use crate::model::{Arg, Args, ObjectId, RemoteError, class};
 use crate::pipeline::Command;
 
 /// What clients may ask for. Each also names a counter.
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "ping",
     "connect",
     "create",
@@ -29,23 +31,23 @@ const VERBS: [&str; 12] = [
     "unref",
     "keepAlive",
     "closeSession",
+    "transaction",
 ];
 
-type Answer = Result<Value, RpcError>;
+pub(super) type Answer = Result<Value, Error>;
 
-/// Who asks for something.
-#[derive(Debug)]
-struct Caller {
-    connection: ConnectionId,
-    /// Named in the request, or bound to the connection.
-    session: Option<SessionId>,
+/// The session a request speaks for, where it must or may have none.
+pub(super) trait SessionOf {
+    /// # Errors
+    /// [`Error::Missing`]; some verbs do not make sessions up.
+    fn required_session(&self) -> Result<SessionId, Error>;
+
+    fn session_or_new(&self) -> SessionId;
 }
 
-impl Caller {
-    /// # Errors
-    /// [`RpcError::Missing`]; some verbs do not make sessions up.
-    fn required_session(&self) -> Result<SessionId, RpcError> {
-        self.session.clone().ok_or(RpcError::Missing("sessionId"))
+impl SessionOf for Caller {
+    fn required_session(&self) -> Result<SessionId, Error> {
+        self.session.clone().ok_or(Error::Missing("sessionId"))
     }
 
     fn session_or_new(&self) -> SessionId {
@@ -54,88 +56,73 @@ impl Caller {
     }
 }
 
-impl Control {
-    /// Carries out a request of a connection; the reply, if there is something to say.
-    pub async fn request(&self, connection: ConnectionId, text: &str) -> Option<String> {
-        let request = match message::parse(text) {
-            Ok(request) => request,
-            Err(error) => {
-                self.metrics.request("unreadable");
-                self.metrics.error(error.code());
-                return message::reply(None, Err(error));
-            }
-        };
-        let result = self.answer(connection, &request.method, request.params).await;
-        match &result {
-            Ok(result) => {
-                if let Some(session) = result.get("sessionId").and_then(Value::as_str) {
-                    self.shared.lock().sessions.bind(connection, &session.into());
-                }
-            }
-            Err(error) => {
-                tracing::debug!(connection, method = request.method, %error, "refused");
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        Self::Application { code: error.code(), kind: error.name(), message: error.to_string() }
+    }
+}
+
+impl Handler for Control {
+    async fn call(self: Arc<Self>, caller: Caller, method: String, params: Params) -> Answer {
+        let session = caller.session.as_deref().unwrap_or_default();
+        let object = params.get("object").and_then(Value::as_str).unwrap_or_default();
+        let span = tracing::info_span!("request", connection = caller.connection, session, object);
+        let mut budget =
+            Budget { operations: self.limits.operations, bytes: self.limits.message_bytes };
+        async {
+            let result = self.answer(&caller, &method, params, &mut budget).await;
+            if let Err(error) = &result {
+                tracing::debug!(method, %error, "refused");
                 self.metrics.error(error.code());
             }
+            result
         }
-        message::reply(request.id, result)
+        .instrument(span)
+        .await
     }
 
+    fn refused(&self, error: &Error) {
+        self.metrics.request("unreadable");
+        self.metrics.error(error.code());
+    }
+}
+
+impl Control {
     /// The result of one request.
-    async fn answer(&self, connection: ConnectionId, method: &str, mut params: Params) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        caller: &Caller,
+        method: &str,
+        params: Params,
+        budget: &mut Budget,
+    ) -> Answer {
         let Some(verb) = VERBS.iter().find(|verb| **verb == method) else {
             self.metrics.request("unknown");
-            return Err(RpcError::MethodNotFound);
+            return Err(Error::MethodNotFound);
         };
         self.metrics.request(verb);
-        let session = self.caller_session(connection, &mut params)?;
-        let caller = Caller { connection, session };
         match *verb {
-            "ping" => Ok(ping(&caller)),
-            "connect" => self.connect(&caller),
-            _ if params == Params::None => Err(RpcError::NoParams),
-            "create" => self.create(&caller, &params).await,
-            "describe" => self.describe(&caller, &params),
-            "invoke" => self.invoke(&caller, &params).await,
-            "release" => self.release_object(&caller, &params).await,
-            "subscribe" => self.subscribe(&caller, &params),
-            "unsubscribe" => self.unsubscribe(&caller, &params),
-            "ref" => self.hold(&caller, &params),
-            "unref" => self.let_go(&caller, &params),
-            "keepAlive" => self.keep_alive(&caller),
-            "closeSession" => self.close_session(&caller, &params).await,
-            _ => Err(RpcError::MethodNotFound),
+            "ping" => Ok(ping(caller)),
+            "connect" => self.connect(caller),
+            _ if params == Params::None => Err(Error::NoParams),
+            "create" => self.create(caller, &params).await,
+            "describe" => self.describe(caller, &params),
+            "invoke" => self.invoke(caller, &params).await,
+            "release" => self.release_object(caller, &params).await,
+            "subscribe" => self.subscribe(caller, &params),
+            "unsubscribe" => self.unsubscribe(caller, &params),
+            "ref" => self.hold(caller, &params),
+            "unref" => self.let_go(caller, &params),
+            "keepAlive" => self.keep_alive(caller),
+            "closeSession" => self.close_session(caller, &params).await,
+            "transaction" => self.transaction(caller, params, budget).await,
+            _ => Err(Error::MethodNotFound),
         }
-    }
-
-    /// The session a request speaks for. Where the connection is bound to one, parameters that are
-    /// missing altogether count as given.
-    fn caller_session(
-        &self,
-        connection: ConnectionId,
-        params: &mut Params,
-    ) -> Result<Option<SessionId>, RpcError> {
-        if *params == Params::Other {
-            return Err(RpcError::WrongParams);
-        }
-        let named: Option<SessionId> =
-            params.get("sessionId").and_then(as_text).map(SessionId::from);
-        let limit = self.limits.session_id_bytes;
-        if named.as_ref().is_some_and(|session| session.len() > limit) {
-            return Err(too_many("session id bytes", limit).into());
-        }
-        if named.is_some() {
-            return Ok(named);
-        }
-        let bound = self.shared.lock().sessions.bound_to(connection).cloned();
-        if bound.is_some() && *params == Params::None {
-            *params = Params::Members(Map::new());
-        }
-        Ok(bound)
     }
 
     fn connect(&self, caller: &Caller) -> Answer {
         if let Some(session) = &caller.session
-            && !self.shared.lock().sessions.keep_alive(session)
+            && !self.server.keep_alive(session)
         {
             return Err(RemoteError::InvalidSession.into());
         }
@@ -146,16 +133,18 @@ impl Control {
     async fn create(&self, caller: &Caller, params: &Params) -> Answer {
         let name = params.text("type")?;
         let class = class::factory(&name).ok_or(RemoteError::FactoryNotFound(name))?;
+        self.resources.check()?;
         let session = caller.session_or_new();
         let (id, reply) = {
             let mut state = self.shared.lock();
             if state.registry.len() >= self.limits.objects {
-                return Err(too_many("objects", self.limits.objects).into());
+                return Err(too_many("objects", self.limits.objects));
             }
             let lookup = |id: &str| state.registry.class(id);
             let args = constructor_args(class, params.get("constructorParams"), &lookup)?;
             let parent = class.parent().and_then(|_| parent_in(&args));
-            self.touch(&mut state, caller, &session)?;
+            self.check_held(&state, &session)?;
+            self.server.touch(caller, &session)?;
             let home = match &parent {
                 Some(parent) => state
                     .registry
@@ -244,8 +233,11 @@ impl Control {
             event.legacy.iter().chain([&event.name]).find(|known| **known == name)
         });
         let known = known.ok_or(RemoteError::EventNotSupported(name))?;
-        if state.subscriptions.count(&session) >= self.limits.subscriptions {
-            return Err(too_many("subscriptions", self.limits.subscriptions).into());
+        if state.subscriptions.count(&session) >= self.limits.session_subscriptions {
+            return Err(too_many("session subscriptions", self.limits.session_subscriptions));
+        }
+        if state.subscriptions.len() >= self.limits.subscriptions {
+            return Err(too_many("subscriptions", self.limits.subscriptions));
         }
         let id = state.subscriptions.add(&session, &object, known);
         Ok(valued(&session, Value::from(id)))
@@ -278,7 +270,7 @@ impl Control {
 
     fn keep_alive(&self, caller: &Caller) -> Answer {
         let session = caller.required_session()?;
-        if self.shared.lock().sessions.keep_alive(&session) {
+        if self.server.keep_alive(&session) {
             Ok(plain(&session))
         } else {
             Err(RemoteError::InvalidSession.into())
@@ -292,7 +284,7 @@ impl Control {
             let held = state.registry.held_by(&session);
             let abandoned = state.registry.end(&session);
             state.subscriptions.remove_session(&session);
-            state.sessions.close(&session);
+            self.server.end_session(&session);
             let everything = params.get("release") == Some(&Value::Bool(true));
             let objects = if everything { held } else { abandoned };
             objects.into_iter().filter_map(|object| self.release(&state, object)).collect()
@@ -310,25 +302,21 @@ impl Control {
         caller: &Caller,
         session: &SessionId,
         object: &str,
-    ) -> Result<&'static class::Class, RpcError> {
+    ) -> Result<&'static class::Class, Error> {
         let class = state.registry.class(object).ok_or_else(|| value::missing(object))?;
-        self.touch(state, caller, session)?;
+        if !state.registry.holds(session, object) {
+            self.check_held(state, session)?;
+        }
+        self.server.touch(caller, session)?;
         state.registry.hold(session, object);
         Ok(class)
     }
 
-    /// Makes the session known and binds the connection to it, before anything happens that raises
-    /// events: they are to come to the connection that caused them.
-    fn touch(
-        &self,
-        state: &mut State,
-        caller: &Caller,
-        session: &SessionId,
-    ) -> Result<(), RpcError> {
-        if !state.sessions.touch(session) {
-            return Err(too_many("sessions", self.limits.sessions).into());
+    fn check_held(&self, state: &State, session: &str) -> Result<(), Error> {
+        let limit = self.limits.session_objects;
+        if state.registry.held_count(session) >= limit {
+            return Err(too_many("session objects", limit));
         }
-        state.sessions.bind(caller.connection, session);
         Ok(())
     }
 }
@@ -357,10 +345,10 @@ fn plain(session: &SessionId) -> Value {
     json!({"sessionId": &**session})
 }
 
-fn valued(session: &SessionId, value: Value) -> Value {
+pub(super) fn valued(session: &SessionId, value: Value) -> Value {
     json!({"sessionId": &**session, "value": value})
 }
 
-fn too_many(what: &str, limit: usize) -> RemoteError {
-    RemoteError::NotEnoughResources(format!("Reached {what} limit: {limit}"))
+fn too_many(what: &'static str, limit: usize) -> Error {
+    Error::TooMuch { what, limit }
 }

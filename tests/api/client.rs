@@ -10,9 +10,11 @@ use rivero::client::kurento::events::{
 };
 use rivero::client::kurento::types::{ConnectionState, DtlsConnectionState, MediaType};
 use rivero::client::kurento::{
-    AnyStats, Event, EventKind, Events, MediaElement, PassThrough, RemoteClass,
+    AnyStats, Event, EventKind, Events, MediaElement, MediaPipeline, PassThrough, RemoteClass,
 };
-use rivero::client::{Client, ClientError, ConnectionEvent, Kurento, Listener, Options, Trust};
+use rivero::client::{
+    Client, ClientError, ConnectionEvent, Kurento, Listener, Options, Reconnect, Trust,
+};
 use rivero::config::Config;
 use rivero::server::Server;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -136,6 +138,63 @@ async fn events_come_in_types_until_the_subscription_is_dropped() {
     source.connect(&sink).await.expect("connected");
     kurento.client().call("ping", Value::Null).await.expect("what came has come");
     assert_eq!(kurento.event_counters().unrouted, 0, "the server knows that nobody listens");
+}
+
+#[tokio::test]
+async fn a_transaction_makes_objects_that_later_steps_use() {
+    let server = TestServer::start().await;
+    let kurento = kurento(server.address).await;
+    let mut transaction = kurento.transaction();
+    let pipeline = transaction.create::<MediaPipeline>(json!({}));
+    let source = transaction.create::<PassThrough>(json!({"mediaPipeline": pipeline}));
+    transaction.invoke(source, "setName", json!({"name": "first"}));
+    transaction.invoke(source, "connect", json!({"sink": source}));
+    let name = transaction.invoke(source, "getName", Value::Null);
+    let made = transaction.commit().await.expect("all succeed");
+    assert_eq!(made.value(name), "first");
+    let source: PassThrough = made.object(source).expect("it was created");
+    assert_eq!(source.get_name().await.as_deref(), Ok("first"));
+    assert!(made.object::<MediaPipeline>(pipeline).is_ok());
+
+    let mut transaction = kurento.transaction();
+    transaction.invoke(source.id().as_str(), "getTag", json!({"key": "none"}));
+    transaction.invoke(source.id().as_str(), "setName", json!({"name": "second"}));
+    let error = transaction.commit().await.expect_err("the first fails");
+    assert_eq!(error.code(), Some(40110));
+    assert_eq!(source.get_name().await.as_deref(), Ok("first"), "the second was not done");
+}
+
+#[tokio::test]
+async fn a_creation_sent_again_after_a_cut_creates_once() {
+    let server = TestServer::start().await;
+    let proxy = Proxy::to(server.address).await;
+    let pause = Duration::from_millis(1);
+    let reconnect = Some(Reconnect { first: pause, longest: pause, attempts: None });
+    let options = Options { retry: true, reconnect, ..Options::default() };
+    let kurento = Kurento::connect_with(&url(proxy.address), options).await.expect("open");
+    let pipeline = kurento.create_media_pipeline().await.expect("the session is known");
+    let mut expected = 1;
+    for round in 0..100 {
+        let sent = kurento.client().counters().sent;
+        let creation = tokio::spawn({
+            let kurento = kurento.clone();
+            async move { kurento.create_media_pipeline().await }
+        });
+        while kurento.client().counters().sent == sent {
+            tokio::task::yield_now().await;
+        }
+        // Somewhere on its way there or back.
+        for _ in 0..round % 20 {
+            tokio::task::yield_now().await;
+        }
+        proxy.cut(server.address);
+        creation.await.expect("no panic").expect("it is created in the end");
+        expected += 1;
+    }
+    let pipelines = kurento.server_manager().get_pipelines().await.expect("pipelines");
+    assert!(pipelines.contains(&pipeline));
+    assert_eq!(pipelines.len(), expected);
+    assert!(kurento.client().counters().sent_again > 0);
 }
 
 #[tokio::test]

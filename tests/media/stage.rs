@@ -9,6 +9,7 @@ use super::{
 };
 use crate::support::link::{Conditions, Link};
 use rivero::{
+    config::Limits,
     elements::{Certificates, Moment, Net},
     model::{Class, ObjectId, class, value},
     pipeline::{
@@ -90,6 +91,7 @@ impl Stage {
             demux: Demux::new(),
             addresses: vec![SocketAddr::from(SERVER)],
             certificates: Arc::new(Certificates::default()),
+            object_limits: (&Limits::default()).into(),
             touched: Vec::new(),
             closing: Vec::new(),
         };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use rivero::clock::Clock;
-use rivero::config::Config;
+use rivero::config::{Config, Limits};
 use rivero::metrics::Metrics;
 use rivero::model::types::MediaType;
 use rivero::model::types::event::ElementConnected;
@@ -102,10 +102,12 @@ impl Workers {
         let mut args = args.into_iter().flatten();
         match (method.name, args.next(), args.next()) {
             ("getName", ..) => reply(Ok(object.name().to_owned())),
-            ("setName", Some(Arg::Text(name)), _) => reply(object.set_name(name)),
+            ("setName", Some(Arg::Text(name)), _) => {
+                reply(object.set_name(name, &(&Limits::default()).into()))
+            }
             ("getTag", Some(Arg::Text(key)), _) => reply(object.tag(&key)),
             ("addTag", Some(Arg::Text(key)), Some(Arg::Text(value))) => {
-                reply(object.add_tag(key, value))
+                reply(object.add_tag(key, value, &(&Limits::default()).into()))
             }
             ("setSendTagsInEvents", Some(Arg::Boolean(send)), _) => {
                 object.send_tags_in_events = send;

@@ -6,10 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::control::Shared;
 use crate::clock::Clock;
+use crate::jsonrpc::Server;
 use crate::metrics;
 use crate::model::class::{self, API_VERSION};
 use crate::model::types::{ModuleInfo, ServerInfo, ServerType, Tag};
-use crate::model::{ObjectId, RemoteError};
+use crate::model::{ObjectId, ObjectLimits, RemoteError};
 
 mod operations {
     // Written from the descriptors, with every path in full.
@@ -30,14 +31,21 @@ mod kmd {
 /// The body of class `ServerManager`.
 pub struct ServerManager {
     shared: Arc<Shared>,
+    server: Arc<Server>,
+    limits: ObjectLimits,
     clock: Clock,
     /// When the program was built, as `getInfo` writes it.
     built: String,
 }
 
 impl ServerManager {
-    pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock, built: c_date(file_time().unwrap_or_default()) }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        server: Arc<Server>,
+        limits: ObjectLimits,
+        clock: Clock,
+    ) -> Self {
+        Self { shared, server, limits, clock, built: c_date(file_time().unwrap_or_default()) }
     }
 
     pub async fn get_info(&self) -> Result<ServerInfo, RemoteError> {
@@ -51,8 +59,7 @@ impl ServerManager {
             version: API_VERSION.to_owned(),
             modules: modules.collect(),
             r#type: ServerType::Kms,
-            // Clients batch their calls only where `transactions` is announced; it is not spoken yet.
-            capabilities: Vec::new(),
+            capabilities: vec!["transactions".to_owned()],
         })
     }
 
@@ -62,10 +69,7 @@ impl ServerManager {
 
     /// Ids of all sessions that used an object, sorted.
     pub async fn get_sessions(&self) -> Result<Vec<String>, RemoteError> {
-        let mut sessions: Vec<_> =
-            self.shared.lock().sessions.known().map(ToString::to_string).collect();
-        sessions.sort_unstable();
-        Ok(sessions)
+        Ok(self.server.sessions())
     }
 
     /// Empty: no metadata can be configured yet.
@@ -124,7 +128,7 @@ impl ServerManager {
     }
 
     pub async fn set_name(&self, name: String) -> Result<(), RemoteError> {
-        self.shared.lock().manager.set_name(name)
+        self.shared.lock().manager.set_name(name, &self.limits)
     }
 
     pub async fn get_send_tags_in_events(&self) -> Result<bool, RemoteError> {
@@ -141,7 +145,7 @@ impl ServerManager {
     }
 
     pub async fn add_tag(&self, key: String, value: String) -> Result<(), RemoteError> {
-        self.shared.lock().manager.add_tag(key, value)
+        self.shared.lock().manager.add_tag(key, value, &self.limits)
     }
 
     pub async fn remove_tag(&self, key: String) -> Result<(), RemoteError> {

@@ -1,0 +1,395 @@
+//! Texts in, replies and notifications out, for all connections of one protocol.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::answers::{Answers, Fingerprint, KEPT_FOR, Known, Reply};
+use super::message::{self, Error, Params, Request, as_text};
+use super::queue::{self, Farewell, Inbox, Outbox};
+use super::session::{ConnectionId, Expiry, SessionId, Sessions};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// What a protocol chooses, and what clients can make the server hold.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub expiry: Expiry,
+    pub sessions: usize,
+    /// Bytes of a session id that a client chose.
+    pub session_id_bytes: usize,
+    /// Messages waiting for a client that does not read; one more closes its connection.
+    pub queued_messages: usize,
+    pub message: message::Limits,
+    /// Answers kept for those who ask again, per session; none switches that off.
+    pub kept_answers: usize,
+    /// Bytes of all those answers.
+    pub kept_bytes: usize,
+    /// Requests that go on after their connection was cut.
+    pub orphaned_requests: usize,
+}
+
+/// Who asks for something.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub connection: ConnectionId,
+    /// Named in the request, or bound to the connection.
+    pub session: Option<SessionId>,
+}
+
+/// What stands behind a server.
+pub trait Handler: Send + Sync + 'static {
+    /// Carries a request out. Called for one request of a connection after the other, and finished
+    /// also when the connection is gone: its client may come back and ask for the answer.
+    fn call(
+        self: Arc<Self>,
+        caller: Caller,
+        method: String,
+        params: Params,
+    ) -> impl Future<Output = Result<Value, Error>> + Send;
+
+    /// A text that is no request was answered with this error.
+    fn refused(&self, error: &Error);
+}
+
+/// Connections, sessions and kept answers of one protocol.
+pub struct Server {
+    policy: Policy,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    orphans: AtomicUsize,
+}
+
+struct State {
+    sessions: Sessions,
+    outboxes: HashMap<ConnectionId, Outbox>,
+    last_connection: ConnectionId,
+    answers: Answers,
+    forget_at: Instant,
+}
+
+/// Connections that did not ping as they promised.
+const NO_PING: Farewell = Farewell { code: 1000, reason: "Close for not receive ping from client" };
+
+impl Server {
+    pub fn new(policy: Policy, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        let now = clock.now();
+        let state = Mutex::new(State {
+            sessions: Sessions::new(now, policy.expiry, policy.sessions),
+            outboxes: HashMap::new(),
+            last_connection: 0,
+            answers: Answers::new(policy.kept_answers, policy.kept_bytes),
+            forget_at: now + KEPT_FOR,
+        });
+        Self { policy, clock, metrics, state, orphans: AtomicUsize::new(0) }
+    }
+
+    /// A connection opened: its number, and the queue of what is to be sent to it beside replies.
+    pub fn open(&self) -> (ConnectionId, Inbox) {
+        let (outbox, inbox) = queue::queue(self.policy.queued_messages);
+        let mut state = self.lock();
+        state.last_connection += 1;
+        let connection = state.last_connection;
+        state.outboxes.insert(connection, outbox);
+        self.metrics.set_connections(state.outboxes.len());
+        (connection, inbox)
+    }
+
+    /// A connection is gone. Its session lives on for a while.
+    pub fn close(&self, connection: ConnectionId) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        state.outboxes.remove(&connection);
+        state.sessions.leave(now, connection);
+        self.metrics.set_connections(state.outboxes.len());
+    }
+
+    /// Has a text of a connection answered; the reply, if there is something to say. To be called for
+    /// one text of a connection after the other.
+    pub async fn request<H: Handler>(
+        self: &Arc<Self>,
+        handler: &Arc<H>,
+        connection: ConnectionId,
+        text: &str,
+    ) -> Option<Reply> {
+        let refuse = |id, error: Error| {
+            handler.refused(&error);
+            message::reply(id, Err(error)).map(Reply::from)
+        };
+        let request = match message::parse(text, &self.policy.message) {
+            Ok(request) => request,
+            Err((id, error)) => return refuse(id, error),
+        };
+        let session = match self.session_of(connection, &request.params) {
+            Ok(session) => session,
+            Err(error) => return refuse(request.id, error),
+        };
+        let ticket = self.ticket(&request);
+        if let (Some(session), Some((id, fingerprint))) = (&session, &ticket) {
+            let known = self.lock().answers.begin(self.clock.now(), session, id, *fingerprint);
+            match known {
+                Known::Answered(reply) => {
+                    self.metrics.answer_repeated();
+                    self.bind(connection, session);
+                    return Some(reply);
+                }
+                Known::UnderWay(answer) => {
+                    if let Ok(reply) = answer.await {
+                        self.metrics.answer_repeated();
+                        self.bind(connection, session);
+                        return Some(reply);
+                    }
+                }
+                Known::New => {}
+            }
+        }
+        let caller = Caller { connection, session };
+        let (server, handler) = (self.clone(), handler.clone());
+        let answer = async move { server.carry_out(handler, caller, request, ticket).await };
+        ToTheEnd { future: Some(Box::pin(answer)), server: self.clone() }.await
+    }
+
+    async fn carry_out<H: Handler>(
+        self: Arc<Self>,
+        handler: Arc<H>,
+        caller: Caller,
+        request: Request,
+        ticket: Option<(Value, Fingerprint)>,
+    ) -> Option<Reply> {
+        let awaited = Awaited { server: &self, session: caller.session.clone(), ticket };
+        let Request { id, method, mut params } = request;
+        if caller.session.is_some() && params == Params::None {
+            // A connection that is bound has said all there is to say.
+            params = Params::Members(Map::new());
+        }
+        let connection = caller.connection;
+        let result = handler.call(caller, method, params).await;
+        let named = result.as_ref().ok().and_then(|result| result.get("sessionId"));
+        let named = named.and_then(Value::as_str).map(SessionId::from);
+        if let Some(session) = &named {
+            self.bind(connection, session);
+        }
+        let reply = message::reply(id, result).map(Reply::from);
+        awaited.answered(named, reply.as_ref());
+        reply
+    }
+
+    /// What identifies a request when it comes again; none when it cannot.
+    fn ticket(&self, request: &Request) -> Option<(Value, Fingerprint)> {
+        if self.policy.kept_answers == 0 {
+            return None;
+        }
+        let id = request.id.clone()?;
+        let fingerprint = self.lock().answers.fingerprint(request);
+        Some((id, fingerprint))
+    }
+
+    /// The session a request speaks for: the one it names, or the one its connection is bound to.
+    fn session_of(
+        &self,
+        connection: ConnectionId,
+        params: &Params,
+    ) -> Result<Option<SessionId>, Error> {
+        if *params == Params::Other {
+            return Err(Error::WrongParams);
+        }
+        let Some(named) = params.get("sessionId").and_then(as_text) else {
+            return Ok(self.lock().sessions.bound_to(connection).cloned());
+        };
+        let limit = self.policy.session_id_bytes;
+        if named.len() > limit {
+            return Err(Error::TooMuch { what: "session id bytes", limit });
+        }
+        Ok(Some(named.into()))
+    }
+
+    /// Makes a session known, and binds the connection to it, so that what happens from now on is
+    /// told to it.
+    ///
+    /// # Errors
+    /// [`Error::TooMuch`]
+    pub fn touch(&self, caller: &Caller, session: &SessionId) -> Result<(), Error> {
+        let mut state = self.lock();
+        if !state.sessions.touch(session) {
+            return Err(Error::TooMuch { what: "sessions", limit: self.policy.sessions });
+        }
+        drop(state);
+        self.bind(caller.connection, session);
+        Ok(())
+    }
+
+    /// Makes a session known that has no connection at the moment; false when there is no room.
+    pub fn remember(&self, session: &SessionId) -> bool {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let known = state.sessions.touch(session);
+        state.sessions.abandon(now, session);
+        known
+    }
+
+    /// A sign of life of a session; false when it is not known.
+    pub fn keep_alive(&self, session: &str) -> bool {
+        self.lock().sessions.keep_alive(session)
+    }
+
+    /// The client said that the session is over.
+    pub fn end_session(&self, session: &str) {
+        let mut state = self.lock();
+        state.sessions.close(session);
+        state.answers.remove_session(session);
+    }
+
+    /// A ping, with the interval that the client promises to keep.
+    pub fn pinged(&self, connection: ConnectionId, interval: Option<std::time::Duration>) {
+        let now = self.clock.now();
+        self.lock().sessions.pinged(now, connection, interval);
+    }
+
+    /// Ids of all sessions that are known, sorted.
+    pub fn sessions(&self) -> Vec<String> {
+        let mut sessions: Vec<_> = self.lock().sessions.known().map(ToString::to_string).collect();
+        sessions.sort_unstable();
+        sessions
+    }
+
+    /// How many sessions are known.
+    pub fn session_count(&self) -> usize {
+        self.lock().sessions.len()
+    }
+
+    /// Queues a notification for the connection that a session is bound to; lost without one.
+    pub fn notify(&self, session: &str, message: Bytes) {
+        let mut state = self.lock();
+        let State { sessions, outboxes, .. } = &mut *state;
+        let connection = sessions.connection_of(session);
+        match connection.and_then(|connection| outboxes.get_mut(&connection)) {
+            Some(outbox) => outbox.push(message, &self.metrics),
+            None => self.metrics.events_dropped("nobody_bound", 1),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do. May be asked again at any time: what
+    /// clients do brings the time forward.
+    pub fn poll_timeout(&self) -> Instant {
+        let state = self.lock();
+        state.sessions.poll_timeout().map_or(state.forget_at, |at| at.min(state.forget_at))
+    }
+
+    /// Looks after sessions and connections; the sessions that ended.
+    pub fn handle_timeout(&self, now: Instant) -> Vec<SessionId> {
+        let mut state = self.lock();
+        state.sessions.handle_timeout(now);
+        let ended: Vec<_> = std::iter::from_fn(|| state.sessions.poll_ended()).collect();
+        for session in &ended {
+            state.answers.remove_session(session);
+        }
+        for connection in state.sessions.take_overdue(now) {
+            if let Some(outbox) = state.outboxes.get_mut(&connection)
+                && outbox.close(NO_PING)
+            {
+                self.metrics.connection_cut("no_ping");
+            }
+        }
+        if state.forget_at <= now {
+            state.answers.handle_timeout(now);
+            state.forget_at = now + KEPT_FOR;
+        }
+        self.metrics.answers_forgotten(state.answers.take_forgotten());
+        self.metrics.set_kept_bytes(state.answers.bytes());
+        ended
+    }
+
+    /// Binds a connection that is still open; a session whose connection left stays without one.
+    fn bind(&self, connection: ConnectionId, session: &SessionId) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        if state.outboxes.contains_key(&connection) {
+            state.sessions.bind(now, connection, session);
+        } else {
+            state.sessions.abandon(now, session);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held may have lost one change, not the sense of the rest.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that others may wait for. Dropped without an answer, it lets them go.
+struct Awaited<'a> {
+    server: &'a Server,
+    session: Option<SessionId>,
+    ticket: Option<(Value, Fingerprint)>,
+}
+
+impl Awaited<'_> {
+    /// Keeps the reply under the session that it named, or else the one that asked.
+    fn answered(mut self, named: Option<SessionId>, reply: Option<&Reply>) {
+        let Some((id, fingerprint)) = self.ticket.take() else { return };
+        let now = self.server.clock.now();
+        let mut state = self.server.lock();
+        if let Some(session) = &self.session {
+            state.answers.finish(session, &id, fingerprint, reply);
+        }
+        if let (Some(session), Some(reply)) = (named.or(self.session.take()), reply) {
+            state.answers.keep(now, &session, &id, fingerprint, reply.clone());
+        }
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let (Some(session), Some((id, fingerprint))) = (&self.session, &self.ticket) {
+            self.server.lock().answers.finish(session, id, *fingerprint, None);
+        }
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
+
+/// A request that goes on when nobody waits for it any more, as far as there is room.
+struct ToTheEnd {
+    future: Option<Answering>,
+    server: Arc<Server>,
+}
+
+impl Future for ToTheEnd {
+    type Output = Option<Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = &mut self.future else { return Poll::Ready(None) };
+        let poll = future.as_mut().poll(cx);
+        if poll.is_ready() {
+            self.future = None;
+        }
+        poll
+    }
+}
+
+impl Drop for ToTheEnd {
+    fn drop(&mut self) {
+        let (Some(future), Ok(runtime)) =
+            (self.future.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let server = self.server.clone();
+        if server.orphans.fetch_add(1, Ordering::Relaxed) < server.policy.orphaned_requests {
+            runtime.spawn(async move {
+                future.await;
+                server.orphans.fetch_sub(1, Ordering::Relaxed);
+            });
+        } else {
+            server.orphans.fetch_sub(1, Ordering::Relaxed);
+            server.metrics.request_abandoned();
+        }
+    }
+}
