@@ -83,6 +83,22 @@ for name, params in {
 seed("json_rpc", "notification", '{"jsonrpc":"2.0","method":"ping"} // and more')
 seed("json_rpc", "text_escapes", '{"jsonrpc":"2.0","id":"\\u00e9\\n","method":"é"}')
 
+for name, line, params in [
+    ("text", "MediaObject setName", '{"name":"x"}'),
+    ("integer", "MediaElement setEncoderBitrate", '{"encoderBitrate":5.7}'),
+    ("boolean", "WebRtcEndpoint setIceTcp", '{"iceTcp":1}'),
+    ("int64", "PlayerEndpoint setPosition", '{"position":-1}'),
+    ("object_and_enum", "MediaElement connect", '{"sink":"PassThrough","mediaType":"VIDEO"}'),
+    ("whole_object", "DispatcherOneToMany setSource", '{"source":{"id":"HubPort"}}'),
+    ("register", "WebRtcEndpoint addIceCandidate", '{"candidate":{"candidate":"","sdpMid":"0","sdpMLineIndex":0}}'),
+    ("named_register", "BaseRtpEndpoint setRembParams", '{"rembParams":{"__type__":"RembParams","__module__":"kurento"}}'),
+    ("register_in_register", "MediaElement setVideoFormat", '{"caps":{"codec":"VP8","framerate":{"numerator":1,"denominator":2}}}'),
+    ("positional", "WebRtcEndpoint createDataChannel", '{"label":"a","protocol":"b"}'),
+    ("constructor", "RtpEndpoint", '{"mediaPipeline":"MediaPipeline","crypto":{"crypto":"AES_128_CM_HMAC_SHA1_80"}}'),
+    ("list", "CrowdDetectorFilter", '{"mediaPipeline":"MediaPipeline","rois":[{"points":[{"x":0,"y":1}],"regionOfInterestConfig":{},"id":"a"}]}'),
+]:
+    seed("params", name, f"{line}\n{params}")
+
 seed("keyframes", "vp8", b"\x90\x80\x81\x23\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00")
 seed("keyframes", "vp9", b"\x8a\x81\x23\x0a\x18\x00\x01\x40\x00\xf0\x82\x49\x83\x42")
 seed("keyframes", "h264_stap_a", b"\x78\x00\x04\x67\x42\xe0\x1f\x00\x02\x68\xce\x00\x02\x65\x88")

@@ -82,7 +82,7 @@ pub struct Limits {
     pub text_bytes: usize,
     /// Answers of one session that are kept for it to ask again; none switches that off.
     pub kept_answers: usize,
-    /// Bytes of all answers that are kept.
+    /// Bytes of memory that all answers take that are kept.
     pub kept_bytes: usize,
     /// Requests that are finished after their connection was cut.
     pub orphaned_requests: usize,
@@ -137,7 +137,7 @@ impl Default for Limits {
             tags: 1_024,
             text_bytes: 64 << 10,
             kept_answers: 1_024,
-            kept_bytes: 64 << 20,
+            kept_bytes: 32 << 20,
             orphaned_requests: 1_024,
         }
     }

@@ -24,6 +24,9 @@ use super::session::SessionId;
 /// How long an answer is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(20);
 
+/// What a kept answer takes beside its text, about: its key twice, and its places in map and order.
+const OVERHEAD: usize = 200;
+
 /// The text of a reply.
 pub type Reply = Bytes;
 
@@ -72,8 +75,12 @@ pub struct Answers {
     forgotten: u64,
 }
 
+fn weight(reply: &Reply) -> usize {
+    reply.len() + OVERHEAD
+}
+
 impl Answers {
-    /// At most `per_session` answers of one session, and `capacity` bytes in all.
+    /// At most `per_session` answers of one session, and `capacity` bytes of memory in all.
     pub fn new(per_session: usize, capacity: usize) -> Self {
         Self {
             sessions: HashMap::new(),
@@ -170,10 +177,10 @@ impl Answers {
         let serial = self.serial;
         let of_session = self.sessions.entry(session.clone()).or_default();
         self.bytes -= of_session.expire(now);
-        self.bytes += reply.len();
+        self.bytes += weight(&reply);
         of_session.order.push_back((now, serial, id.clone()));
         if let Some(old) = of_session.kept.insert(id, Kept { serial, fingerprint, reply }) {
-            self.bytes -= old.reply.len();
+            self.bytes -= weight(&old.reply);
         }
         while of_session.order.len() > self.per_session || self.bytes > self.capacity {
             let Some((_, serial, id)) = of_session.order.pop_front() else { break };
@@ -186,7 +193,7 @@ impl Answers {
     /// The session is over.
     pub fn remove_session(&mut self, session: &str) {
         if let Some(of_session) = self.sessions.remove(session) {
-            self.bytes -= of_session.kept.values().map(|kept| kept.reply.len()).sum::<usize>();
+            self.bytes -= of_session.kept.values().map(|kept| weight(&kept.reply)).sum::<usize>();
         }
     }
 
@@ -205,7 +212,7 @@ impl Answers {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// Bytes of all replies kept.
+    /// Bytes that all kept replies take, about.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -225,7 +232,7 @@ impl OfSession {
     fn forget(&mut self, serial: u64, id: &str) -> usize {
         match self.kept.get(id) {
             Some(kept) if kept.serial == serial => {
-                self.kept.remove(id).map_or(0, |kept| kept.reply.len())
+                self.kept.remove(id).map_or(0, |kept| weight(&kept.reply))
             }
             _ => 0,
         }
@@ -279,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_same_request_has_the_same_answer_for_twenty_seconds() {
-        let mut house = House::new(10, 1_000);
+        let mut house = House::new(10, 10_000);
         assert!(matches!(house.ask("a", json!(1), "create"), Known::New));
         house.answer("a", json!(1), "create", "first");
         house.now += KEPT_FOR - Duration::from_millis(1);
@@ -291,7 +298,7 @@ mod tests {
 
     #[test]
     fn another_session_id_or_method_is_another_request() {
-        let mut house = House::new(10, 1_000);
+        let mut house = House::new(10, 10_000);
         house.answer("a", json!(1), "create", "first");
         assert_eq!(house.known("b", json!(1), "create"), None);
         assert_eq!(house.known("a", json!(2), "create"), None);
@@ -302,7 +309,7 @@ mod tests {
 
     #[test]
     fn who_asks_again_before_the_answer_gets_the_same_one() {
-        let mut house = House::new(10, 1_000);
+        let mut house = House::new(10, 10_000);
         assert!(matches!(house.ask("a", json!(1), "create"), Known::New));
         let Known::UnderWay(mut waiting) = house.ask("a", json!(1), "create") else {
             panic!("it is under way")
@@ -313,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_oldest_answers_of_a_session_give_way_and_those_of_others_do_not() {
-        let mut house = House::new(2, 1_000);
+        let mut house = House::new(2, 10_000);
         house.answer("b", json!(0), "m", "other");
         for id in 0..4 {
             house.answer("a", json!(id), "m", "answer");
@@ -326,7 +333,7 @@ mod tests {
 
     #[test]
     fn an_answer_beyond_all_bounds_is_not_kept_and_nothing_is_miscounted() {
-        let mut house = House::new(10, 10);
+        let mut house = House::new(10, OVERHEAD + 10);
         house.answer("a", json!(1), "m", "12345");
         house.answer("a", json!(1), "n", "1234567");
         house.answer("a", json!(2), "m", "12345678901");

@@ -393,3 +393,171 @@ impl Drop for ToTheEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const TIME_TO_RETURN: Duration = Duration::from_secs(10);
+
+    /// A protocol whose sessions begin with the first request and end soon after the connection.
+    struct Protocol {
+        server: Arc<Server>,
+        proceed: Notify,
+    }
+
+    impl Handler for Protocol {
+        async fn call(
+            self: Arc<Self>,
+            caller: Caller,
+            method: String,
+            _: Params,
+        ) -> Result<Value, Error> {
+            let session = caller.session.clone().unwrap_or_else(|| "made".into());
+            self.server.touch(&caller, &session)?;
+            match method.as_str() {
+                "ping" => {
+                    self.server.pinged(caller.connection, Some(Duration::from_secs(5)));
+                    Ok(json!({"value": "pong"}))
+                }
+                "wait" => {
+                    self.proceed.notified().await;
+                    Ok(json!({"value": "at last", "sessionId": &*session}))
+                }
+                "name" => Ok(json!({"value": &*session, "sessionId": &*session})),
+                _ => Err(Error::MethodNotFound),
+            }
+        }
+
+        fn refused(&self, _: &Error) {}
+    }
+
+    fn start(change: impl FnOnce(&mut Policy)) -> Arc<Protocol> {
+        let mut policy = Policy {
+            expiry: Expiry::After(TIME_TO_RETURN),
+            sessions: 2,
+            session_id_bytes: 10,
+            queued_messages: 4,
+            message: message::Limits::default(),
+            kept_answers: 10,
+            kept_bytes: 10_000,
+            orphaned_requests: 1,
+        };
+        change(&mut policy);
+        let server = Arc::new(Server::new(policy, Clock::start(), Arc::new(Metrics::new())));
+        Arc::new(Protocol { server, proceed: Notify::new() })
+    }
+
+    impl Protocol {
+        async fn ask(self: &Arc<Self>, connection: ConnectionId, id: u64, method: &str) -> Value {
+            self.ask_as(connection, id, method, json!({})).await
+        }
+
+        async fn ask_as(
+            self: &Arc<Self>,
+            connection: ConnectionId,
+            id: u64,
+            method: &str,
+            params: Value,
+        ) -> Value {
+            let text = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+            let reply = self.server.request(self, connection, &text.to_string()).await;
+            serde_json::from_slice(&reply.expect("it had an id")).expect("JSON")
+        }
+
+        fn ended(&self, after: Duration) -> Vec<SessionId> {
+            self.server.handle_timeout(self.server.clock.now() + after)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_returns_in_time_goes_on_and_hears_over_its_new_connection() {
+        let protocol = start(|_| ());
+        let (first, _inbox) = protocol.server.open();
+        assert_eq!(protocol.ask(first, 1, "name").await["result"]["value"], "made");
+        protocol.server.close(first);
+        assert_eq!(protocol.ended(TIME_TO_RETURN / 2), []);
+        let (second, mut inbox) = protocol.server.open();
+        let again = protocol.ask_as(second, 2, "name", json!({"sessionId": "made"})).await;
+        assert_eq!(again["result"]["value"], "made");
+        assert_eq!(protocol.ended(3 * TIME_TO_RETURN), []);
+        protocol.server.notify("made", Bytes::from_static(b"{}"));
+        assert!(inbox.messages.try_recv().is_ok());
+        protocol.server.close(second);
+        assert_eq!(protocol.ended(2 * TIME_TO_RETURN), [SessionId::from("made")]);
+        assert_eq!(protocol.server.session_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_stops_pinging_is_closed_and_one_that_never_did_is_not() {
+        let protocol = start(|_| ());
+        let (silent, mut silent_inbox) = protocol.server.open();
+        let (pinging, mut inbox) = protocol.server.open();
+        protocol.ask(silent, 1, "name").await;
+        protocol.ask_as(pinging, 1, "ping", json!({"sessionId": "other"})).await;
+        protocol.ended(Duration::from_secs(14));
+        assert!(inbox.close.try_recv().is_err());
+        protocol.ended(Duration::from_secs(16));
+        assert_eq!(inbox.close.try_recv(), Ok(NO_PING));
+        assert!(silent_inbox.close.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_its_time_holds_up_no_other_connection() {
+        let protocol = start(|_| ());
+        let ((slow, _a), (quick, _b)) = (protocol.server.open(), protocol.server.open());
+        let asking = protocol.clone();
+        let waiting = tokio::spawn(async move { asking.ask(slow, 1, "wait").await });
+        assert_eq!(protocol.ask(quick, 1, "name").await["id"], 1);
+        protocol.proceed.notify_one();
+        assert_eq!(waiting.await.expect("no panic")["result"]["value"], "at last");
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_over_a_connection_that_is_gone_is_finished_as_far_as_there_is_room() {
+        let protocol = start(|_| ());
+        let session = json!({"sessionId": "a"});
+        let mut asked = Vec::new();
+        for id in [1, 2] {
+            let (connection, _inbox) = protocol.server.open();
+            let (asking, session) = (protocol.clone(), session.clone());
+            let task =
+                tokio::spawn(async move { asking.ask_as(connection, id, "wait", session).await });
+            tokio::task::yield_now().await;
+            asked.push((connection, task));
+        }
+        for (connection, task) in asked {
+            task.abort();
+            assert!(task.await.is_err());
+            protocol.server.close(connection);
+        }
+        assert_eq!(protocol.server.orphans.load(Ordering::Relaxed), 1);
+        let (again, _inbox) = protocol.server.open();
+        let asking = protocol.clone();
+        let answer = tokio::spawn(async move { asking.ask_as(again, 1, "wait", session).await });
+        tokio::task::yield_now().await;
+        protocol.proceed.notify_one();
+        assert_eq!(answer.await.expect("no panic")["result"]["value"], "at last");
+    }
+
+    #[tokio::test]
+    async fn limits_are_named() {
+        let protocol = start(|_| ());
+        let (connection, _inbox) = protocol.server.open();
+        for (session, text) in [
+            ("a", None),
+            ("b", None),
+            ("c", Some("Reached sessions limit: 2")),
+            ("12345678901", Some("Reached session id bytes limit: 10")),
+        ] {
+            let named = json!({"sessionId": session});
+            let reply = protocol.ask_as(connection, 1, "name", named).await;
+            assert_eq!(reply["error"]["message"].as_str(), text, "{session}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! What the server knows of its classes: tables that `build.rs` writes from the descriptors.
+//! What the server knows of its classes: tables that `build/` writes from the descriptors.
 
 /// A remote class with what it adds to its ancestors.
 #[derive(Debug)]
@@ -10,6 +10,8 @@ pub struct Class {
     pub module: &'static str,
     pub extends: Option<&'static Class>,
     pub is_abstract: bool,
+    /// Whether something carries it out: abstract classes are not, and those that are only described.
+    pub creatable: bool,
     pub constructor: &'static [Param],
     pub methods: &'static [Method],
     pub events: &'static [&'static EventClass],
@@ -135,9 +137,9 @@ pub fn find(name: &str) -> Option<&'static Class> {
     CLASSES.iter().find(|class| class.name == name || class.qualified == name).copied()
 }
 
-/// The class that `create` makes under that short or qualified name.
+/// The class that `create` makes under that short or qualified name. Others are not pretended.
 pub fn factory(name: &str) -> Option<&'static Class> {
-    find(name).filter(|class| !class.is_abstract)
+    find(name).filter(|class| class.creatable)
 }
 
 #[cfg(test)]
@@ -155,6 +157,17 @@ mod tests {
     fn abstract_classes_and_the_manager_cannot_be_created() {
         for name in ["MediaElement", "Hub", "ServerManager", "kurento.ServerManager"] {
             assert!(find(name).is_some() && factory(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn classes_that_nothing_carries_out_are_described_but_cannot_be_created() {
+        for class in CLASSES.iter().filter(|class| !class.is_abstract) {
+            let module = MODULES.iter().find(|module| module.name == class.module);
+            let listed = module.is_some_and(|module| module.factories.contains(&class.name));
+            assert_eq!(listed, class.creatable, "{}", class.name);
+            assert_eq!(factory(class.qualified).is_some(), class.creatable, "{}", class.name);
+            assert!(find(class.qualified).is_some());
         }
     }
 

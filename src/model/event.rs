@@ -14,7 +14,7 @@ pub struct Event {
     pub data: Map<String, Value>,
 }
 
-/// What an event says beyond what all events say; `build.rs` writes one type for each.
+/// What an event says beyond what all events say; `build/` writes one type for each.
 pub trait EventData {
     const CLASS: &'static EventClass;
     fn into_members(self) -> Map<String, Value>;

@@ -11,6 +11,9 @@ pub mod registry;
 pub mod types;
 pub mod value;
 
+#[cfg(test)]
+mod tests;
+
 pub use class::{Class, EventClass, Method};
 pub use error::{RemoteError, SdpFailure};
 pub use event::{Event, EventData};

@@ -1,4 +1,4 @@
-//! Complex types and events of the remote API, written by `build.rs` from the descriptors.
+//! Complex types and events of the remote API, written by `build/` from the descriptors.
 //!
 //! A register's members carry its ancestors' too. On the wire it names itself with `__type__` and
 //! `__module__`, and optional members that are not set are left out.

@@ -1,4 +1,4 @@
-//! What `build.rs` writes from the descriptors: the bodies an object can have, how they are made, and
+//! What `build/` writes from the descriptors: the bodies an object can have, how they are made, and
 //! which function carries out which operation.
 
 use serde_json::Value;

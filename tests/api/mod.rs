@@ -3,10 +3,13 @@
 mod bad_input;
 mod bad_media;
 mod churn;
+mod coverage;
 mod events;
 mod limits;
 mod manager;
 mod messages;
 mod methods;
+mod old_clients;
+mod retries;
 mod sessions;
 mod transport;

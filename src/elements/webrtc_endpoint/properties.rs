@@ -1,6 +1,8 @@
 //! Properties of a WebRtcEndpoint. Those about bandwidth take effect at once; those about gathering
 //! would be read when candidates are gathered, and none of them is built yet except to be read back.
 
+use std::net::IpAddr;
+
 use super::{Result, WebRtcEndpoint};
 use crate::elements::{Context, index};
 use crate::model::RemoteError;
@@ -155,6 +157,26 @@ texts! {
 }
 
 impl WebRtcEndpoint {
+    /// The address announced in place of local ones; of both kinds, the one of IPv4.
+    pub fn get_external_address(&mut self, _: &mut Context<'_>) -> Result<String> {
+        let Properties { external_ipv4, external_ipv6, .. } = &self.properties;
+        Ok(if external_ipv4.is_empty() { external_ipv6 } else { external_ipv4 }.clone())
+    }
+
+    /// Clients of 6.x know one address for both kinds. One of IPv6 must not be announced in place of
+    /// local IPv4 ones, nor the other way round, so it sets the property it belongs to; what is no
+    /// address sets both, as an empty text empties both.
+    pub fn set_external_address(&mut self, cx: &mut Context<'_>, value: String) -> Result<()> {
+        let address = value.parse::<IpAddr>();
+        if !matches!(address, Ok(IpAddr::V6(_))) {
+            self.set_external_ipv4(cx, value.clone())?;
+        }
+        if !matches!(address, Ok(IpAddr::V4(_))) {
+            self.set_external_ipv6(cx, value)?;
+        }
+        Ok(())
+    }
+
     /// Whether control packets arrive.
     pub fn get_media_state(&mut self, _: &mut Context<'_>) -> Result<MediaState> {
         Ok(self.media_state)

@@ -4,13 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde_json::{Value, json};
-
 use super::control::Shared;
 use crate::clock::Clock;
 use crate::jsonrpc::Server;
 use crate::metrics;
-use crate::model::class::{self, Class, Kind, Param};
+use crate::model::class::{self, API_VERSION};
 use crate::model::types::{ModuleInfo, ServerInfo, ServerType, Tag};
 use crate::model::{ObjectId, ObjectLimits, RemoteError};
 
@@ -26,8 +24,9 @@ mod operations {
 }
 pub use operations::invoke;
 
-/// The version of the Kurento API that is spoken here. Clients compare it; it is not our own.
-const API_VERSION: &str = "7.3.0";
+mod kmd {
+    include!(concat!(env!("OUT_DIR"), "/kmd.rs"));
+}
 
 /// The body of class `ServerManager`.
 pub struct ServerManager {
@@ -78,16 +77,11 @@ impl ServerManager {
         Ok(String::new())
     }
 
-    /// What a module contains, as JSON text: its classes with constructors, operations and events.
+    /// A listed module as JSON text: its classes with constructors, properties, methods and events,
+    /// its complex types, and its events.
     pub async fn get_kmd(&self, module_name: String) -> Result<String, RemoteError> {
-        let module = class::MODULES.iter().find(|module| module.name == module_name);
-        let module = module.ok_or(RemoteError::ModuleNotFound)?;
-        let classes = class::CLASSES.iter().filter(|class| class.module == module.name);
-        let classes: Vec<_> = classes.map(|class| describe(class)).collect();
-        let kmd = json!({
-            "name": module.name, "version": API_VERSION, "remoteClasses": classes,
-        });
-        Ok(kmd.to_string())
+        let module = kmd::KMD.iter().find(|(name, _)| *name == module_name);
+        module.map(|(_, text)| (*text).to_owned()).ok_or(RemoteError::ModuleNotFound)
     }
 
     pub async fn get_cpu_count(&self) -> Result<i32, RemoteError> {
@@ -165,58 +159,6 @@ impl ServerManager {
 
     pub async fn get_tags(&self) -> Result<Vec<Tag>, RemoteError> {
         Ok(self.shared.lock().manager.tags())
-    }
-}
-
-/// A class as `getKmd` shows it.
-fn describe(class: &Class) -> Value {
-    let methods: Vec<_> = class
-        .methods
-        .iter()
-        .map(|method| json!({"name": method.name, "params": params(method.params)}))
-        .collect();
-    let events: Vec<_> = class.events.iter().map(|event| event.name).collect();
-    let mut shown = json!({
-        "name": class.name,
-        "abstract": class.is_abstract,
-        "doc": class.doc,
-        "events": events,
-        "methods": methods,
-    });
-    if let Some(parent) = class.extends {
-        shown["extends"] = Value::from(parent.name);
-    }
-    if !class.is_abstract {
-        shown["constructor"] = json!({"params": params(class.constructor)});
-    }
-    shown
-}
-
-fn params(params: &[Param]) -> Value {
-    let shown = params.iter().map(|param| {
-        let mut shown = json!({"name": param.name, "type": kind_name(param.kind)});
-        if param.optional {
-            shown["optional"] = Value::from(true);
-        }
-        shown
-    });
-    shown.collect()
-}
-
-/// The word for a type in descriptors.
-fn kind_name(kind: Kind) -> String {
-    match kind {
-        Kind::Text => "String".to_owned(),
-        Kind::Int => "int".to_owned(),
-        Kind::Int64 => "int64".to_owned(),
-        Kind::Boolean => "boolean".to_owned(),
-        Kind::Float => "float".to_owned(),
-        Kind::Double => "double".to_owned(),
-        Kind::Object(class) => class.to_owned(),
-        Kind::Enum(of) => of.name.to_owned(),
-        Kind::Register(of) => of.name.to_owned(),
-        Kind::List(of) => kind_name(*of) + "[]",
-        Kind::Map(of) => kind_name(*of) + "<>",
     }
 }
 
