@@ -3,6 +3,7 @@
 mod api;
 mod house;
 mod media;
+mod protocol;
 mod replay;
 mod support;
 mod transport;
