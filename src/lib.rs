@@ -8,6 +8,7 @@ pub mod config;
 pub mod metrics;
 pub mod rtp;
 
+pub mod logs;
 pub mod model;
 pub mod sdp;
 
@@ -19,6 +20,7 @@ pub mod hubs;
 
 pub mod pipeline;
 
+pub mod registrar;
 pub mod rpc;
 pub mod web;
 
