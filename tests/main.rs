@@ -3,5 +3,6 @@
 mod api;
 mod house;
 mod media;
+mod operate;
 mod support;
 mod transport;

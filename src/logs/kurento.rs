@@ -69,11 +69,11 @@ fn level(level: &Level) -> &'static str {
 
 /// The original's name for the part that speaks; our own where it has none.
 fn category(target: &str) -> &str {
-    match target {
-        "rivero" => "KurentoMediaServer",
-        "rivero::server" | "rivero::web" => "KurentoWebSocketTransport",
-        "rivero::registrar" => "KurentoWebSocketRegistrar",
-        "rivero::rpc::delivery" => "KurentoWebSocketEventHandler",
-        other => other,
+    match target.strip_prefix("rivero::") {
+        None if target == "rivero" => "KurentoMediaServer",
+        Some("server" | "web") => "KurentoWebSocketTransport",
+        Some("registrar") => "KurentoWebSocketRegistrar",
+        Some("rpc::delivery") => "KurentoWebSocketEventHandler",
+        _ => target,
     }
 }

@@ -5,26 +5,28 @@ use crate::config::LogConfig;
 /// What is logged when nobody says otherwise: no state changes inside libraries.
 pub const DEFAULT: &str = "info,rtc_ice=warn,rtc_dtls=warn,rtc_sctp=warn";
 
-/// Categories of the original, and which of our modules say the same.
+const PROGRAM: &str = "KurentoMediaServer";
+
+/// Categories of the original, and which of our modules say the same. The first is the program itself.
 const CATEGORIES: &[(&str, &[&str])] = &[
-    ("KurentoMediaServer", &["rivero", "rivero::server"]),
-    ("KurentoWebSocketTransport", &["rivero::web"]),
-    ("KurentoWebSocketEventHandler", &["rivero::rpc::delivery"]),
-    ("KurentoWebSocketRegistrar", &["rivero::registrar"]),
-    ("KurentoServerMethods", &["rivero::rpc"]),
-    ("KurentoMediaSet", &["rivero::model"]),
-    ("KurentoMediaPipelineImpl", &["rivero::pipeline"]),
-    ("KurentoMediaElementImpl", &["rivero::elements"]),
-    ("KurentoWebRtcEndpointImpl", &["rivero::elements::webrtc_endpoint"]),
-    ("kmswebrtcendpoint", &["rivero::elements::webrtc_endpoint"]),
-    ("kmswebrtcsession", &["rivero::transport", "rtc_ice", "rtc_dtls"]),
-    ("kmsbasertpendpoint", &["rivero::router"]),
-    ("kmssdpsession", &["rivero::sdp"]),
-    ("sdputil", &["rivero::sdp"]),
-    ("webrtcendpoint", &["rivero::elements::webrtc_endpoint"]),
-    ("rtpsynchronizer", &["rivero::router"]),
-    ("rtpendpoint", &["rivero::router"]),
-    ("agnosticbin", &["rivero::router"]),
+    (PROGRAM, &["server"]),
+    ("KurentoWebSocketTransport", &["web"]),
+    ("KurentoWebSocketEventHandler", &["rpc::delivery"]),
+    ("KurentoWebSocketRegistrar", &["registrar"]),
+    ("KurentoServerMethods", &["rpc"]),
+    ("KurentoMediaSet", &["model"]),
+    ("KurentoMediaPipelineImpl", &["pipeline"]),
+    ("KurentoMediaElementImpl", &["elements"]),
+    ("KurentoWebRtcEndpointImpl", &["elements::webrtc_endpoint"]),
+    ("kmswebrtcendpoint", &["elements::webrtc_endpoint"]),
+    ("kmswebrtcsession", &["transport"]),
+    ("kmsbasertpendpoint", &["router"]),
+    ("kmssdpsession", &["sdp"]),
+    ("sdputil", &["sdp"]),
+    ("webrtcendpoint", &["elements::webrtc_endpoint"]),
+    ("rtpsynchronizer", &["router"]),
+    ("rtpendpoint", &["router"]),
+    ("agnosticbin", &["router"]),
 ];
 
 /// Filter directives for settings. Our own words go before the original's.
@@ -47,8 +49,14 @@ pub fn directives(config: &LogConfig) -> String {
                     continue;
                 }
                 let fits = |(category, _): &&(&str, &[&str])| matches(pattern, category);
-                let targets = CATEGORIES.iter().filter(fits).flat_map(|(_, targets)| *targets);
-                directives.extend(targets.map(|target| format!("{target}={}", word(level))));
+                let level = word(level);
+                for (category, modules) in CATEGORIES.iter().filter(fits) {
+                    if *category == PROGRAM {
+                        directives.push(format!("rivero={level}"));
+                    }
+                    let modules = modules.iter();
+                    directives.extend(modules.map(|module| format!("rivero::{module}={level}")));
+                }
             }
             None => directives.extend(number(entry).map(|level| word(level).to_owned())),
         }
@@ -136,7 +144,8 @@ mod tests {
     #[test]
     fn categories_are_matched_by_their_patterns() {
         let found = of(None, Some("3,KurentoWebSocketT*:5,kms?dpsession:6,unheard-of:9"), None);
-        assert_eq!(found, format!("{DEFAULT},warn,rivero::web=debug,rivero::sdp=trace"));
+        let own = "rivero::";
+        assert_eq!(found, format!("{DEFAULT},warn,{own}web=debug,{own}sdp=trace"));
         for (pattern, name, fits) in [
             ("*", "", true),
             ("a*c*e", "abcde", true),
@@ -153,7 +162,7 @@ mod tests {
         let list = "2,Kurento*:4,kms*:4,sdp*:4,webrtc*:4,*rtpendpoint:4,rtp*handler:4,\
                     rtpsynchronizer:4,agnosticbin:4";
         let found = of(None, Some(list), None);
-        assert!(found.contains("rivero::web=info"), "{found}");
+        assert!(found.contains(",rivero=info,") && found.contains("::web=info"), "{found}");
         EnvFilter::builder().parse(&found).expect("directives");
     }
 }

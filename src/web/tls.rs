@@ -87,14 +87,15 @@ fn certified_key(file: &Path) -> Result<CertifiedKey, TlsError> {
 
 fn parse(text: &[u8], file: &Path) -> Result<CertifiedKey, TlsError> {
     let named = || file.to_owned();
+    // First, for the headers of such keys are not what PEM is today.
+    if has_password(text) {
+        return Err(TlsError::Encrypted { file: named() });
+    }
     let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::Pem { file: named(), error })?;
     if chain.is_empty() {
         return Err(TlsError::NoCertificate { file: named() });
-    }
-    if has_password(text) {
-        return Err(TlsError::Encrypted { file: named() });
     }
     let key = match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => key,
