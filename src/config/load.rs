@@ -143,7 +143,7 @@ impl Loader {
                 }
                 continue;
             }
-            self.from_file(file, &key, &node)?;
+            self.take_from(file, &key, &node)?;
         }
         Ok(())
     }
@@ -191,13 +191,13 @@ impl Loader {
             let key = known.map_or(key.as_str(), |(_, new)| new);
             if settings::find(key).is_none() {
                 self.warn(format!("{}:{}: unknown setting {key}", file.display(), node.line));
-            } else if let Err(error) = self.from_file(file, key, &node) {
+            } else if let Err(error) = self.take_from(file, key, &node) {
                 self.warn(error.to_string());
             }
         }
     }
 
-    fn from_file(&mut self, file: &Path, key: &str, node: &Node) -> Result<(), ConfigError> {
+    fn take_from(&mut self, file: &Path, key: &str, node: &Node) -> Result<(), ConfigError> {
         let Some(setting) = settings::find(key) else { return Ok(()) };
         let origin = Origin::File { file: file.to_owned(), line: node.line };
         let mut text = node.to_string();

@@ -131,12 +131,12 @@ pub struct TurnServer {
     /// A name, or an address; IPv6 without its brackets.
     pub host: String,
     pub port: u16,
-    pub transport: TurnTransport,
+    /// UDP when it is not said.
+    pub transport: Option<TurnTransport>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TurnTransport {
-    #[default]
     Udp,
     Tcp,
     Tls,
@@ -162,7 +162,12 @@ impl TurnServer {
         let Self { user, host, port, transport, .. } = self;
         let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
         let (open, close) = brackets;
-        format!("{user}:{password}@{open}{host}{close}:{port}?transport={}", transport.as_str())
+        let mut url = format!("{user}:{password}@{open}{host}{close}:{port}");
+        if let Some(transport) = transport {
+            url += "?transport=";
+            url += transport.as_str();
+        }
+        url
     }
 }
 

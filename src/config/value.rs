@@ -162,8 +162,16 @@ impl<T: Setting> Setting for Vec<T> {
             return items.map(|text| T::read(Given { text, ..given })).collect();
         }
         let list: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|_| "a list")?;
-        let names = list.iter().map(|item| item.get("name").unwrap_or(item).as_str());
-        names.map(|name| T::read(Given { text: name.ok_or("a list of names")?, ..given })).collect()
+        let plain =
+            |name: &&str| !name.contains(',') && !name.starts_with('[') && name.trim() == *name;
+        let name = |item: &'_ serde_json::Value| {
+            let name = item.get("name").unwrap_or(item).as_str();
+            name.filter(plain).map(str::to_owned)
+        };
+        let names = list.iter().map(name);
+        names
+            .map(|name| T::read(Given { text: &name.ok_or("a list of names")?, ..given }))
+            .collect()
     }
 
     fn show(&self) -> String {
@@ -246,10 +254,10 @@ impl Setting for TurnServer {
 
 fn turn_server(text: &str) -> Option<TurnServer> {
     let (rest, transport) = match text.split_once("?transport=") {
-        None => (text, TurnTransport::Udp),
-        Some((rest, "udp")) => (rest, TurnTransport::Udp),
-        Some((rest, "tcp")) => (rest, TurnTransport::Tcp),
-        Some((rest, "tls")) => (rest, TurnTransport::Tls),
+        None => (text, None),
+        Some((rest, "udp")) => (rest, Some(TurnTransport::Udp)),
+        Some((rest, "tcp")) => (rest, Some(TurnTransport::Tcp)),
+        Some((rest, "tls")) => (rest, Some(TurnTransport::Tls)),
         Some(_) => return None,
     };
     // A password may hold any of the signs that divide.
@@ -324,7 +332,8 @@ mod tests {
     #[test]
     fn a_turn_server_is_read_and_its_password_not_shown() {
         for (text, shown) in [
-            ("u:p@1.2.3.4:3478", "u:***@1.2.3.4:3478?transport=udp"),
+            ("u:p@1.2.3.4:3478", "u:***@1.2.3.4:3478"),
+            ("u:p@1.2.3.4:3478?transport=udp", "u:***@1.2.3.4:3478?transport=udp"),
             ("u:p:@w@turn.example:5349?transport=tls", "u:***@turn.example:5349?transport=tls"),
             ("u:p@[2001:db8::1]:3478?transport=tcp", "u:***@[2001:db8::1]:3478?transport=tcp"),
         ] {
@@ -347,7 +356,9 @@ mod tests {
         ] {
             assert_eq!(read::<Vec<String>>(text).as_deref(), Ok(&expected[..]), "{text}");
         }
-        assert!(read::<Vec<String>>("[1]").is_err());
+        for wrong in ["[1]", "[", r#"["a,b"]"#, r#"["[a"]"#] {
+            assert!(read::<Vec<String>>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

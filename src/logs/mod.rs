@@ -29,7 +29,9 @@ use crate::config::{LogConfig, LogFormat};
 use crate::metrics::LOG_LINES_DROPPED;
 
 /// Lines that wait to be written.
-const QUEUE: usize = 8_192;
+const QUEUE: usize = 4_096;
+/// Bytes of a line; what is longer is cut.
+const MAX_LINE: usize = 8 * 1_024;
 /// How long the end of the program waits for the last lines.
 const LINGER: Duration = Duration::from_secs(2);
 const MEGABYTE: u64 = 1_000_000;
@@ -125,7 +127,11 @@ impl<'a> MakeWriter<'a> for Writer {
 impl Write for Writer {
     /// Takes a whole line, for a line is written at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.0.try_send(Entry::Line(line.to_vec())) {
+        let entry = match line.get(..MAX_LINE) {
+            Some(start) => [start, b"\xe2\x80\xa6\n"].concat(),
+            None => line.to_vec(),
+        };
+        if let Err(TrySendError::Full(_)) = self.0.try_send(Entry::Line(entry)) {
             LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

@@ -18,6 +18,7 @@ use super::machine::{Machine, Outbox};
 use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
+use crate::config::ModuleConfig;
 use crate::elements::{Certificates, Moment, Net};
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
@@ -38,6 +39,8 @@ pub(super) struct Parts {
     pub load: Arc<AtomicUsize>,
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
+    /// What new elements start with.
+    pub defaults: Arc<ModuleConfig>,
 }
 
 /// Starts the thread.
@@ -78,6 +81,7 @@ impl Shell {
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
             certificates: parts.certificates,
+            defaults: parts.defaults,
             touched: Vec::new(),
             closing: Vec::new(),
         };

@@ -424,11 +424,17 @@ impl<S: Service> Door<S> {
         text: &str,
         messages: &mut mpsc::Receiver<Bytes>,
     ) -> Result<Option<String>, Error> {
+        tracing::debug!("Message: {text}");
         let mut answer = std::pin::pin!(self.service.request(connection, text));
         loop {
             tokio::select! {
                 biased;
-                reply = &mut answer => return Ok(reply),
+                reply = &mut answer => {
+                    if let Some(reply) = &reply {
+                        tracing::debug!("Response: {reply}");
+                    }
+                    return Ok(reply);
+                }
                 Some(message) = messages.recv() => {
                     feed(socket, message, messages).await?;
                     socket.flush().await?;

@@ -90,6 +90,7 @@ impl Stage {
             demux: Demux::new(),
             addresses: vec![SocketAddr::from(SERVER)],
             certificates: Arc::new(Certificates::default()),
+            defaults: Arc::default(),
             touched: Vec::new(),
             closing: Vec::new(),
         };

@@ -69,6 +69,10 @@ pub fn output(command: &mut Command) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
+fn spawn(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
+}
+
 /// A server that is running.
 pub struct Program {
     child: Child,
@@ -78,11 +82,7 @@ pub struct Program {
 
 impl Program {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
+        let mut child = spawn(command);
         let (sender, log) = channel();
         let errors = BufReader::new(child.stderr.take().expect("a pipe"));
         std::thread::spawn(move || {
@@ -91,6 +91,15 @@ impl Program {
                 let _ = sender.send(line);
             }
         });
+        Self::ready(child, log)
+    }
+
+    /// A server whose log nobody reads.
+    pub fn unheard(command: &mut Command) -> Self {
+        Self::ready(spawn(command), channel().1)
+    }
+
+    fn ready(mut child: Child, log: Receiver<String>) -> Self {
         let mut line = String::new();
         let output = child.stdout.take().expect("a pipe");
         BufReader::new(output).read_line(&mut line).expect("a line");

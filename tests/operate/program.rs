@@ -241,3 +241,51 @@ async fn it_announces_itself_and_again_when_the_registrar_was_gone() {
     assert_eq!(registrar(&listener).await, expected);
     assert_eq!(registrar(&listener).await, expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_nothing_and_its_losses_are_counted() {
+    let program = Program::unheard(rivero().args(["--port", "0"]).env("RUST_LOG", "trace"));
+    let mut client = Client::connect(program.address).await;
+    for round in 0.. {
+        for _ in 0..200 {
+            assert_eq!(client.call("ping", Value::Null).await["value"], "pong");
+        }
+        let (_, metrics) = get(program.address, "/metrics").await;
+        let line = metrics.lines().find(|line| line.starts_with("rivero_log_lines_dropped_total "));
+        if last_number_is_positive(line.expect("it is counted")) {
+            break;
+        }
+        assert!(round < 500, "the log swallows everything");
+    }
+    program.signal(libc::SIGTERM);
+    drop(client);
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+fn last_number_is_positive(line: &str) -> bool {
+    line.rsplit(' ').next().and_then(|text| text.parse::<u64>().ok()).is_some_and(|count| count > 0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_start_with_what_the_module_files_say() {
+    let folder = Folder::new();
+    let file = folder.write("kurento.conf.json", LOCAL);
+    let ini = "stunServerAddress=192.0.2.1\nturnURL=u:p@192.0.2.2:3478\niceTcp=0\n";
+    folder.write("modules/kurento/WebRtcEndpoint.conf.ini", ini);
+    folder.write("modules/kurento/MediaElement.conf.ini", "encoderBitrate=500000\n");
+    let program =
+        Program::start(rivero().args(["-f", &file, "--port", "0"]).env("KMS_MTU", "1300"));
+    let mut client = Client::connect(program.address).await;
+    let pipeline = client.create("MediaPipeline", serde_json::json!({})).await;
+    let constructor = serde_json::json!({"mediaPipeline": pipeline});
+    let endpoint = client.create("WebRtcEndpoint", constructor).await;
+    for (operation, expected) in [
+        ("getStunServerAddress", Value::from("192.0.2.1")),
+        ("getTurnUrl", Value::from("u:p@192.0.2.2:3478")),
+        ("getIceTcp", Value::from(false)),
+        ("getMtu", Value::from(1300)),
+        ("getEncoderBitrate", Value::from(500_000)),
+    ] {
+        assert_eq!(client.invoke(&endpoint, operation, Value::Null).await, expected, "{operation}");
+    }
+}
