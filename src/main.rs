@@ -121,6 +121,7 @@ fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -134,6 +135,25 @@ fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
     }
     logs.flush();
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Sockets are files, and the usual limit of 1 024 is no more than a habit: what the administrator
+/// allows is taken.
+fn raise_file_limit() {
+    const ENOUGH: libc::rlim_t = 1 << 20;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for the call, which writes nothing else.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return;
+    }
+    let wanted = limit.rlim_max.min(ENOUGH);
+    if limit.rlim_cur < wanted {
+        limit.rlim_cur = wanted;
+        // SAFETY: the pointer is valid for the call, which only reads.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            tracing::warn!(limit = wanted, "the limit of open files stays as it is");
+        }
+    }
 }
 
 struct Signals {

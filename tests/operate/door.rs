@@ -96,6 +96,19 @@ async fn who_is_slow_with_the_head_of_a_request_is_cut() {
 }
 
 #[tokio::test]
+async fn who_keeps_a_connection_and_asks_nothing_more_is_cut() {
+    let server = TestServer::with(|config| {
+        config.limits.handshake = Duration::from_millis(50);
+    })
+    .await;
+    let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
 async fn who_says_nothing_is_shown_out_when_an_operator_wants_that() {
     let server = TestServer::with(|config| {
         config.limits.idle = Some(Duration::from_millis(50));
