@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use rivero::config::{self, Loaded, LogFormat, Sources};
+use rivero::config::{self, Loaded, LogFormat, Origin, Sources};
 use rivero::logs::Logs;
 use rivero::model::class;
 use rivero::server::Server;
@@ -66,8 +66,10 @@ fn load(sources: &Sources, as_kurento: bool) -> Result<Loaded, config::ConfigErr
     let mut loaded = config::read(sources, &|name| std::env::var(name).ok())?;
     if as_kurento {
         // Tools that read the original's files expect its lines there.
-        let logs = &mut loaded.config.logs;
-        logs.format = logs.format.or(Some(LogFormat::Kurento));
+        let format = config::find("rivero.logs.format").expect("the table has it");
+        if loaded.origin(format) == Origin::Default {
+            loaded.config.logs.format = LogFormat::Kurento;
+        }
     }
     Ok(loaded)
 }

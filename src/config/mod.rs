@@ -104,9 +104,9 @@ pub struct ResourceConfig {
 }
 
 /// What is logged and where to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LogConfig {
-    pub format: Option<LogFormat>,
+    pub format: LogFormat,
     /// Targets and levels as `RUST_LOG` names them.
     pub level: Option<String>,
     /// Categories and levels as `GST_DEBUG` names them.
@@ -115,10 +115,10 @@ pub struct LogConfig {
     pub gst_debug_level: Option<u32>,
     /// Folder of files; standard error when there is none.
     pub folder: Option<PathBuf>,
-    /// Megabytes of one file; 100 when not set.
-    pub file_megabytes: Option<u32>,
-    /// Files that are kept; 10 when not set.
-    pub files: Option<u32>,
+    /// Megabytes of one file.
+    pub file_megabytes: u32,
+    /// Files that are kept.
+    pub files: u32,
 }
 
 /// How a line of the log is written.
@@ -200,6 +200,20 @@ impl Default for ControlConfig {
 impl Default for RegistrarConfig {
     fn default() -> Self {
         Self { address: None, local_address: "localhost".to_owned() }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: None,
+            gst_debug: None,
+            gst_debug_level: None,
+            folder: None,
+            file_megabytes: 100,
+            files: 10,
+        }
     }
 }
 

@@ -216,9 +216,9 @@ pub static SETTINGS: &[Setting] = &[
         .flag("gst-debug-level").range(0.0, 9.0).live(),
     setting!("rivero.logs.path", logs.folder, "Folder of log files; standard error when none")
         .flag("logs-path").short('d').env(&["KURENTO_LOGS_PATH"]),
-    setting!("rivero.logs.fileMegabytes", logs.file_megabytes, "Megabytes of one log file; 100 when none")
+    setting!("rivero.logs.fileMegabytes", logs.file_megabytes, "Megabytes of one log file")
         .flag("log-file-size").short('s').env(&["KURENTO_LOG_FILE_SIZE"]).range(1.0, 1e6),
-    setting!("rivero.logs.files", logs.files, "Log files that are kept; 10 when none")
+    setting!("rivero.logs.files", logs.files, "Log files that are kept")
         .flag("number-log-files").short('n').env(&["KURENTO_NUMBER_LOG_FILES"]).range(1.0, 1e5),
 
     module!("modules.kurento.MediaElement.encoderBitrate", media_element.encoder_bitrate, "Bits per second of encoders").range(0.0, BITRATE),
@@ -267,7 +267,10 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
+    use proptest::prelude::*;
+
+    use super::super::value::Given;
+    use super::{Config, SETTINGS};
 
     #[test]
     fn keys_flags_and_variables_are_each_there_once() {
@@ -288,6 +291,26 @@ mod tests {
             let mut config = Config::default();
             setting.set(&mut config, Given { text: &shown, folder: None }).expect(setting.key);
             assert_eq!(setting.show(&config), shown, "{}", setting.key);
+        }
+    }
+
+    proptest! {
+        // Each case is a text for every setting there is.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_a_setting_takes_is_shown_in_a_form_that_it_takes(
+            texts in prop::collection::vec(r#"[\[\]{}":,a-c0-9.@?=/ *-]{0,24}"#, SETTINGS.len()),
+        ) {
+            for (setting, text) in SETTINGS.iter().zip(&texts) {
+                let mut config = Config::default();
+                if setting.set(&mut config, Given { text, folder: None }).is_err() {
+                    continue;
+                }
+                let shown = setting.show(&config);
+                let again = setting.set(&mut Config::default(), Given { text: &shown, folder: None });
+                prop_assert!(again.is_ok(), "{}: {text:?} became {shown:?}", setting.key);
+            }
         }
     }
 

@@ -157,9 +157,16 @@ impl<T: Setting> Setting for Option<T> {
 impl<T: Setting> Setting for Vec<T> {
     fn read(given: Given<'_>) -> Result<Self, &'static str> {
         let text = given.text.trim();
+        if text == NONE {
+            return Ok(Self::new());
+        }
         if !text.starts_with('[') {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            return items.map(|text| T::read(Given { text, ..given })).collect();
+            let items: Vec<_> =
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+            if items.iter().any(|item| item.starts_with('[')) {
+                return Err("a list");
+            }
+            return items.into_iter().map(|text| T::read(Given { text, ..given })).collect();
         }
         let list: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|_| "a list")?;
         let plain =
@@ -175,6 +182,9 @@ impl<T: Setting> Setting for Vec<T> {
     }
 
     fn show(&self) -> String {
+        if self.is_empty() {
+            return NONE.to_owned();
+        }
         self.iter().map(T::show).collect::<Vec<_>>().join(",")
     }
 }

@@ -35,8 +35,6 @@ const MAX_LINE: usize = 8 * 1_024;
 /// How long the end of the program waits for the last lines.
 const LINGER: Duration = Duration::from_secs(2);
 const MEGABYTE: u64 = 1_000_000;
-const FILE_MEGABYTES: u32 = 100;
-const FILES: u32 = 10;
 
 /// The log of the process.
 pub struct Logs {
@@ -61,10 +59,8 @@ impl Logs {
         let mut colours = false;
         let out: Box<dyn Write + Send> = match &config.folder {
             Some(folder) => {
-                let megabytes = config.file_megabytes.unwrap_or(FILE_MEGABYTES);
-                let limit = u64::from(megabytes) * MEGABYTE;
-                let files = Files::open(folder, limit, config.files.unwrap_or(FILES))?;
-                Box::new(files)
+                let limit = u64::from(config.file_megabytes) * MEGABYTE;
+                Box::new(Files::open(folder, limit, config.files)?)
             }
             None => {
                 colours = io::stderr().is_terminal();
@@ -75,8 +71,7 @@ impl Logs {
         let (filter, handle) = reload::Layer::new(filter);
         let writer = Writer(queue.clone());
         let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);
-        let lines: Box<dyn Layer<_> + Send + Sync> = match config.format.unwrap_or(LogFormat::Text)
-        {
+        let lines: Box<dyn Layer<_> + Send + Sync> = match config.format {
             LogFormat::Text => Box::new(lines),
             LogFormat::Json => Box::new(lines.json()),
             LogFormat::Kurento => Box::new(lines.event_format(kurento::Line)),
