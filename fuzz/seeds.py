@@ -80,6 +80,15 @@ for name, params in {
     "list": "[1, 2]",
 }.items():
     seed("json_rpc", name, f'{{"jsonrpc":"2.0","id":1,"method":"{name}","params":{params}}}')
+SETTINGS = {
+    "main": '{"mediaServer": {"resources": {"killLimit": "0.7", // c\n"garbageCollectorPeriod": 8}, "net": {"websocket": '
+    '{"//port": 1, "port": "8888", "secure": {"port": 8433, "certificate": "c.pem"}}}}, "metadata": {"a": [1]}}',
+    "own": '{"rivero": {"token": "k", "origins": "https://a", "limits": {"idleSeconds": 0.5}, "logs": {"format": "json"}}}',
+    "ini": "; c\n[s]\nturnURL=u:p@[::1]:3478?transport=tls\nexternalIPv4=auto\nnetworkInterfaces=a,b\n",
+    "module": '{"turnURL": "u:p@h:1", "networkInterfaces": [{"name": "a"}], "qos-dscp": "CS1" /* c */ }',
+}
+for name, text in SETTINGS.items():
+    seed("config", name, text)
 seed("json_rpc", "notification", '{"jsonrpc":"2.0","method":"ping"} // and more')
 seed("json_rpc", "text_escapes", '{"jsonrpc":"2.0","id":"\\u00e9\\n","method":"é"}')
 

@@ -10,14 +10,14 @@ use std::process::Command;
 /// from beside and never from behind.
 const FLOORS: &[&[&str]] = &[
     &["clock", "config", "metrics", "rtp"],
-    &["jsonrpc", "model", "sdp"],
+    &["jsonrpc", "logs", "model", "sdp"],
     &["router", "transport"],
     &["elements"],
     &["hubs"],
     &["pipeline"],
-    &["client", "rpc", "web"],
+    &["client", "registrar", "rpc", "web"],
     &["server"],
-    &["main"],
+    &["flags", "main"],
 ];
 
 fn root() -> &'static Path {

@@ -5,5 +5,6 @@ mod house;
 mod media;
 mod protocol;
 mod replay;
+mod operate;
 mod support;
 mod transport;

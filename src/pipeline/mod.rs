@@ -24,7 +24,8 @@ pub use command::{Command, Notice, Ticket, WorkerId};
 pub use pool::{Notices, Pool};
 
 use crate::elements::{
-    Context, Element, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner, PipelineKey, media_type,
+    Context, Element, EncoderBitrates, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner,
+    PipelineKey, media_type,
 };
 use crate::model::types::event as model_event;
 use crate::model::{Args, Class, Event, Method, Object, ObjectId, RemoteError};
@@ -104,7 +105,10 @@ impl Pipeline {
         let key = self.objects.insert(Entry {
             object,
             children: Vec::new(),
-            element: Element::default(),
+            element: Element {
+                bitrates: EncoderBitrates::new(&net.defaults.media_element),
+                ..Element::default()
+            },
             body: Body::None,
         });
         let mut call = self.call(at, net, events, key);

@@ -52,6 +52,7 @@ impl Pool {
         let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
         let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
         let certificates = Arc::new(Certificates::default());
+        let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
         // Dropping it on an error below stops the workers that run already.
@@ -69,6 +70,7 @@ impl Pool {
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
                 object_limits: (&config.limits).into(),
+                defaults: defaults.clone(),
             })?;
             shared.workers.push(Worker { mailbox, load });
             shared.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);

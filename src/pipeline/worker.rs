@@ -18,6 +18,7 @@ use super::machine::{Machine, Outbox};
 use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
+use crate::config::ModuleConfig;
 use crate::elements::{Certificates, Moment, Net};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
@@ -40,6 +41,8 @@ pub(super) struct Parts {
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
+    /// What new elements start with.
+    pub defaults: Arc<ModuleConfig>,
 }
 
 /// Starts the thread.
@@ -81,6 +84,7 @@ impl Shell {
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
             certificates: parts.certificates,
             object_limits: parts.object_limits,
+            defaults: parts.defaults,
             touched: Vec::new(),
             closing: Vec::new(),
         };

@@ -79,7 +79,7 @@ impl Control {
             manager: ServerManager::new(
                 shared.clone(),
                 server.clone(),
-                (&config.limits).into(),
+                config,
                 clock,
             ),
             server,

@@ -92,6 +92,7 @@ impl Stage {
             addresses: vec![SocketAddr::from(SERVER)],
             certificates: Arc::new(Certificates::default()),
             object_limits: (&Limits::default()).into(),
+            defaults: Arc::default(),
             touched: Vec::new(),
             closing: Vec::new(),
         };
