@@ -53,8 +53,6 @@ pub use self::tls::{Identity, TlsError};
 const BUFFER: usize = 8 * 1024;
 /// How long a connection that is being closed has for its part of it.
 const LINGER: Duration = Duration::from_secs(1);
-/// Stands for no end.
-const NEVER: Duration = Duration::from_secs(1 << 30);
 /// For whom there is no place.
 const NO_PLACE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -324,7 +322,7 @@ impl<S: Service> Door<S> {
         )
         .await;
         let farewell = if known_path {
-            self.converse(&mut socket, limits.idle.unwrap_or(NEVER)).await
+            self.converse(&mut socket, limits.idle).await
         } else {
             Some((CloseCode::Protocol, "Invalid path"))
         };
@@ -347,7 +345,7 @@ impl<S: Service> Door<S> {
     async fn converse(
         &self,
         socket: &mut WebSocketStream<Stream>,
-        idle: Duration,
+        idle: Option<Duration>,
     ) -> Option<(CloseCode, &'static str)> {
         let (connection, outgoing) = self.service.open();
         // Also when a request panics, or the task is dropped.
@@ -379,9 +377,9 @@ impl<S: Service> Door<S> {
         socket: &mut WebSocketStream<Stream>,
         connection: u64,
         messages: &mut mpsc::Receiver<Bytes>,
-        idle: Duration,
+        idle: Option<Duration>,
     ) -> Result<End, Error> {
-        let mut silence = std::pin::pin!(tokio::time::sleep(idle));
+        let mut silence = std::pin::pin!(tokio::time::sleep(idle.unwrap_or_default()));
         loop {
             let incoming = tokio::select! {
                 Some(message) = messages.recv() => {
@@ -390,7 +388,7 @@ impl<S: Service> Door<S> {
                     continue;
                 }
                 incoming = socket.next() => incoming,
-                () = &mut silence => return Ok(End::Idle),
+                () = &mut silence, if idle.is_some() => return Ok(End::Idle),
             };
             let reply = match incoming {
                 None => return Ok(End::Gone),
@@ -413,7 +411,9 @@ impl<S: Service> Door<S> {
                 socket.feed(Message::Text(text(reply)?)).await?;
             }
             socket.flush().await?;
-            silence.set(tokio::time::sleep(idle));
+            if let Some(idle) = idle {
+                silence.set(tokio::time::sleep(idle));
+            }
         }
     }
 

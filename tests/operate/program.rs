@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
+use futures_util::StreamExt;
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::process::{Folder, Program, output, rivero};
@@ -214,13 +216,14 @@ async fn the_log_can_be_json() {
     assert_eq!((&line["level"], &line["target"]), (&"INFO".into(), &"rivero".into()));
 }
 
-/// A registrar that hears what is said to it once, and closes.
-async fn registrar(listener: &tokio::net::TcpListener) -> String {
-    use futures_util::StreamExt;
+/// A registrar that has heard what is said to it.
+async fn registrar(
+    listener: &tokio::net::TcpListener,
+) -> (String, tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>) {
     let (stream, _) = listener.accept().await.expect("it dials");
     let mut socket = tokio_tungstenite::accept_async(stream).await.expect("it opens");
     let message = socket.next().await.expect("a word").expect("a word");
-    message.into_text().expect("a text").to_string()
+    (message.into_text().expect("a text").to_string(), socket)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,8 +241,14 @@ async fn it_announces_itself_and_again_when_the_registrar_was_gone() {
     let expected = format!(
         r#"{{"jsonrpc":"2.0","method":"register","params":{{"ws":"ws://media1:{own}/kurento"}}}}"#
     );
-    assert_eq!(registrar(&listener).await, expected);
-    assert_eq!(registrar(&listener).await, expected);
+    assert_eq!(registrar(&listener).await.0, expected);
+    let (said, mut socket) = registrar(&listener).await;
+    assert_eq!(said, expected);
+    program.signal(libc::SIGTERM);
+    let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("no farewell") };
+    assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Away, "terminating"));
+    drop(socket);
+    assert_eq!(program.wait().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
