@@ -83,6 +83,13 @@ for name, params in {
 seed("json_rpc", "notification", '{"jsonrpc":"2.0","method":"ping"} // and more')
 seed("json_rpc", "text_escapes", '{"jsonrpc":"2.0","id":"\\u00e9\\n","method":"é"}')
 
+CONNECTED = '{"id":@,"jsonrpc":"2.0","result":{"serverId":"a","sessionId":"s"}}\n'
+seed("client", "connected", CONNECTED)
+seed("client", "lost_session", '{"error":{"code":40007,"message":"Invalid session"},"id":@}\n' + CONNECTED)
+seed("client", "answers", CONNECTED + '{"id":"@","result":{"value":[1]}}\n{"id":@,"result":null}\n')
+seed("client", "event", CONNECTED + '{"method":"onEvent","params":{"value":{"data":{},"object":"o","type":"t"}}}')
+seed("client", "request", CONNECTED + '{"id":"x","method":"poll"}\n[]\n{')
+
 for name, line, params in [
     ("text", "MediaObject setName", '{"name":"x"}'),
     ("integer", "MediaElement setEncoderBitrate", '{"encoderBitrate":5.7}'),

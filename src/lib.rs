@@ -20,6 +20,7 @@ pub mod hubs;
 
 pub mod pipeline;
 
+pub mod client;
 pub mod rpc;
 pub mod web;
 

@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["elements"],
     &["hubs"],
     &["pipeline"],
-    &["rpc", "web"],
+    &["client", "rpc", "web"],
     &["server"],
     &["main"],
 ];
