@@ -8,7 +8,9 @@ mod invoke;
 mod json_rpc;
 mod legacy;
 mod server_manager;
+mod sessions;
 mod transaction;
+mod transport;
 mod values;
 
 use rivero::server::Server;
