@@ -87,7 +87,7 @@ impl Client {
         let clock = Clock::start();
         // A uuid's bits are random but for its version.
         let seed = uuid::Uuid::new_v4().as_u64_pair().1 ^ uuid::Uuid::new_v4().as_u64_pair().0;
-        let (inputs, receiver) = mpsc::channel(options.queue.max(1));
+        let (inputs, receiver) = mpsc::channel(options.queue.clamp(1, 1 << 20));
         let shared = Arc::new(Shared { state: Mutex::default(), event_queue: options.event_queue });
         let (started, first) = oneshot::channel();
         let task = Task {
@@ -317,6 +317,8 @@ impl Task {
         let mut batch = Vec::with_capacity(BATCH);
         let mut handles = true;
         while self.carry_out() {
+            // A server that talks without a pause leaves others their turn.
+            tokio::task::coop::consume_budget().await;
             let wake = self.machine.poll_timeout();
             tokio::select! {
                 taken = inputs.recv_many(&mut batch, BATCH), if handles && self.outgoing.len() < FULL => {
@@ -365,7 +367,10 @@ impl Task {
                     self.link = Link::Dialling(Box::pin(async move { target.dial().await }));
                 }
                 Output::Send(text) => self.outgoing.push_back(text),
-                Output::Drop => self.link = Link::None,
+                Output::Drop => {
+                    self.link = Link::None;
+                    self.outgoing.clear();
+                }
                 Output::Answer(to, result) => {
                     // Who asked may have stopped waiting.
                     let _ = to.send(result);

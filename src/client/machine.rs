@@ -27,6 +27,9 @@ const NO_SUCH_METHOD: i64 = -32601;
 /// Some servers keep ids in 31 bits.
 const LAST_ID: u32 = i32::MAX as u32;
 
+/// As good as for ever, and still a time that can be reckoned with.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What happened. `T` is where the answer to a request is to go.
 #[derive(Debug)]
 pub enum Input<T> {
@@ -180,9 +183,11 @@ pub struct Machine<T> {
 
 impl<T> Machine<T> {
     /// Begins to dial. `seed` decides about ids and pauses.
-    pub fn new(now: Instant, options: Options, seed: u64) -> Self {
+    pub fn new(now: Instant, mut options: Options, seed: u64) -> Self {
+        options.queue = options.queue.max(1);
+        options.in_flight = options.in_flight.max(1);
         let mut machine = Self {
-            state: State::Dialling { until: now + options.connection_timeout },
+            state: State::Dialling { until: after(now, options.connection_timeout) },
             ping: Ping::Off,
             heard: now,
             session: options.session.clone(),
@@ -282,7 +287,7 @@ impl<T> Machine<T> {
             return;
         }
         let id = self.next_id();
-        let deadline = now + timeout.unwrap_or(self.options.request_timeout);
+        let deadline = after(now, timeout.unwrap_or(self.options.request_timeout));
         let order = self.made;
         self.made += 1;
         self.requests.insert(id, Request { to, order, method, params, deadline, sent: false });
@@ -376,7 +381,7 @@ impl<T> Machine<T> {
     fn ping(&mut self, now: Instant, params: Value) {
         let id = self.next_id();
         self.send(id, "ping", &with_session(params, self.session.as_deref()));
-        let until = now + self.options.heartbeat_timeout;
+        let until = after(now, self.options.heartbeat_timeout);
         // Servers answer in order, so what was asked before may take its time first.
         let before = self.deadlines.last().map_or(until, |(deadline, _)| *deadline);
         self.ping = Ping::Awaited { id, until: until.max(before) };
@@ -411,7 +416,7 @@ impl<T> Machine<T> {
             (_, Ping::Awaited { id: ping, .. }) if *ping == id => {
                 // Whatever it says, somebody is there.
                 let interval = self.options.heartbeat.unwrap_or_default();
-                self.ping = Ping::At(now + interval);
+                self.ping = Ping::At(after(now, interval));
                 return;
             }
             _ => {}
@@ -443,7 +448,7 @@ impl<T> Machine<T> {
                 self.down(now, ClientError::Connect("no answer in time".to_owned()));
             }
             State::Pausing { until } if until <= now => {
-                self.state = State::Dialling { until: now + self.options.connection_timeout };
+                self.state = State::Dialling { until: after(now, self.options.connection_timeout) };
                 self.outputs.push_back(Output::Tell(ConnectionEvent::Reconnecting));
                 self.outputs.push_back(Output::Dial);
             }
@@ -463,7 +468,7 @@ impl<T> Machine<T> {
     }
 
     fn idle_until(&self) -> Option<Instant> {
-        self.options.idle_timeout.map(|idle| self.heard + idle)
+        self.options.idle_timeout.map(|idle| after(self.heard, idle))
     }
 
     /// There is no socket any more, or never was.
@@ -477,7 +482,7 @@ impl<T> Machine<T> {
                 self.counters.lost += 1;
                 self.outputs.push_back(Output::Tell(ConnectionEvent::Disconnected));
                 let longest = self.options.reconnect.unwrap_or_default().longest;
-                if since + longest <= now {
+                if after(since, longest) <= now {
                     self.doublings = 0;
                 }
             }
@@ -506,7 +511,7 @@ impl<T> Machine<T> {
                 let pause = pause.min(reconnect.longest);
                 self.doublings += 1;
                 let shorter = pause.mul_f64((self.random() >> 11) as f64 / (1u64 << 54) as f64);
-                self.state = State::Pausing { until: now + pause - shorter };
+                self.state = State::Pausing { until: after(now, pause - shorter) };
             }
             _ => self.end(),
         }
@@ -534,7 +539,8 @@ impl<T> Machine<T> {
                 let params = json!({"sessionId": name});
                 let id = self.next_id();
                 self.send(id, "closeSession", &params);
-                self.state = State::Leaving { until: now + self.options.connection_timeout, id };
+                self.state =
+                    State::Leaving { until: after(now, self.options.connection_timeout), id };
             }
             _ => self.end(),
         }
@@ -586,6 +592,11 @@ impl<T> Machine<T> {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+}
+
+/// A while later, where "for ever" may be meant.
+fn after(now: Instant, time: Duration) -> Instant {
+    now + time.min(LONGEST)
 }
 
 /// Parameters that name the session, unless they do already or have no members.

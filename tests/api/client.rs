@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rivero::client::kurento::events::{
-    DtlsConnectionStateChange, ElementConnected, IceCandidateFound, ObjectCreated,
+    DtlsConnectionStateChange, ElementConnected, IceCandidateFound, ObjectCreated, ObjectDestroyed,
 };
 use rivero::client::kurento::types::{ConnectionState, DtlsConnectionState, MediaType};
 use rivero::client::kurento::{
@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::{accept_async, accept_hdr_async};
 
 use crate::support::proxy::Proxy;
 use crate::support::server::TestServer;
@@ -560,4 +560,44 @@ async fn a_token_and_an_origin_are_sent_with_the_handshake() {
     let wrong = Options { token: Some("a\nb".into()), ..Options::default() };
     let refused = Client::connect(&format!("ws://{address}/"), wrong).await;
     assert!(matches!(refused, Err(ClientError::Option(_))));
+}
+
+#[tokio::test]
+async fn events_that_come_all_at_once_reach_who_reads_or_are_counted() {
+    const EVENTS: u64 = 5_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let mut socket = accept_async(stream).await.expect("a handshake");
+        while let Some(Ok(message)) = socket.next().await {
+            let Ok(text) = message.to_text() else { continue };
+            let Ok(request) = serde_json::from_str::<Value>(text) else { continue };
+            let result = json!({"sessionId": "s", "value": "x"});
+            let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+            socket.feed(reply.to_string().into()).await.expect("it is taken");
+            if request["method"] == "subscribe" {
+                for number in 0..EVENTS {
+                    let data = json!({"source": "manager_ServerManager", "tags": [],
+                        "timestampMillis": number.to_string(), "objectId": "o"});
+                    let value = json!({"data": data, "object": "manager_ServerManager",
+                        "type": "ObjectDestroyed"});
+                    let params = json!({"value": value});
+                    let event = json!({"jsonrpc": "2.0", "method": "onEvent", "params": params});
+                    socket.feed(event.to_string().into()).await.expect("it is taken");
+                }
+            }
+            socket.flush().await.expect("it is taken");
+        }
+    });
+    let kurento = Kurento::connect(&format!("ws://{address}/")).await.expect("connected");
+    let mut events = kurento.server_manager().on::<ObjectDestroyed>().await.expect("subscribed");
+    let (mut read, mut last) = (0, -1);
+    while last + 1 < EVENTS as i64 {
+        let event = next(&mut events).await.expect("an event");
+        assert!(event.timestamp_millis > last, "order is kept");
+        last = event.timestamp_millis;
+        read += 1;
+    }
+    assert_eq!(read + kurento.event_counters().lost, EVENTS);
 }

@@ -55,7 +55,7 @@ impl<E> Deref for Event<E> {
 pub struct EventCounters {
     /// Nobody receives them: they were on their way when a subscription ended.
     pub unrouted: u64,
-    /// A receiver did not read in time.
+    /// A receiver, or who hands them out, did not read in time.
     pub lost: u64,
     /// Notifications that are no events.
     pub unreadable: u64,
@@ -70,6 +70,8 @@ pub struct Routes {
     queue: usize,
     next: u64,
     counters: EventCounters,
+    /// Notifications that came faster than they were handed out.
+    lost_on_the_way: u64,
 }
 
 #[derive(Debug)]
@@ -83,11 +85,11 @@ struct Route {
 impl Routes {
     pub fn new(capacity: usize, queue: usize) -> Self {
         let (of_object, counters) = (HashMap::new(), EventCounters::default());
-        Self { of_object, count: 0, capacity, queue, next: 0, counters }
+        Self { of_object, count: 0, capacity, queue, next: 0, counters, lost_on_the_way: 0 }
     }
 
     pub fn counters(&self) -> EventCounters {
-        self.counters
+        EventCounters { lost: self.counters.lost + self.lost_on_the_way, ..self.counters }
     }
 
     fn add(&mut self, object: &ObjectId, name: &'static str) -> Option<(u64, Arc<Queue<Value>>)> {
@@ -164,10 +166,12 @@ pub async fn deliver(link: Weak<Link>, mut notifications: Notifications, mut lis
         tokio::select! {
             notification = notifications.next() => {
                 let (Some(notification), Some(link)) = (notification, link.upgrade()) else { break };
+                let mut routes = lock(&link);
+                routes.lost_on_the_way = notifications.lost();
                 if notification.method == "onEvent" {
-                    lock(&link).deliver(&notification);
+                    routes.deliver(&notification);
                 } else {
-                    lock(&link).counters.unreadable += 1;
+                    routes.counters.unreadable += 1;
                 }
             }
             event = listener.next() => {

@@ -547,6 +547,29 @@ fn ids_are_not_used_twice_however_often_the_connection_is_cut() {
 }
 
 #[test]
+fn times_and_bounds_may_be_as_large_or_small_as_they_get() {
+    for (time, bound) in [(Duration::MAX, usize::MAX), (Duration::ZERO, 0)] {
+        let reconnect = Some(Reconnect { first: time, longest: time, attempts: Some(u32::MAX) });
+        let options = Options {
+            request_timeout: time,
+            heartbeat_timeout: time,
+            idle_timeout: Some(Duration::MAX),
+            heartbeat: Some(time),
+            reconnect,
+            queue: bound,
+            in_flight: bound,
+            ..Options::default()
+        };
+        let mut world = World::connected(options);
+        world.ask(1);
+        assert_eq!(world.sent.len(), 2, "the ping and the request");
+        world.pass(ms(1));
+        world.cut();
+        assert!(world.machine.poll_timeout().is_some());
+    }
+}
+
+#[test]
 fn ids_run_round_past_the_ones_in_use() {
     let mut world = World::connected(quiet());
     world.machine.last_id = 4;
