@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use rivero::config::{self, Loaded, LogFormat, Origin, Sources};
 use rivero::logs::Logs;
-use rivero::model::class;
+use rivero::model::class::{self, API_VERSION};
 use rivero::server::Server;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,8 +25,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CONTROL_THREADS: usize = 2;
 /// How long a server may take to say that it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The version of the Kurento API that is spoken here.
-const API_VERSION: &str = "7.3.0";
 /// Exit status when somebody could not wait for an orderly end.
 const IMPATIENT: i32 = 130;
 

@@ -3,8 +3,8 @@
 mod api;
 mod house;
 mod media;
+mod operate;
 mod protocol;
 mod replay;
-mod operate;
 mod support;
 mod transport;
