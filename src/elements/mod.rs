@@ -121,6 +121,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Raises an event of the object at hand.
     pub fn raise<E: EventData>(&mut self, event: E) {
+        tracing::debug!(event = E::CLASS.name, "raised");
         self.events.push(self.object.event(self.at.unix_millis, event));
     }
 

@@ -218,8 +218,15 @@ impl Pipeline {
         f: impl FnOnce(&mut dyn Node, &mut Context<'_>),
     ) {
         if self.objects.contains_key(key) {
+            let _named = self.span(key).entered();
             self.call(at, net, events, key).with_body(|body, cx| f(body.node_mut(), cx));
         }
+    }
+
+    /// Names the object in what is logged inside; its id begins with the pipeline's.
+    pub fn span(&self, key: ObjectKey) -> tracing::Span {
+        let object = self.objects.get(key).map(|entry| tracing::field::display(&entry.object.id));
+        tracing::info_span!("element", object)
     }
 
     fn call<'a>(

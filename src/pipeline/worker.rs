@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
+use tracing::Span;
 
 use super::machine::{Machine, Outbox};
 use super::pool::Outlet;
@@ -154,7 +155,8 @@ impl Shell {
 
     fn read_mailbox(&mut self) {
         let at = self.moment();
-        for (command, ticket) in self.mailbox.take() {
+        for (command, ticket, request) in self.mailbox.take() {
+            let _named = request.entered();
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
         }
     }
@@ -284,7 +286,7 @@ impl Drop for Closing {
 
 #[derive(Default)]
 struct Inner {
-    commands: Vec<(Command, Ticket)>,
+    commands: Vec<(Command, Ticket, Span)>,
     closed: bool,
 }
 
@@ -306,7 +308,8 @@ impl Mailbox {
             if inner.closed {
                 return;
             }
-            inner.commands.push((command, ticket));
+            // What is logged on the way is part of the request that asks for it.
+            inner.commands.push((command, ticket, Span::current()));
             inner.commands.len() == 1
         };
         if was_empty {
@@ -323,7 +326,7 @@ impl Mailbox {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn take(&self) -> Vec<(Command, Ticket)> {
+    fn take(&self) -> Vec<(Command, Ticket, Span)> {
         let mut count = 0_u64;
         // SAFETY: `count` has the eight bytes that an eventfd gives. That it may not be rung is fine.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
