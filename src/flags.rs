@@ -81,6 +81,11 @@ fn command(as_kurento: bool) -> Command {
                     .about("Asks a running server whether it is well; exits with 0 if so"),
             )
             .subcommand(
+                Command::new("doctor")
+                    .about("Looks at ports, addresses, STUN and TURN, and says what to change; exits with 0 if a server can run")
+                    .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("As JSON")),
+            )
+            .subcommand(
                 Command::new("config")
                     .about("Prints every setting in force and where it came from")
                     .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("As JSON")),

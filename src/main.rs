@@ -3,13 +3,14 @@
 //! Under the name `kurento-media-server` it takes what that program takes: unknown words and options
 //! are passed over, and the main file of settings must be there.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use rivero::config::{self, Loaded, LogFormat, Origin, Sources};
+use rivero::doctor::{self, Finding, Severity};
 use rivero::logs::Logs;
 use rivero::model::class::{self, API_VERSION};
 use rivero::server::Server;
@@ -23,8 +24,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Control is little work; media has threads of its own.
 const CONTROL_THREADS: usize = 2;
-/// How long a server may take to say that it is well.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Exit status when somebody could not wait for an orderly end.
 const IMPATIENT: i32 = 130;
 
@@ -55,6 +54,7 @@ fn main() -> ExitCode {
     };
     match given.subcommand() {
         Some(("config", options)) => show(&loaded, options),
+        Some(("doctor", options)) => examine(&loaded, options),
         Some(("health", _)) => health(&loaded),
         _ => serve(&loaded, &sources, as_kurento),
     }
@@ -282,22 +282,36 @@ fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Asks `/health` in the simplest way there is.
+/// Whether a server can run and be used with these settings.
+fn examine(loaded: &Loaded, options: &ArgMatches) -> ExitCode {
+    let mut findings = doctor::examine(&loaded.config);
+    findings.extend(loaded.warnings.iter().map(|warning| Finding {
+        severity: Severity::Warning,
+        subject: "settings",
+        seen: warning.clone(),
+        advice: String::new(),
+    }));
+    let text = if options.get_flag(flags::JSON) {
+        let list: Vec<_> = findings.iter().map(Finding::to_json).collect();
+        format!("{:#}\n", serde_json::Value::from(list))
+    } else {
+        findings.iter().map(|finding| format!("{finding}\n")).collect()
+    };
+    print(&text);
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    if worst == Some(Severity::Trouble) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Asks a server that should be running.
 fn health(loaded: &Loaded) -> ExitCode {
     let control = &loaded.config.control;
     if !control.plain {
         eprintln!("the server speaks TLS only, and this does not");
         return ExitCode::FAILURE;
     }
-    // A server that listens everywhere is asked at home.
-    let ip = match control.bind {
-        None => Ipv4Addr::LOCALHOST.into(),
-        Some(IpAddr::V4(ip)) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        Some(IpAddr::V6(ip)) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        Some(ip) => ip,
-    };
+    let ip = control.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let address = SocketAddr::new(ip, control.port);
-    match ask(address) {
+    match doctor::ask(address) {
         Ok(response) => {
             let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
             println!("{body}");
@@ -308,14 +322,4 @@ fn health(loaded: &Loaded) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn ask(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
-    stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
-    stream.set_write_timeout(Some(HEALTH_TIMEOUT))?;
-    write!(stream, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.take(64 * 1_024).read_to_string(&mut response)?;
-    Ok(response)
 }
