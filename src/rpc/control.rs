@@ -152,7 +152,7 @@ impl Control {
     /// Looks after sessions: ends those that nobody uses and releases what they held.
     pub fn handle_timeout(&self, now: Instant) {
         for session in self.server.handle_timeout(now) {
-            tracing::info!(%session, "session collected");
+            tracing::info!(session = &*session, "session collected");
             let mut state = self.shared.lock();
             state.subscriptions.remove_session(&session);
             for object in state.registry.end(&session) {
