@@ -151,6 +151,8 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Messages waiting for a client that does not read; one more closes its connection.
     pub queued_messages: usize,
+    /// Bytes of those messages.
+    pub queued_bytes: usize,
     /// Time a client has for its part of TLS, and to send the head of an HTTP request.
     pub handshake: Duration,
     /// TLS handshakes at the same time; further ones wait for their turn.
@@ -166,6 +168,8 @@ pub struct Limits {
     /// Bytes of a request's id.
     pub id_bytes: usize,
     pub sessions: usize,
+    /// Of them, those that began on one connection.
+    pub connection_sessions: usize,
     /// Bytes of a session id that a client chose.
     pub session_id_bytes: usize,
     /// Objects of all sessions.
@@ -182,6 +186,10 @@ pub struct Limits {
     pub tags: usize,
     /// Bytes of an object's name, of a tag's key and of its value.
     pub text_bytes: usize,
+    /// Bytes of all those texts of one object.
+    pub object_bytes: usize,
+    /// Bytes of all those texts of all objects.
+    pub attached_bytes: usize,
     /// Answers of one session that are kept for it to ask again.
     pub kept_answers: usize,
     /// Bytes of memory that all answers take that are kept.
@@ -260,6 +268,7 @@ impl Default for Limits {
             message_bytes: 32_000_000,
             frame_bytes: 32_000_000,
             queued_messages: 4_096,
+            queued_bytes: 8 << 20,
             handshake: Duration::from_secs(10),
             tls_handshakes: 1_024,
             write: Duration::from_secs(30),
@@ -268,6 +277,7 @@ impl Default for Limits {
             values: 100_000,
             id_bytes: 1_024,
             sessions: 50_000,
+            connection_sessions: 1_000,
             session_id_bytes: 1_024,
             objects: 100_000,
             session_objects: 50_000,
@@ -276,6 +286,8 @@ impl Default for Limits {
             operations: 10_000,
             tags: 1_024,
             text_bytes: 64 << 10,
+            object_bytes: 256 << 10,
+            attached_bytes: 256 << 20,
             kept_answers: 1_024,
             kept_bytes: 32 << 20,
             orphaned_requests: 1_024,

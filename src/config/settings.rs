@@ -191,6 +191,8 @@ pub static SETTINGS: &[Setting] = &[
         .range(1.0, MANY).live(),
     limit!("rivero.limits.queuedMessages", queued_messages, "limits-queued-messages", "RIVERO_LIMITS_QUEUED_MESSAGES", "Messages that wait for a client that does not read")
         .range(1.0, 1e6),
+    limit!("rivero.limits.queuedBytes", queued_bytes, "limits-queued-bytes", "RIVERO_LIMITS_QUEUED_BYTES", "Bytes of those messages")
+        .range(1.0, MANY),
     limit!("rivero.limits.handshakeSeconds", handshake, "limits-handshake-seconds", "RIVERO_LIMITS_HANDSHAKE_SECONDS", "Time for TLS, and for the head of a request")
         .range(0.01, 3_600.0).live(),
     limit!("rivero.limits.tlsHandshakes", tls_handshakes, "limits-tls-handshakes", "RIVERO_LIMITS_TLS_HANDSHAKES", "TLS handshakes at the same time")
@@ -206,6 +208,8 @@ pub static SETTINGS: &[Setting] = &[
     limit!("rivero.limits.idBytes", id_bytes, "limits-id-bytes", "RIVERO_LIMITS_ID_BYTES", "Bytes of a request's id")
         .range(1.0, MANY),
     limit!("rivero.limits.sessions", sessions, "limits-sessions", "RIVERO_LIMITS_SESSIONS", "Sessions").range(1.0, MANY),
+    limit!("rivero.limits.connectionSessions", connection_sessions, "limits-connection-sessions", "RIVERO_LIMITS_CONNECTION_SESSIONS", "Sessions that began on one connection")
+        .range(1.0, MANY),
     limit!("rivero.limits.sessionIdBytes", session_id_bytes, "limits-session-id-bytes", "RIVERO_LIMITS_SESSION_ID_BYTES", "Bytes of a session's id")
         .range(36.0, 1e6),
     limit!("rivero.limits.objects", objects, "limits-objects", "RIVERO_LIMITS_OBJECTS", "Objects of all sessions").range(1.0, MANY),
@@ -220,6 +224,10 @@ pub static SETTINGS: &[Setting] = &[
     limit!("rivero.limits.tags", tags, "limits-tags", "RIVERO_LIMITS_TAGS", "Tags of one object")
         .range(1.0, MANY),
     limit!("rivero.limits.textBytes", text_bytes, "limits-text-bytes", "RIVERO_LIMITS_TEXT_BYTES", "Bytes of an object's name, of a tag's key and of its value")
+        .range(1.0, MANY),
+    limit!("rivero.limits.objectBytes", object_bytes, "limits-object-bytes", "RIVERO_LIMITS_OBJECT_BYTES", "Bytes of all those texts of one object")
+        .range(1.0, MANY),
+    limit!("rivero.limits.attachedBytes", attached_bytes, "limits-attached-bytes", "RIVERO_LIMITS_ATTACHED_BYTES", "Bytes of all those texts of all objects")
         .range(1.0, MANY),
     limit!("rivero.limits.keptAnswers", kept_answers, "limits-kept-answers", "RIVERO_LIMITS_KEPT_ANSWERS", "Answers of one session that are kept for it to ask again")
         .range(0.0, MANY),

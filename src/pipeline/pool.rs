@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
 use crate::metrics::Metrics;
+use crate::model::ObjectLimits;
 use crate::transport::interfaces::{self, Loopback};
 use crate::transport::udp::UdpSocket;
 use crate::transport::{KeyKind, MAX_LOCAL_CANDIDATES};
@@ -57,6 +58,7 @@ impl Pool {
         let count = config.media.workers.unwrap_or_else(cores).max(1);
         // Dropping it on an error below stops the workers that run already.
         let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
+        let object_limits = ObjectLimits::from(&config.limits);
         for id in 0..count {
             let sockets = bind(&addresses, config.media.port, id)?;
             let mailbox = Arc::new(Mailbox::new()?);
@@ -69,7 +71,7 @@ impl Pool {
                 load: load.clone(),
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
-                object_limits: (&config.limits).into(),
+                object_limits: object_limits.clone(),
                 defaults: defaults.clone(),
             })?;
             shared.workers.push(Worker { mailbox, load });

@@ -25,7 +25,7 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
@@ -37,7 +37,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use self::guard::{Crowd, Member};
 use self::stream::{Impatient, Stream};
 use crate::config::Config;
-use crate::jsonrpc::Farewell;
+use crate::jsonrpc::{Farewell, Messages};
 use crate::metrics::Metrics;
 
 mod guard;
@@ -79,7 +79,7 @@ pub trait Service: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Outgoing {
     /// JSON texts.
-    pub messages: mpsc::Receiver<Bytes>,
+    pub messages: Messages,
     /// Tells the connection to close, and why.
     pub close: oneshot::Receiver<Farewell>,
 }
@@ -376,7 +376,7 @@ impl<S: Service> Door<S> {
         &self,
         socket: &mut WebSocketStream<Stream>,
         connection: u64,
-        messages: &mut mpsc::Receiver<Bytes>,
+        messages: &mut Messages,
         idle: Option<Duration>,
     ) -> Result<End, Error> {
         let mut silence = std::pin::pin!(tokio::time::sleep(idle.unwrap_or_default()));
@@ -404,7 +404,7 @@ impl<S: Service> Door<S> {
                 Some(Err(error)) => return Err(error),
             };
             // Events that the request caused were queued before its reply was ready.
-            if let Ok(message) = messages.try_recv() {
+            if let Some(message) = messages.try_recv() {
                 feed(socket, message, messages).await?;
             }
             if let Some(reply) = reply {
@@ -423,7 +423,7 @@ impl<S: Service> Door<S> {
         socket: &mut WebSocketStream<Stream>,
         connection: u64,
         text: &str,
-        messages: &mut mpsc::Receiver<Bytes>,
+        messages: &mut Messages,
     ) -> Result<Option<Bytes>, Error> {
         tracing::debug!("Message: {text}");
         let mut answer = std::pin::pin!(self.service.request(connection, text));
@@ -449,12 +449,12 @@ impl<S: Service> Door<S> {
 async fn feed(
     socket: &mut WebSocketStream<Stream>,
     first: Bytes,
-    messages: &mut mpsc::Receiver<Bytes>,
+    messages: &mut Messages,
 ) -> Result<(), Error> {
     let mut next = Some(first);
     while let Some(message) = next {
         socket.feed(Message::Text(text(message)?)).await?;
-        next = messages.try_recv().ok();
+        next = messages.try_recv();
     }
     Ok(())
 }
