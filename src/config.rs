@@ -89,7 +89,7 @@ pub struct Limits {
 }
 
 /// Where media comes in and who handles it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MediaConfig {
     /// Threads that move media; one per core when none is given.
     pub workers: Option<usize>,
@@ -97,6 +97,29 @@ pub struct MediaConfig {
     pub addresses: Vec<IpAddr>,
     /// First UDP port; worker n takes the n-th after it. 0 lets the system choose.
     pub port: u16,
+    /// Where endpoints of plain RTP get their ports.
+    pub rtp_ports: PortRange,
+    /// Pairs of such ports that one worker may hold; each is two sockets.
+    pub rtp_pairs: usize,
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            addresses: Vec::new(),
+            port: 0,
+            rtp_ports: PortRange { first: 1_024, last: 65_535 },
+            rtp_pairs: 4_096,
+        }
+    }
 }
 
 impl Default for ControlConfig {

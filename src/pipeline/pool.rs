@@ -69,6 +69,8 @@ impl Pool {
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
                 object_limits: (&config.limits).into(),
+                rtp_ports: config.media.rtp_ports,
+                rtp_pairs: config.media.rtp_pairs,
             })?;
             shared.workers.push(Worker { mailbox, load });
             shared.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);

@@ -15,17 +15,23 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 
 use super::machine::{Machine, Outbox};
+use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
-use crate::elements::{Certificates, Moment, Net};
+use crate::config::PortRange;
+use crate::elements::{Certificates, Moment, Net, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
+use crate::transport::ports::Ports;
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
+
+/// Sockets of endpoints that are told of at once; others are told of the next time.
+const MAX_READY: usize = 64;
 
 /// How often counters are handed to the metrics.
 const METRICS_PERIOD: Duration = Duration::from_millis(500);
@@ -40,6 +46,9 @@ pub(super) struct Parts {
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
+    /// Where endpoints of plain RTP get their ports, and how many pairs at most.
+    pub rtp_ports: PortRange,
+    pub rtp_pairs: usize,
 }
 
 /// Starts the thread.
@@ -48,9 +57,10 @@ pub(super) struct Parts {
 /// When the system gives no thread or no epoll instance.
 pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let poller = Poller::new(&parts)?;
+    let own = poller.fd.try_clone()?;
     std::thread::Builder::new()
         .name(format!("media-{}", parts.id))
-        .spawn(move || Shell::new(parts, poller).run())
+        .spawn(move || Shell::new(parts, poller, own).run())
 }
 
 struct Shell {
@@ -74,8 +84,11 @@ struct Counts {
 }
 
 impl Shell {
-    fn new(parts: Parts, poller: Poller) -> Self {
+    fn new(parts: Parts, poller: Poller, own: OwnedFd) -> Self {
+        let own = OwnSockets::new(own);
+        let ports = Ports::new(parts.rtp_ports, parts.rtp_pairs, Box::new(own.clone()));
         let net = Net {
+            plain: PlainNet::new(ports),
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
@@ -90,6 +103,7 @@ impl Shell {
             poller,
             out: Sockets {
                 list: parts.sockets.into_iter().map(|one| (one, SendBatch::new())).collect(),
+                own,
                 stats: SendStats::default(),
             },
             received: RecvBatch::new(),
@@ -106,13 +120,15 @@ impl Shell {
         let _closing = Closing(self.mailbox.clone());
         while !self.mailbox.stopped() {
             let due = self.machine.poll_timeout();
-            let uncounted = self.counts.packets > 0 || self.out.stats.sent > 0;
+            let uncounted =
+                self.counts.packets > 0 || self.out.stats.sent > 0 || self.out.own.has_sent();
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
             let next = due.into_iter().chain(count_at).min();
             let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
             for ready in 0..self.poller.wait(wait) {
                 match self.poller.ready(ready) {
                     Poller::MAILBOX => self.read_mailbox(),
+                    own if own >= OwnSockets::FIRST_TOKEN => self.read_own_socket(own),
                     socket => self.read_socket(socket),
                 }
             }
@@ -187,6 +203,33 @@ impl Shell {
         }
     }
 
+    fn read_own_socket(&mut self, token: usize) {
+        for _ in 0..MAX_BATCHES {
+            let Some((local, count)) = self.out.own.receive(token, &mut self.received) else {
+                return;
+            };
+            if count == 0 {
+                return;
+            }
+            self.counts.truncated += self.received.truncated() as u64;
+            let at = self.moment();
+            let mut batch = std::mem::take(&mut self.received);
+            for (remote, bytes) in batch.iter_mut() {
+                self.counts.packets += 1;
+                self.counts.bytes += bytes.len() as u64;
+                self.guarded(at, |machine, out| {
+                    machine.handle_plain_datagram(at, local, remote, bytes, out);
+                });
+            }
+            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+            self.received = batch;
+            self.out.flush();
+            if count < RECV_BATCH {
+                return;
+            }
+        }
+    }
+
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
     fn guarded(&mut self, at: Moment, f: impl FnOnce(&mut Machine, &mut Sockets)) {
         let (machine, out) = (&mut self.machine, &mut self.out);
@@ -202,7 +245,8 @@ impl Shell {
         let metrics = self.outlet.metrics();
         let counts = std::mem::take(&mut self.counts);
         metrics.received(counts.packets, counts.bytes);
-        let sent = std::mem::take(&mut self.out.stats);
+        let mut sent = std::mem::take(&mut self.out.stats);
+        sent += self.out.own.take_stats();
         metrics.sent(sent.sent as u64, sent.bytes as u64);
         let own = [
             ("too_long", counts.truncated),
@@ -220,6 +264,8 @@ impl Shell {
 /// The worker's sockets with what waits to be sent from each.
 struct Sockets {
     list: Vec<(UdpSocket, SendBatch)>,
+    /// Those of single endpoints.
+    own: OwnSockets,
     stats: SendStats,
 }
 
@@ -227,17 +273,11 @@ impl Sockets {
     fn flush(&mut self) {
         for (socket, batch) in &mut self.list {
             if !batch.is_empty() {
-                add(&mut self.stats, batch.flush(socket));
+                self.stats += batch.flush(socket);
             }
         }
+        self.own.flush();
     }
-}
-
-fn add(total: &mut SendStats, one: SendStats) {
-    total.sent += one.sent;
-    total.bytes += one.bytes;
-    total.dropped_full += one.dropped_full;
-    total.dropped_refused += one.dropped_refused;
 }
 
 impl Outbox for Sockets {
@@ -249,10 +289,10 @@ impl Outbox for Sockets {
     ) {
         let Some((socket, batch)) = self.list.iter_mut().find(|(one, _)| one.local_addr() == local)
         else {
-            return;
+            return self.own.send(local, remote, fill);
         };
         if batch.is_full() {
-            add(&mut self.stats, batch.flush(socket));
+            self.stats += batch.flush(socket);
         }
         if let Some(len) = fill(batch.slot()) {
             batch.commit(len, remote);
@@ -334,6 +374,15 @@ impl Mailbox {
     }
 }
 
+/// Lets an epoll instance tell `token` when there is something to read.
+pub(super) fn watch(epoll: &OwnedFd, fd: RawFd, token: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+    // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
+    let result =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Waits for sockets and the mailbox.
 struct Poller {
     fd: OwnedFd,
@@ -354,7 +403,7 @@ impl Poller {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let poller = Self {
             fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + 1],
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + MAX_READY],
         };
         poller.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX)?;
         for (number, socket) in parts.sockets.iter().enumerate() {
@@ -364,12 +413,7 @@ impl Poller {
     }
 
     fn add(&self, fd: RawFd, token: usize) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
-        // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
-        let result = unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        watch(&self.fd, fd, token as u64)
     }
 
     /// Waits until something is ready or `wait` is over, without one for as long as it takes; returns

@@ -9,15 +9,18 @@ use super::{
 };
 use crate::support::link::{Conditions, Link};
 use rivero::{
-    config::Limits,
-    elements::{Certificates, Moment, Net},
+    config::{Limits, PortRange},
+    elements::{Certificates, Moment, Net, PlainNet},
     model::{Class, ObjectId, class, value},
     pipeline::{
         Command, Notice,
         machine::{Machine, Outbox},
     },
     rtp::NtpTime,
-    transport::demux::Demux,
+    transport::{
+        demux::Demux,
+        ports::{Binder, Ports},
+    },
 };
 use serde_json::{Value, json};
 use slotmap::SlotMap;
@@ -31,6 +34,19 @@ use std::{
 use tokio::sync::oneshot;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 8_000);
+
+const ALL_PORTS: PortRange = PortRange { first: 1_024, last: 65_535 };
+
+/// Where every port is free.
+struct NoSystem;
+
+impl Binder for NoSystem {
+    fn bind(&mut self, _: SocketAddr) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self, _: SocketAddr) {}
+}
 
 /// What left the machine, to be put on the links.
 #[derive(Default)]
@@ -89,6 +105,7 @@ impl Stage {
         let net = Net {
             legs: SlotMap::with_key(),
             demux: Demux::new(),
+            plain: PlainNet::new(Ports::new(ALL_PORTS, 8, Box::new(NoSystem))),
             addresses: vec![SocketAddr::from(SERVER)],
             certificates: Arc::new(Certificates::default()),
             object_limits: (&Limits::default()).into(),
