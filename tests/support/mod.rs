@@ -5,4 +5,5 @@ pub mod link;
 pub mod outside;
 pub mod peer;
 pub mod program;
+pub mod rtp_peer;
 pub mod server;
