@@ -99,7 +99,8 @@ pub struct MediaConfig {
     pub port: u16,
     /// Where endpoints of plain RTP get their ports.
     pub rtp_ports: PortRange,
-    /// Pairs of such ports that one worker may hold; each is two sockets.
+    /// Pairs of such ports that there may be; each is two sockets. No more than take half of the files
+    /// that the system allows, in any case.
     pub rtp_pairs: usize,
 }
 
@@ -117,7 +118,7 @@ impl Default for MediaConfig {
             addresses: Vec::new(),
             port: 0,
             rtp_ports: PortRange { first: 1_024, last: 65_535 },
-            rtp_pairs: 4_096,
+            rtp_pairs: 16_384,
         }
     }
 }

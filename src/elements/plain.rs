@@ -69,9 +69,4 @@ impl PlainNet {
     pub fn find(&self, local: SocketAddr) -> Option<PlainKey> {
         self.by_local.get(&local).copied()
     }
-
-    /// Pairs of ports in use.
-    pub fn pairs(&self) -> usize {
-        self.ports.len()
-    }
 }

@@ -13,8 +13,9 @@ use super::{Command, Notice, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics, Resource};
 use crate::transport::interfaces::{self, Loopback};
+use crate::transport::ports::Quota;
 use crate::transport::udp::UdpSocket;
 use crate::transport::{KeyKind, MAX_LOCAL_CANDIDATES};
 
@@ -54,6 +55,10 @@ impl Pool {
         let certificates = Arc::new(Certificates::default());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
+        // Connections need files as well, and they are how clients let go of ports.
+        let files = metrics::resource_limit(Resource::Files).unwrap_or(u64::MAX);
+        let most = usize::try_from(files / 4).unwrap_or(usize::MAX);
+        let rtp_pairs = Arc::new(Quota::new(config.media.rtp_pairs.min(most)));
         // Dropping it on an error below stops the workers that run already.
         let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
         for id in 0..count {
@@ -70,7 +75,7 @@ impl Pool {
                 certificates: certificates.clone(),
                 object_limits: (&config.limits).into(),
                 rtp_ports: config.media.rtp_ports,
-                rtp_pairs: config.media.rtp_pairs,
+                rtp_pairs: rtp_pairs.clone(),
             })?;
             shared.workers.push(Worker { mailbox, load });
             shared.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);

@@ -24,7 +24,7 @@ use crate::elements::{Certificates, Moment, Net, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
-use crate::transport::ports::Ports;
+use crate::transport::ports::{Ports, Quota};
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
@@ -46,9 +46,9 @@ pub(super) struct Parts {
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
-    /// Where endpoints of plain RTP get their ports, and how many pairs at most.
+    /// Where endpoints of plain RTP get their ports, and how many all workers together.
     pub rtp_ports: PortRange,
-    pub rtp_pairs: usize,
+    pub rtp_pairs: Arc<Quota>,
 }
 
 /// Starts the thread.

@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::rand;
 
@@ -42,27 +44,41 @@ pub struct Pair {
     pub rtcp: SocketAddr,
 }
 
+/// How many pairs all workers of a process may hold together.
+#[derive(Debug)]
+pub struct Quota {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Quota {
+    pub fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
+    }
+
+    fn take(&self) -> Result<(), PortError> {
+        let more = |used| (used < self.limit).then_some(used + 1);
+        let taken = self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(|_| ()).map_err(|_| PortError::Limit(self.limit))
+    }
+
+    fn give_back(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The pairs of one worker.
 pub struct Ports {
     range: PortRange,
-    limit: usize,
+    quota: Arc<Quota>,
     /// The addresses for RTP that are held.
     held: HashSet<SocketAddr>,
     binder: Box<dyn Binder>,
 }
 
 impl Ports {
-    pub fn new(range: PortRange, limit: usize, binder: Box<dyn Binder>) -> Self {
-        Self { range, limit, held: HashSet::new(), binder }
-    }
-
-    /// Pairs that are held.
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+    pub fn new(range: PortRange, quota: Arc<Quota>, binder: Box<dyn Binder>) -> Self {
+        Self { range, quota, held: HashSet::new(), binder }
     }
 
     /// Binds a pair at `ip`. The search begins anywhere: who knows one pair does not know the next.
@@ -70,9 +86,11 @@ impl Ports {
     /// # Errors
     /// [`PortError`]
     pub fn open(&mut self, ip: IpAddr) -> Result<Pair, PortError> {
-        if self.held.len() >= self.limit {
-            return Err(PortError::Limit(self.limit));
-        }
+        self.quota.take()?;
+        self.search(ip).inspect_err(|_| self.quota.give_back())
+    }
+
+    fn search(&mut self, ip: IpAddr) -> Result<Pair, PortError> {
         let first = u32::from(self.range.first.max(2)).next_multiple_of(2);
         let pairs = (u32::from(self.range.last) + 1).saturating_sub(first) / 2;
         if pairs == 0 {
@@ -116,6 +134,7 @@ impl Ports {
         if self.held.remove(&pair.rtp) {
             self.binder.close(pair.rtp);
             self.binder.close(pair.rtcp);
+            self.quota.give_back();
         }
     }
 }
@@ -151,7 +170,8 @@ mod tests {
     const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn ports(first: u16, last: u16, limit: usize, system: &System) -> Ports {
-        Ports::new(PortRange { first, last }, limit, Box::new(system.clone()))
+        let quota = Arc::new(Quota::new(limit));
+        Ports::new(PortRange { first, last }, quota, Box::new(system.clone()))
     }
 
     #[test]
@@ -169,6 +189,7 @@ mod tests {
         assert_eq!(found, [5_002, 5_006, 5_008, 5_010], "even ones, and 5004 has no neighbour");
         assert!(matches!(ports.open(HOME), Err(PortError::NoneFree)));
         assert_eq!(system.bound.borrow().len(), 8, "half a pair is not kept");
+        assert_eq!(ports.quota.used.load(Ordering::Relaxed), 4, "what was not had is not counted");
     }
 
     #[test]
@@ -188,6 +209,22 @@ mod tests {
         ports.close(pair);
         ports.open(HOME).expect("one is free again");
         assert_eq!(system.bound.borrow().len(), 4);
+    }
+
+    #[test]
+    fn workers_share_what_they_may_hold() {
+        let quota = Arc::new(Quota::new(3));
+        let mut workers = [20_000, 30_000].map(|first| {
+            let range = PortRange { first, last: first + 99 };
+            Ports::new(range, quota.clone(), Box::new(System::default()))
+        });
+        let pair = workers[0].open(HOME).expect("a first");
+        for _ in 0..2 {
+            workers[1].open(HOME).expect("more");
+        }
+        assert!(matches!(workers[0].open(HOME), Err(PortError::Limit(3))));
+        workers[0].close(pair);
+        workers[1].open(HOME).expect("one is free again");
     }
 
     #[test]
