@@ -401,3 +401,54 @@ async fn two_endpoints_that_offer_and_answer_each_other_carry_media_under_keys_o
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_descriptions_that_do_not_fit_get_the_errors_that_clients_know() {
+    let server = server().await;
+    let mut client = Client::connect(server.address()).await;
+    let pipeline = client.create("MediaPipeline", json!({})).await;
+    let suite = "AES_256_CM_HMAC_SHA1_80";
+    let short = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNk";
+    for (crypto, error) in [
+        (json!({"crypto": suite, "key": "short"}), (40107, "Master key size is wrong")),
+        (json!({"crypto": suite, "keyBase64": short}), (40107, "Master key size is wrong")),
+        (json!({"crypto": suite, "keyBase64": "?"}), (40107, "Master key is not valid Base64")),
+        (json!({"crypto": "NOPE", "key": "x"}), (40001, "Invalid value for 'CryptoSuite'")),
+    ] {
+        let constructor = json!({"mediaPipeline": pipeline, "crypto": crypto});
+        let params = json!({"type": "RtpEndpoint", "constructorParams": constructor});
+        let (code, text) = client.fail("create", params).await;
+        assert_eq!((code, text.as_str()), error, "{crypto}");
+    }
+
+    let crypto = json!({"crypto": suite});
+    let constructor = json!({"mediaPipeline": pipeline, "crypto": crypto});
+    let endpoint = client.create("RtpEndpoint", constructor).await;
+    let head = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n";
+    let other_suite = format!(
+        "{head}m=audio 41000 RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{short}\r\n"
+    );
+    let invoke = |operation: &str, params: Value| json!({"object": endpoint, "operation": operation, "operationParams": params});
+    for (operation, params, code) in [
+        ("processAnswer", json!({"answer": head}), 40209),
+        ("getLocalSessionDescriptor", json!({}), 40202),
+        ("getRemoteSessionDescriptor", json!({}), 40203),
+        ("processOffer", json!({"offer": ""}), 40201),
+        ("processOffer", json!({"offer": "nonsense"}), 40201),
+        ("processOffer", json!({"offer": other_suite}), 40205),
+        ("requestKeyframe", json!({}), 40111),
+    ] {
+        let (told, text) = client.fail("invoke", invoke(operation, params)).await;
+        assert_eq!(told, code, "{operation}: {text}");
+    }
+    // None of it kept the endpoint from being used; in the clear it takes nothing.
+    let clear = format!("{head}m=audio 41000 RTP/AVP 0\r\n");
+    let answer = client.invoke(&endpoint, "processOffer", json!({"offer": clear})).await;
+    let answer = answer.as_str().expect("a description");
+    assert!(answer.ends_with("m=audio 0 RTP/AVP 0\r\na=inactive\r\n"), "{answer}");
+    let state = client.invoke(&endpoint, "getConnectionState", json!({})).await;
+    assert_eq!(state, "CONNECTED");
+    let (code, _) = client.fail("invoke", invoke("generateOffer", json!({}))).await;
+    assert_eq!(code, 40208);
+    server.stop().await;
+}

@@ -50,8 +50,16 @@ pub struct RtpEndpoint {
 /// How far offer and answer have come.
 enum Negotiation {
     New,
-    Offered { local: Box<Description> },
-    Done { local: Box<Description>, remote: Box<Description>, offered: bool, remb: bool },
+    Offered {
+        local: Box<Description>,
+    },
+    /// Nothing changes any more, so the texts are all that is needed of the descriptions.
+    Done {
+        local: String,
+        remote: String,
+        offered: bool,
+        remb: bool,
+    },
 }
 
 /// One pair of ports in use.
@@ -193,9 +201,8 @@ impl RtpEndpoint {
     pub fn get_local_session_descriptor(&mut self, _: &mut Context<'_>) -> Result<String> {
         match &self.negotiation {
             Negotiation::New => Err(SdpFailure::NoLocal.into()),
-            Negotiation::Offered { local } | Negotiation::Done { local, .. } => {
-                Ok(local.to_string())
-            }
+            Negotiation::Offered { local } => Ok(local.to_string()),
+            Negotiation::Done { local, .. } => Ok(local.clone()),
         }
     }
 
@@ -203,7 +210,7 @@ impl RtpEndpoint {
     /// [`SdpFailure::NoRemote`]
     pub fn get_remote_session_descriptor(&mut self, _: &mut Context<'_>) -> Result<String> {
         match &self.negotiation {
-            Negotiation::Done { remote, .. } => Ok(remote.to_string()),
+            Negotiation::Done { remote, .. } => Ok(remote.clone()),
             _ => Err(SdpFailure::NoRemote.into()),
         }
     }
@@ -284,7 +291,7 @@ impl RtpEndpoint {
             }
         }
         *cx.stale = true;
-        let (local, remote) = (Box::new(local), Box::new(remote));
+        let (local, remote) = (local.to_string(), remote.to_string());
         self.negotiation = Negotiation::Done { local, remote, offered, remb };
         self.connection_state = ConnectionState::Connected;
         cx.raise(ConnectionStateChanged {
