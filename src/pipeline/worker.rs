@@ -68,7 +68,8 @@ struct Shell {
     clock: Clock,
     poller: Poller,
     out: Sockets,
-    received: RecvBatch,
+    /// None only while it is in use.
+    received: Option<RecvBatch>,
     mailbox: Arc<Mailbox>,
     load: Arc<AtomicUsize>,
     outlet: Outlet,
@@ -106,7 +107,7 @@ impl Shell {
                 own,
                 stats: SendStats::default(),
             },
-            received: RecvBatch::new(),
+            received: Some(RecvBatch::new()),
             mailbox: parts.mailbox,
             load: parts.load,
             outlet: parts.outlet,
@@ -128,8 +129,10 @@ impl Shell {
             for ready in 0..self.poller.wait(wait) {
                 match self.poller.ready(ready) {
                     Poller::MAILBOX => self.read_mailbox(),
-                    own if own >= OwnSockets::FIRST_TOKEN => self.read_own_socket(own),
-                    socket => self.read_socket(socket),
+                    own if own >= OwnSockets::FIRST_TOKEN => {
+                        self.with_room(|shell, room| shell.read_own_socket(own, room));
+                    }
+                    socket => self.with_room(|shell, room| shell.read_socket(socket, room)),
                 }
             }
             let at = self.moment();
@@ -171,11 +174,19 @@ impl Shell {
         }
     }
 
-    fn read_socket(&mut self, number: usize) {
+    /// Runs `read` with the room for datagrams, which is the same every time: a new one would cost more
+    /// than the few packets that an endpoint's own port has at once.
+    fn with_room(&mut self, read: impl FnOnce(&mut Self, &mut RecvBatch)) {
+        let mut room = self.received.take().unwrap_or_default();
+        read(self, &mut room);
+        self.received = Some(room);
+    }
+
+    fn read_socket(&mut self, number: usize, batch: &mut RecvBatch) {
         for _ in 0..MAX_BATCHES {
             let Some((socket, _)) = self.out.list.get(number) else { return };
             let local = socket.local_addr();
-            match socket.recv_batch(&mut self.received) {
+            match socket.recv_batch(batch) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => {
@@ -183,51 +194,45 @@ impl Shell {
                     return;
                 }
             }
-            self.counts.truncated += self.received.truncated() as u64;
-            let at = self.moment();
-            let mut batch = std::mem::take(&mut self.received);
-            let full = batch.len() == RECV_BATCH;
-            for (remote, bytes) in batch.iter_mut() {
-                self.counts.packets += 1;
-                self.counts.bytes += bytes.len() as u64;
-                self.guarded(at, |machine, out| {
-                    machine.handle_datagram(at, local, remote, bytes, out);
-                });
-            }
-            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
-            self.received = batch;
-            self.out.flush();
-            if !full {
+            self.handle_batch(batch, |machine, at, remote, bytes, out| {
+                machine.handle_datagram(at, local, remote, bytes, out);
+            });
+            if batch.len() < RECV_BATCH {
                 return;
             }
         }
     }
 
-    fn read_own_socket(&mut self, token: usize) {
+    fn read_own_socket(&mut self, token: usize, batch: &mut RecvBatch) {
         for _ in 0..MAX_BATCHES {
-            let Some((local, count)) = self.out.own.receive(token, &mut self.received) else {
-                return;
-            };
+            let Some((local, count)) = self.out.own.receive(token, batch) else { return };
             if count == 0 {
                 return;
             }
-            self.counts.truncated += self.received.truncated() as u64;
-            let at = self.moment();
-            let mut batch = std::mem::take(&mut self.received);
-            for (remote, bytes) in batch.iter_mut() {
-                self.counts.packets += 1;
-                self.counts.bytes += bytes.len() as u64;
-                self.guarded(at, |machine, out| {
-                    machine.handle_plain_datagram(at, local, remote, bytes, out);
-                });
-            }
-            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
-            self.received = batch;
-            self.out.flush();
+            self.handle_batch(batch, |machine, at, remote, bytes, out| {
+                machine.handle_plain_datagram(at, local, remote, bytes, out);
+            });
             if count < RECV_BATCH {
                 return;
             }
         }
+    }
+
+    /// Gives each datagram to the machine and sends what comes of all of them.
+    fn handle_batch(
+        &mut self,
+        batch: &mut RecvBatch,
+        handle: impl Fn(&mut Machine, Moment, SocketAddr, &mut [u8], &mut Sockets),
+    ) {
+        self.counts.truncated += batch.truncated() as u64;
+        let at = self.moment();
+        for (remote, bytes) in batch.iter_mut() {
+            self.counts.packets += 1;
+            self.counts.bytes += bytes.len() as u64;
+            self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
+        }
+        self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        self.out.flush();
     }
 
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
