@@ -336,6 +336,7 @@ async fn bad_input_to_plain_rtp_is_dropped_and_counted_and_others_go_on() {
             expect("unknown_protocol", 1);
         }
     }
+    let mut number = 10;
     for (reason, report) in absurd_reports() {
         plain.report(&report).await;
         expect(reason, 1);
@@ -344,8 +345,17 @@ async fn bad_input_to_plain_rtp_is_dropped_and_counted_and_others_go_on() {
             expect(reason, 1);
         }
     }
+    // A peer that makes up streams has room for some of them beside its own.
+    for ssrc in 0..1_000_u32 {
+        let bytes = [header(1, 1, 100_000 + ssrc), frame(1)].concat();
+        plain.rtp.send_to(&bytes, plain.to_rtp).await.expect("sends");
+        if ssrc % 100 == 0 {
+            publisher.plays(&mut viewer, number..number + 1, frame).await;
+            number += 1;
+        }
+    }
+    expect("unknown_stream", 1_000 - 31);
     // Counters reach the metrics a few times a second, while the worker has something to do.
-    let mut number = 10;
     let counted = loop {
         publisher.plays(&mut viewer, number..number + 1, frame).await;
         number += 1;
