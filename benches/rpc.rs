@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use rivero::client::{ClientError, Kurento};
 use rivero::clock::Clock;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -232,7 +233,7 @@ async fn release() {
     );
 }
 
-/// Connections that make and release pipelines all the time.
+/// Connections that make and release pipelines all the time, with the client of this crate.
 async fn churn() {
     const CONNECTIONS: usize = 500;
     let seconds = std::env::var("CHURN_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -245,9 +246,10 @@ async fn churn() {
         let (address, stop) = (server.address, stop.clone());
         let (rounds, errors) = (rounds.clone(), errors.clone());
         tasks.push(tokio::spawn(async move {
-            let mut client = Client::connect(address).await;
+            let kurento = Kurento::connect(&format!("ws://{address}/kurento")).await;
+            let kurento = kurento.expect("the server listens");
             while !stop.load(Ordering::Relaxed) {
-                match one_round(&mut client).await {
+                match one_round(&kurento).await {
                     Ok(()) => rounds.fetch_add(1, Ordering::Relaxed),
                     Err(_) => errors.fetch_add(1, Ordering::Relaxed),
                 };
@@ -272,13 +274,13 @@ async fn churn() {
     }
 }
 
-async fn one_round(client: &mut Client) -> Result<(), Value> {
-    let pipeline = client.create("MediaPipeline", json!({})).await?;
-    let parent = json!({"mediaPipeline": pipeline});
-    for class in ["WebRtcEndpoint", "PassThrough", "DispatcherOneToMany", "WebRtcEndpoint"] {
-        client.create(class, parent.clone()).await?;
-    }
-    client.call("release", &json!({"object": pipeline})).await.map(|_| ())
+async fn one_round(kurento: &Kurento) -> Result<(), ClientError> {
+    let pipeline = kurento.create_media_pipeline().await?;
+    pipeline.create_web_rtc_endpoint().await?;
+    pipeline.create_pass_through().await?;
+    pipeline.create_dispatcher_one_to_many().await?;
+    pipeline.create_web_rtc_endpoint().await?;
+    pipeline.release().await
 }
 
 fn main() {

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
+mod client;
 #[path = "../src/model/descriptor.rs"]
 mod descriptor;
 mod dispatch;
@@ -32,6 +33,7 @@ fn main() {
     write("types.rs", types::types(&model));
     write("typed.rs", typed::typed(&model));
     write("classes.rs", dispatch::dispatch(&model));
+    write("client.rs", client::client(&model));
     write("manager.rs", dispatch::manager(&model));
     write("kmd.rs", kmd::kmd(&model));
     for folder in ["elements", "hubs"] {

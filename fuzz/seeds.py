@@ -83,8 +83,24 @@ for name, params in {
     "list": "[1, 2]",
 }.items():
     seed("json_rpc", name, f'{{"jsonrpc":"2.0","id":1,"method":"{name}","params":{params}}}')
+SETTINGS = {
+    "main": '{"mediaServer": {"resources": {"killLimit": "0.7", // c\n"garbageCollectorPeriod": 8}, "net": {"websocket": '
+    '{"//port": 1, "port": "8888", "secure": {"port": 8433, "certificate": "c.pem"}}}}, "metadata": {"a": [1]}}',
+    "own": '{"rivero": {"token": "k", "origins": "https://a", "limits": {"idleSeconds": 0.5}, "logs": {"format": "json"}}}',
+    "ini": "; c\n[s]\nturnURL=u:p@[::1]:3478?transport=tls\nexternalIPv4=auto\nnetworkInterfaces=a,b\n",
+    "module": '{"turnURL": "u:p@h:1", "networkInterfaces": [{"name": "a"}], "qos-dscp": "CS1" /* c */ }',
+}
+for name, text in SETTINGS.items():
+    seed("config", name, text)
 seed("json_rpc", "notification", '{"jsonrpc":"2.0","method":"ping"} // and more')
 seed("json_rpc", "text_escapes", '{"jsonrpc":"2.0","id":"\\u00e9\\n","method":"é"}')
+
+CONNECTED = '{"id":@,"jsonrpc":"2.0","result":{"serverId":"a","sessionId":"s"}}\n'
+seed("client", "connected", CONNECTED)
+seed("client", "lost_session", '{"error":{"code":40007,"message":"Invalid session"},"id":@}\n' + CONNECTED)
+seed("client", "answers", CONNECTED + '{"id":"@","result":{"value":[1]}}\n{"id":@,"result":null}\n')
+seed("client", "event", CONNECTED + '{"method":"onEvent","params":{"value":{"data":{},"object":"o","type":"t"}}}')
+seed("client", "request", CONNECTED + '{"id":"x","method":"poll"}\n[]\n{')
 
 for name, line, params in [
     ("text", "MediaObject setName", '{"name":"x"}'),

@@ -62,6 +62,38 @@ impl Clock {
     }
 }
 
+/// Date and time of day as people here read them.
+#[derive(Clone, Copy, Debug)]
+pub struct Local {
+    pub year: i32,
+    /// From 1.
+    pub month: u32,
+    pub day: u32,
+    pub hour: u32,
+    pub minute: u32,
+    pub second: u32,
+    pub micros: u32,
+}
+
+/// The time in the zone that the system is set to.
+pub fn local_now() -> Local {
+    let now = since_epoch();
+    let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or_default();
+    // SAFETY: a `tm` of zeros is a valid one, null for its zone's name included.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid for the call; what fails leaves the zeros.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    Local {
+        year: parts.tm_year + 1900,
+        month: parts.tm_mon.unsigned_abs() + 1,
+        day: parts.tm_mday.unsigned_abs(),
+        hour: parts.tm_hour.unsigned_abs(),
+        minute: parts.tm_min.unsigned_abs(),
+        second: parts.tm_sec.unsigned_abs(),
+        micros: now.subsec_micros(),
+    }
+}
+
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod rtp;
 
 pub mod jsonrpc;
+pub mod logs;
 pub mod model;
 pub mod sdp;
 
@@ -20,6 +21,8 @@ pub mod hubs;
 
 pub mod pipeline;
 
+pub mod client;
+pub mod registrar;
 pub mod rpc;
 pub mod web;
 

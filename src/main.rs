@@ -1,132 +1,302 @@
-//! The program: flags, logs, start, signals.
+//! The program: flags, settings, logs, start, signals.
+//!
+//! Under the name `kurento-media-server` it takes what that program takes: unknown words and options
+//! are passed over, and the main file of settings must be there.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use rivero::config::Config;
+use clap::ArgMatches;
+use rivero::config::{self, Loaded, LogFormat, Origin, Sources};
+use rivero::logs::Logs;
+use rivero::model::class::{self, API_VERSION};
 use rivero::server::Server;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+mod flags;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Control is little work; media has threads of its own.
 const CONTROL_THREADS: usize = 2;
-/// What is logged unless `RUST_LOG` says otherwise: no state changes inside libraries.
-const DEFAULT_LOG: &str = "info,rtc_ice=warn,rtc_dtls=warn,rtc_sctp=warn";
 /// How long a server may take to say that it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A WebRTC media server that speaks the Kurento Protocol.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(flatten)]
-    serve: Serve,
-    #[command(subcommand)]
-    command: Option<Subcommands>,
-}
-
-#[derive(Subcommand)]
-enum Subcommands {
-    /// Asks a running server whether it is well; exits with 0 if so
-    Health(Place),
-}
-
-#[derive(Args)]
-struct Place {
-    /// Address of the control port
-    #[arg(long, env = "RIVERO_BIND", default_value_t = Config::default().control.bind)]
-    bind: IpAddr,
-    /// The control port; 0 takes a free one
-    #[arg(long, env = "RIVERO_PORT", default_value_t = Config::default().control.port)]
-    port: u16,
-}
-
-#[derive(Args)]
-struct Serve {
-    #[command(flatten)]
-    place: Place,
-    /// Media threads [default: one per core]
-    #[arg(long, env = "RIVERO_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1_024))]
-    workers: Option<u16>,
-    /// Local addresses for media [default: all usable ones]
-    #[arg(long, env = "RIVERO_MEDIA_ADDRESS", value_delimiter = ',', value_name = "ADDR,…")]
-    media_address: Vec<IpAddr>,
-    /// First UDP port for media, one per media thread; 0 takes free ones
-    #[arg(long, env = "RIVERO_MEDIA_PORT", value_name = "PORT", default_value_t = Config::default().media.port)]
-    media_port: u16,
-}
-
-impl Serve {
-    fn config(self) -> Config {
-        let mut config = Config::default();
-        config.control.bind = self.place.bind;
-        config.control.port = self.place.port;
-        config.media.workers = self.workers.map(usize::from);
-        config.media.addresses = self.media_address;
-        config.media.port = self.media_port;
-        config
-    }
-}
+/// Exit status when somebody could not wait for an orderly end.
+const IMPATIENT: i32 = 130;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
-        Some(Subcommands::Health(place)) => health(SocketAddr::new(place.bind, place.port)),
-        None => serve(cli.serve.config()),
+    let words: Vec<_> = std::env::args_os().collect();
+    let as_kurento = flags::as_kurento(words.first());
+    let given = match flags::parse(words, as_kurento) {
+        Ok(given) => given,
+        Err(error) => {
+            // Help is no error, and nobody may be reading it.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    if given.get_flag(flags::VERSION) {
+        return print(&version(as_kurento));
+    }
+    if given.get_flag(flags::LIST) {
+        return print(&factories());
+    }
+    let sources = flags::sources(&given, as_kurento);
+    let loaded = match load(&sources, as_kurento) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("Error reading configuration: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match given.subcommand() {
+        Some(("config", options)) => show(&loaded, options),
+        Some(("health", _)) => health(&loaded),
+        _ => serve(&loaded, &sources, as_kurento),
     }
 }
 
-fn serve(config: Config) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+fn load(sources: &Sources, as_kurento: bool) -> Result<Loaded, config::ConfigError> {
+    let mut loaded = config::read(sources, &|name| std::env::var(name).ok())?;
+    if as_kurento {
+        // Tools that read the original's files expect its lines there.
+        let format = config::find("rivero.logs.format").expect("the table has it");
+        if loaded.origin(format) == Origin::Default {
+            loaded.config.logs.format = LogFormat::Kurento;
+        }
+    }
+    Ok(loaded)
+}
+
+/// Nobody may be reading, and that is no reason to fail.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn version(as_kurento: bool) -> String {
+    let mut text = if as_kurento {
+        format!("Kurento Media Server version: {API_VERSION}\n")
+    } else {
+        format!("rivero {} (Kurento API {API_VERSION})\n", env!("CARGO_PKG_VERSION"))
+    };
+    text += "Found modules:\n";
+    for module in class::MODULES {
+        text += &format!("\t'{}' version {API_VERSION}\n", module.name);
+    }
+    text
+}
+
+fn factories() -> String {
+    let creatable = class::CLASSES.iter().filter(|class| class::factory(class.name).is_some());
+    let mut names: Vec<_> = creatable.flat_map(|class| [class.name, class.qualified]).collect();
+    names.sort_unstable();
+    let names: String = names.iter().map(|name| format!("\t{name}\n")).collect();
+    format!("Available factories:\n{names}")
+}
+
+fn show(loaded: &Loaded, options: &ArgMatches) -> ExitCode {
+    for warning in loaded.warnings.iter().chain(&loaded.config.warnings()) {
+        eprintln!("warning: {warning}");
+    }
+    if options.get_flag(flags::JSON) {
+        print(&format!("{:#}\n", loaded.to_json()))
+    } else {
+        print(&loaded.to_text())
+    }
+}
+
+fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
+    let logs = match Logs::start(&loaded.config.logs) {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("rivero cannot log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build();
-    let result = runtime.and_then(|runtime| runtime.block_on(run(config)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rivero cannot start: {error}");
-            ExitCode::FAILURE
+    let result =
+        runtime.and_then(|runtime| runtime.block_on(run(loaded, sources, as_kurento, &logs)));
+    if let Err(error) = &result {
+        tracing::error!("cannot start: {error}");
+        eprintln!("rivero cannot start: {error}");
+    }
+    logs.flush();
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Sockets are files, and the usual limit of 1 024 is no more than a habit: what the administrator
+/// allows is taken.
+fn raise_file_limit() {
+    const ENOUGH: libc::rlim_t = 1 << 20;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for the call, which writes nothing else.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return;
+    }
+    let wanted = limit.rlim_max.min(ENOUGH);
+    if limit.rlim_cur < wanted {
+        limit.rlim_cur = wanted;
+        // SAFETY: the pointer is valid for the call, which only reads.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            tracing::warn!(limit = wanted, "the limit of open files stays as it is");
         }
     }
 }
 
-async fn run(config: Config) -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let server = Server::start(config).await?;
-    // Nobody may be reading, and that is no reason not to serve.
-    let _ = writeln!(std::io::stdout(), "Rivero is ready: http://{}/", server.address());
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
+
+    /// Returns when somebody wants the end.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+async fn run(
+    loaded: &Loaded,
+    sources: &Sources,
+    as_kurento: bool,
+    logs: &Logs,
+) -> std::io::Result<()> {
+    let name = if as_kurento { "Kurento Media Server" } else { "Rivero" };
+    let version = if as_kurento { API_VERSION } else { env!("CARGO_PKG_VERSION") };
+    tracing::info!("{name} version: {version}");
+    let mut signals = Signals::listen()?;
+    let server = Server::start(loaded.config.clone()).await?;
+    let scheme = if server.secure_address() == Some(server.address()) { "https" } else { "http" };
+    let ready = format!("Rivero is ready: {scheme}://{}/\n", server.address());
+    print(&ready);
+    tracing::info!("{name} started");
+    tell(&[NotifyState::Ready]);
+    follow(&mut signals, &server, loaded, sources, as_kurento, logs).await;
     tracing::info!("stopping");
-    server.stop().await;
+    tell(&[NotifyState::Stopping]);
+    let mut stopping = std::pin::pin!(server.stop());
+    tokio::select! {
+        () = &mut stopping => {}
+        () = tokio::time::sleep(loaded.config.control.stop) => {
+            tracing::error!("connections or pipelines did not end in time");
+            tracing::info!("{name} stopped");
+            logs.flush();
+            // What did not end would have to be waited for.
+            std::process::exit(0);
+        }
+        () = signals.stop() => {
+            tracing::error!("told to stop again, ending at once");
+            logs.flush();
+            std::process::exit(IMPATIENT);
+        }
+    }
+    tracing::info!("{name} stopped");
     Ok(())
 }
 
-/// Asks `/health` in the simplest way there is.
-fn health(mut address: SocketAddr) -> ExitCode {
-    // A server that listens everywhere is asked at home.
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+/// Until somebody wants the end: reloads when told to, and shows the watchdog that all is well.
+async fn follow(
+    signals: &mut Signals,
+    server: &Server,
+    started: &Loaded,
+    sources: &Sources,
+    as_kurento: bool,
+    logs: &Logs,
+) {
+    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+    // Without a watchdog nobody looks at the ticks.
+    let mut ticks = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3_600)));
+    loop {
+        tokio::select! {
+            _ = signals.interrupt.recv() => return,
+            _ = signals.terminate.recv() => return,
+            _ = signals.hangup.recv() => {
+                match NotifyState::monotonic_usec_now() {
+                    Ok(now) => tell(&[NotifyState::Reloading, now]),
+                    Err(_) => tell(&[NotifyState::Reloading]),
+                }
+                reload(server, started, sources, as_kurento, logs);
+                tell(&[NotifyState::Ready]);
+            }
+            _ = ticks.tick(), if watchdog.is_some() => {
+                server.check();
+                tell(&[NotifyState::Watchdog]);
+            }
+        }
     }
+}
+
+/// Takes over what can be; names what would need a restart to be as in the settings.
+fn reload(server: &Server, started: &Loaded, sources: &Sources, as_kurento: bool, logs: &Logs) {
+    let fresh = match load(sources, as_kurento) {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            tracing::error!("Error reading configuration: {error}");
+            return;
+        }
+    };
+    for warning in &fresh.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(error) = logs.reload(&fresh.config.logs) {
+        tracing::error!(%error, "the log's levels stay as they are");
+    }
+    if let Err(error) = server.reload(&fresh.config) {
+        tracing::error!(%error, "the certificate stays as it is");
+    }
+    for setting in fresh.changed(started).filter(|setting| !setting.live) {
+        tracing::warn!("{} has changed, which takes a restart", setting.key);
+    }
+    tracing::info!("settings reloaded");
+}
+
+/// Tells the service manager, where there is one that wants to know.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+/// Asks `/health` in the simplest way there is.
+fn health(loaded: &Loaded) -> ExitCode {
+    let control = &loaded.config.control;
+    if !control.plain {
+        eprintln!("the server speaks TLS only, and this does not");
+        return ExitCode::FAILURE;
+    }
+    // A server that listens everywhere is asked at home.
+    let ip = match control.bind {
+        None => Ipv4Addr::LOCALHOST.into(),
+        Some(IpAddr::V4(ip)) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        Some(IpAddr::V6(ip)) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        Some(ip) => ip,
+    };
+    let address = SocketAddr::new(ip, control.port);
     match ask(address) {
         Ok(response) => {
             let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));

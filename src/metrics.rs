@@ -5,7 +5,7 @@
 //! second to them and not single packets. Labels come from fixed sets only: whatever a client can
 //! choose freely is folded into `other`.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -40,6 +40,9 @@ struct Flow {
     direction: &'static str,
 }
 
+/// Lines of the log that were lost. The log is the process's and not a server's, and so is this.
+pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
 /// All counters and gauges of a server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -50,7 +53,7 @@ pub struct Metrics {
     sessions: Gauge,
     subscriptions: Gauge,
     connections: Gauge,
-    connections_refused: Counter,
+    connections_refused: Family<Reason, Counter>,
     connections_cut: Family<Reason, Counter>,
     answers_repeated: Counter,
     answers_forgotten: Counter,
@@ -63,6 +66,7 @@ pub struct Metrics {
     packets_out: Counter,
     bytes_out: Counter,
     dropped: Family<Reason, Counter>,
+    log_lines_dropped: Counter,
     uptime: Gauge<f64, AtomicU64>,
     cpu_seconds: Counter<f64, AtomicU64>,
     resident: Gauge,
@@ -87,7 +91,7 @@ impl Metrics {
             sessions: Gauge::default(),
             subscriptions: Gauge::default(),
             connections: Gauge::default(),
-            connections_refused: Counter::default(),
+            connections_refused: Family::default(),
             connections_cut: Family::default(),
             answers_repeated: Counter::default(),
             answers_forgotten: Counter::default(),
@@ -100,6 +104,7 @@ impl Metrics {
             packets_out: packets.get_or_create_owned(&outward),
             bytes_out: bytes.get_or_create_owned(&outward),
             dropped: Family::default(),
+            log_lines_dropped: Counter::default(),
             uptime: Gauge::default(),
             cpu_seconds: Counter::default(),
             resident: Gauge::default(),
@@ -117,12 +122,12 @@ impl Metrics {
         all.register("rivero_connections", "Open WebSockets", metrics.connections.clone());
         all.register(
             "rivero_connections_refused",
-            "TCP connections closed because there were too many",
+            "Connections and requests that were not let in, by reason",
             metrics.connections_refused.clone(),
         );
         all.register(
             "rivero_connections_cut",
-            "WebSockets that the server closed, by reason",
+            "Connections that the server cut, by reason",
             metrics.connections_cut.clone(),
         );
         all.register(
@@ -157,6 +162,11 @@ impl Metrics {
             "rivero_media_dropped",
             "Datagrams and packets dropped, by reason",
             metrics.dropped.clone(),
+        );
+        all.register(
+            "rivero_log_lines_dropped",
+            "Lines of the log that were lost because it could not be written fast enough",
+            metrics.log_lines_dropped.clone(),
         );
         all.register("rivero_uptime_seconds", "Time since the start", metrics.uptime.clone());
         all.register("process_cpu_seconds", "Processor time used", metrics.cpu_seconds.clone());
@@ -194,11 +204,12 @@ impl Metrics {
         self.connections.set(count as i64);
     }
 
-    pub fn connection_refused(&self) {
-        self.connections_refused.inc();
+    /// A connection or request was not let in.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&Reason { reason }).inc();
     }
 
-    /// The server closed a WebSocket.
+    /// The server cut a connection.
     pub fn connection_cut(&self, reason: &'static str) {
         self.connections_cut.get_or_create(&Reason { reason }).inc();
     }
@@ -254,6 +265,8 @@ impl Metrics {
         self.uptime.set(uptime.as_secs_f64());
         let counted = self.cpu_seconds.get();
         self.cpu_seconds.inc_by((cpu_time.as_secs_f64() - counted).max(0.0));
+        let lost = LOG_LINES_DROPPED.load(Ordering::Relaxed);
+        self.log_lines_dropped.inc_by(lost.saturating_sub(self.log_lines_dropped.get()));
         self.resident.set(resident_memory() as i64);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing into a string does not fail");

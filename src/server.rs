@@ -14,12 +14,17 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::pipeline::{Command, Notices, Pool, Ticket, WorkerId};
+use crate::registrar;
 use crate::rpc::{Control, Media};
-use crate::web::{self, Outgoing};
+use crate::web::{self, Identity, Outgoing, Rules, TlsError};
 
 /// A server that is running. Dropping it leaves it running; [`Server::stop`] ends it.
 pub struct Server {
     address: SocketAddr,
+    secure_address: Option<SocketAddr>,
+    rules: Arc<Rules>,
+    identity: Option<Arc<Identity>>,
+    control: Arc<Control>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     pool: Option<Pool>,
@@ -65,32 +70,90 @@ impl Server {
         media: Arc<dyn Media>,
         notices: impl Into<Notices>,
     ) -> io::Result<Self> {
-        let listener = web::listen(&config)
-            .await
-            .map_err(|error| named(&format!("control at {}", config.control_address()), &error))?;
-        let address = listener.local_addr()?;
-        let warnings = config.warnings();
-        for warning in &warnings {
+        let opened = web::listen(&config.control)?;
+        let mut addresses = (None, None);
+        for listener in &opened.list {
+            let address = listener.address()?;
+            let (ip, port) = (address.ip(), address.port());
+            if listener.is_secure() {
+                addresses.1 = Some(address);
+                tracing::info!(
+                    "Secure WebSocket server (wss://) listening on address '{ip}', port {port}"
+                );
+            } else {
+                addresses.0 = Some(address);
+                tracing::info!("WebSocket server (ws://) listening on address '{ip}', port {port}");
+            }
+        }
+        let address = addresses.0.or(addresses.1).expect("a port is open");
+        let control = Arc::new(Control::new(&config, clock, metrics.clone(), media));
+        let rules = Arc::new(Rules::new(config));
+        let config = rules.get();
+        for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        let control = Arc::new(Control::new(&config, clock, metrics.clone(), media));
         let (stop, stopped) = watch::channel(false);
-        let entrance =
-            Entrance { control: control.clone(), clock, metrics: metrics.clone(), warnings };
-        let tasks = vec![
+        let entrance = Entrance {
+            control: control.clone(),
+            clock,
+            metrics: metrics.clone(),
+            rules: rules.clone(),
+        };
+        let door =
+            web::serve(opened.list, rules.clone(), metrics, Arc::new(entrance), stopped.clone());
+        let mut tasks = vec![
             tokio::spawn(follow(control.clone(), notices.into())),
-            tokio::spawn(collect(control, clock, stopped.clone())),
-            tokio::spawn(async move {
-                web::serve(listener, &config, metrics, Arc::new(entrance), stopped).await;
-            }),
+            tokio::spawn(collect(control.clone(), clock, stopped.clone())),
+            tokio::spawn(door),
         ];
-        tracing::info!(%address, "listening");
-        Ok(Self { address, stop, tasks, pool: None })
+        if let Some(place) = &config.control.registrar.address {
+            let own = registrar::own_url(&config.control, addresses.0, addresses.1);
+            tasks.push(tokio::spawn(registrar::run(place.clone(), own, clock, stopped)));
+        }
+        Ok(Self {
+            address,
+            secure_address: addresses.1,
+            rules,
+            identity: opened.identity,
+            control,
+            stop,
+            tasks,
+            pool: None,
+        })
     }
 
-    /// Where the control port is.
+    /// Takes what can change while connections are open from `config`: what the door asks for, and
+    /// the certificate, which is read again even if its file is the same.
+    ///
+    /// # Errors
+    /// When the certificate cannot be used; the old one stays, and the rest has changed.
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+        let mut fresh = (*self.rules.get()).clone();
+        fresh.control.token.clone_from(&config.control.token);
+        fresh.control.origins.clone_from(&config.control.origins);
+        fresh.control.secure.certificate.clone_from(&config.control.secure.certificate);
+        fresh.limits = config.limits.clone();
+        let certificate = fresh.control.secure.certificate.clone();
+        self.rules.set(fresh);
+        match (&self.identity, certificate) {
+            (Some(identity), Some(file)) => identity.reload(&file),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns when control can be reached; a watchdog may take that for a sign of life.
+    pub fn check(&self) {
+        self.control.count();
+    }
+
+    /// Where the control port is: the one without TLS, if there is one.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the control port with TLS is.
+    pub fn secure_address(&self) -> Option<SocketAddr> {
+        self.secure_address
     }
 
     /// Closes the door, tells connections, ends all pipelines and forgets everything.
@@ -141,7 +204,7 @@ struct Entrance {
     control: Arc<Control>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    warnings: Vec<String>,
+    rules: Arc<Rules>,
 }
 
 impl web::Service for Entrance {
@@ -163,7 +226,7 @@ impl web::Service for Entrance {
             "status": "ok",
             "uptime": self.clock.uptime().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
-            "warnings": self.warnings,
+            "warnings": self.rules.get().warnings(),
         })
         .to_string()
     }

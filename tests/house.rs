@@ -10,14 +10,14 @@ use std::process::Command;
 /// from beside and never from behind.
 const FLOORS: &[&[&str]] = &[
     &["clock", "config", "metrics", "rtp"],
-    &["jsonrpc", "model", "sdp"],
+    &["jsonrpc", "logs", "model", "sdp"],
     &["router", "transport"],
     &["elements"],
     &["hubs"],
     &["pipeline"],
-    &["rpc", "web"],
+    &["client", "registrar", "rpc", "web"],
     &["server"],
-    &["main"],
+    &["flags", "main"],
 ];
 
 fn root() -> &'static Path {
@@ -159,7 +159,11 @@ fn lock_files_leave_the_registry_open() {
     let public = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
     for (name, text) in tracked() {
         if name.ends_with("package-lock.json") {
-            assert!(!text.contains("\"resolved\""), "{name} says where packages came from");
+            // A folder of this repository may be named, an address may not.
+            let address = text.lines().find(|line| {
+                line.contains("\"resolved\"") && line.contains(':') && line.contains("//")
+            });
+            assert_eq!(address, None, "{name} says where packages came from");
         }
         if name.ends_with("Cargo.lock") {
             let other = text.lines().find(|line| line.starts_with("source") && *line != public);

@@ -3,6 +3,8 @@
 mod api;
 mod house;
 mod media;
+mod operate;
+mod protocol;
 mod replay;
 mod support;
 mod transport;

@@ -190,7 +190,10 @@ class Loopback {
 
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     this.#kurento.onGone = (error) => this.#fail(error);
-    await this.#kurento.open(`${scheme}://${location.host}/kurento`);
+    // A server that wants a token gets the one that its page was opened with.
+    const token = new URLSearchParams(location.search).get('access_token');
+    const query = token === null ? '' : `?access_token=${encodeURIComponent(token)}`;
+    await this.#kurento.open(`${scheme}://${location.host}/kurento${query}`);
 
     const kurento = this.#kurento;
     this.#pipeline = await kurento.create('MediaPipeline', {});

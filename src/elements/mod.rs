@@ -11,6 +11,8 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use slotmap::{SecondaryMap, SlotMap, new_key_type};
 
+use crate::config::ModuleConfig;
+use crate::config::modules::MediaElementConfig;
 use crate::model::types::MediaType;
 use crate::model::{Event, EventData, Object, ObjectId, ObjectLimits};
 use crate::router::{PeerKey, Router, RouterEvent, SinkKey, SourceKey};
@@ -128,6 +130,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Raises an event of the object at hand.
     pub fn raise<E: EventData>(&mut self, event: E) {
+        tracing::debug!(event = E::CLASS.name, "raised");
         self.events.push(self.object.event(self.at.unix_millis, event));
     }
 
@@ -148,6 +151,8 @@ pub struct Net {
     pub certificates: Arc<Certificates>,
     /// What clients may attach to an object.
     pub object_limits: ObjectLimits,
+    /// What new elements start with.
+    pub defaults: Arc<ModuleConfig>,
     /// Sessions whose outputs and timers have to be looked at before the worker goes on.
     pub touched: Vec<LegKey>,
     /// Sessions that nobody owns any more and that have yet to say goodbye.
@@ -233,6 +238,16 @@ impl Default for EncoderBitrates {
 }
 
 impl EncoderBitrates {
+    /// Those that are configured.
+    pub fn new(config: &MediaElementConfig) -> Self {
+        let bps = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+        let mut bitrates = Self::default();
+        bitrates.set_max(bps(config.max_encoder_bitrate));
+        bitrates.set_min(bps(config.min_encoder_bitrate));
+        bitrates.set_target(bps(config.encoder_bitrate));
+        bitrates
+    }
+
     pub const fn target(self) -> i32 {
         self.target
     }
@@ -270,6 +285,22 @@ impl EncoderBitrates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn configured_encoder_bitrates_keep_each_other_in_order_too() {
+        for ((target, min, max), expected) in [
+            ((300_000, 0, 0), (300_000, 0, i32::MAX)),
+            ((900_000, 100_000, 800_000), (800_000, 100_000, 800_000)),
+            ((u32::MAX, 0, 0), (i32::MAX, 0, i32::MAX)),
+        ] {
+            let bitrates = EncoderBitrates::new(&MediaElementConfig {
+                encoder_bitrate: target,
+                min_encoder_bitrate: min,
+                max_encoder_bitrate: max,
+            });
+            assert_eq!((bitrates.target(), bitrates.min(), bitrates.max()), expected);
+        }
+    }
 
     #[test]
     fn encoder_bitrates_keep_each_other_in_order() {

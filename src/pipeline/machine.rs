@@ -187,6 +187,10 @@ impl Machine {
         };
         let Some(leg) = self.net.legs.get_mut(key) else { return };
         self.at_work = Some(leg.owner.pipeline);
+        // Media is not logged, and pays for no name.
+        let setting_up = !matches!(classify(bytes), Datagram::Rtp | Datagram::Rtcp);
+        let pipeline = self.pipelines.get(leg.owner.pipeline).filter(|_| setting_up);
+        let _named = pipeline.map(|pipeline| pipeline.span(leg.owner.object).entered());
         match leg.session.handle_datagram(at.now, local, remote, bytes) {
             Received::Rtp(len) => self.forward(at, Way::Session(key), &bytes[..len], out),
             Received::Rtcp(len) => {
@@ -199,7 +203,7 @@ impl Machine {
             }
             Received::Dropped(reason) => {
                 *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
-                if !matches!(classify(bytes), Datagram::Rtp | Datagram::Rtcp) {
+                if setting_up {
                     // It may have set something going all the same.
                     self.net.touched.push(key);
                     self.settle(at, out);
@@ -378,6 +382,8 @@ impl Machine {
                 Timer::Session(key) => {
                     if let Some(leg) = self.net.legs.get_mut(key) {
                         self.at_work = Some(leg.owner.pipeline);
+                        let pipeline = self.pipelines.get(leg.owner.pipeline);
+                        let _named = pipeline.map(|it| it.span(leg.owner.object).entered());
                         leg.session.handle_timeout(at.now);
                         self.net.touched.push(key);
                     }

@@ -25,8 +25,8 @@ pub use command::{Command, Notice, Ticket, WorkerId};
 pub use pool::{Notices, Pool};
 
 use crate::elements::{
-    Context, Element, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner, PipelineKey, PlainKey,
-    media_type,
+    Context, Element, EncoderBitrates, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner,
+    PipelineKey, PlainKey, media_type,
 };
 use crate::model::types::event as model_event;
 use crate::model::{Args, Class, Event, Method, Object, ObjectId, RemoteError};
@@ -109,7 +109,10 @@ impl Pipeline {
         let key = self.objects.insert(Entry {
             object,
             children: Vec::new(),
-            element: Element::default(),
+            element: Element {
+                bitrates: EncoderBitrates::new(&net.defaults.media_element),
+                ..Element::default()
+            },
             body: Body::None,
         });
         let mut call = self.call(at, net, events, key);
@@ -219,8 +222,15 @@ impl Pipeline {
         f: impl FnOnce(&mut dyn Node, &mut Context<'_>),
     ) {
         if self.objects.contains_key(key) {
+            let _named = self.span(key).entered();
             self.call(at, net, events, key).with_body(|body, cx| f(body.node_mut(), cx));
         }
+    }
+
+    /// Names the object in what is logged inside; its id begins with the pipeline's.
+    pub fn span(&self, key: ObjectKey) -> tracing::Span {
+        let object = self.objects.get(key).map(|entry| tracing::field::display(&entry.object.id));
+        tracing::info_span!("element", object)
     }
 
     fn call<'a>(

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::elements::Certificates;
 use crate::metrics::{self, Metrics, Resource};
 use crate::transport::interfaces::{self, Loopback};
-use crate::transport::ports::Quota;
+use crate::transport::ports::{PortRange, Quota};
 use crate::transport::udp::UdpSocket;
 use crate::transport::{KeyKind, MAX_LOCAL_CANDIDATES};
 
@@ -53,12 +53,13 @@ impl Pool {
         let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
         let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
         let certificates = Arc::new(Certificates::default());
+        let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
         // Connections need files as well, and they are how clients let go of ports.
         let files = metrics::resource_limit(Resource::Files).unwrap_or(u64::MAX);
         let most = usize::try_from(files / 4).unwrap_or(usize::MAX);
-        let rtp_pairs = Arc::new(Quota::new(config.media.rtp_pairs.min(most)));
+        let rtp_pairs = Arc::new(Quota::new(config.limits.rtp_pairs.min(most)));
         // Dropping it on an error below stops the workers that run already.
         let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
         for id in 0..count {
@@ -74,8 +75,12 @@ impl Pool {
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
                 object_limits: (&config.limits).into(),
-                rtp_ports: config.media.rtp_ports,
+                rtp_ports: PortRange {
+                    first: config.modules.rtp.min_port,
+                    last: config.modules.rtp.max_port,
+                },
                 rtp_pairs: rtp_pairs.clone(),
+                defaults: defaults.clone(),
             })?;
             shared.workers.push(Worker { mailbox, load });
             shared.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);

@@ -13,18 +13,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
+use tracing::Span;
 
 use super::machine::{Machine, Outbox};
 use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
-use crate::config::PortRange;
+use crate::config::ModuleConfig;
 use crate::elements::{Certificates, Moment, Net, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
-use crate::transport::ports::{Ports, Quota};
+use crate::transport::ports::{PortRange, Ports, Quota};
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
@@ -49,6 +50,8 @@ pub(super) struct Parts {
     /// Where endpoints of plain RTP get their ports, and how many all workers together.
     pub rtp_ports: PortRange,
     pub rtp_pairs: Arc<Quota>,
+    /// What new elements start with.
+    pub defaults: Arc<ModuleConfig>,
 }
 
 /// Starts the thread.
@@ -95,6 +98,7 @@ impl Shell {
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
             certificates: parts.certificates,
             object_limits: parts.object_limits,
+            defaults: parts.defaults,
             touched: Vec::new(),
             closing: Vec::new(),
         };
@@ -169,7 +173,8 @@ impl Shell {
 
     fn read_mailbox(&mut self) {
         let at = self.moment();
-        for (command, ticket) in self.mailbox.take() {
+        for (command, ticket, request) in self.mailbox.take() {
+            let _named = request.entered();
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
         }
     }
@@ -325,7 +330,7 @@ impl Drop for Closing {
 
 #[derive(Default)]
 struct Inner {
-    commands: Vec<(Command, Ticket)>,
+    commands: Vec<(Command, Ticket, Span)>,
     closed: bool,
 }
 
@@ -347,7 +352,8 @@ impl Mailbox {
             if inner.closed {
                 return;
             }
-            inner.commands.push((command, ticket));
+            // What is logged on the way is part of the request that asks for it.
+            inner.commands.push((command, ticket, Span::current()));
             inner.commands.len() == 1
         };
         if was_empty {
@@ -364,7 +370,7 @@ impl Mailbox {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn take(&self) -> Vec<(Command, Ticket)> {
+    fn take(&self) -> Vec<(Command, Ticket, Span)> {
         let mut count = 0_u64;
         // SAFETY: `count` has the eight bytes that an eventfd gives. That it may not be rung is fine.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };

@@ -76,12 +76,7 @@ impl Control {
         })));
         let server = Arc::new(Server::new(policy(config), clock, metrics.clone()));
         Self {
-            manager: ServerManager::new(
-                shared.clone(),
-                server.clone(),
-                (&config.limits).into(),
-                clock,
-            ),
+            manager: ServerManager::new(shared.clone(), server.clone(), config, clock),
             server,
             shared,
             media,

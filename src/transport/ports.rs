@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::rand;
 
-use crate::config::PortRange;
-
 /// Pairs that the system may refuse before the search is given up: each costs a system call or two.
 const MAX_REFUSALS: usize = 512;
 
@@ -35,6 +33,13 @@ pub enum PortError {
     NoneFree,
     #[error("a port for RTP cannot be bound: {0}")]
     System(#[from] io::Error),
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
 }
 
 /// Two neighbours.

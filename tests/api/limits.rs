@@ -86,14 +86,14 @@ async fn objects_sessions_subscriptions_and_session_ids_have_bounds() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_at_once() {
+async fn one_connection_too_many_is_answered_503_and_closed_at_once() {
     let server = TestServer::with(|config| config.limits.connections = 1).await;
     let mut client = Client::connect(server.address).await;
     client.call("ping", Value::Null).await;
     let refused = TcpStream::connect(server.address).await.expect("the system accepts");
-    let mut byte = [0];
-    let read = { refused }.read(&mut byte).await;
-    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let mut answer = String::new();
+    { refused }.read_to_string(&mut answer).await.expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     client.close().await;
     for attempt in 0.. {
         let stream = TcpStream::connect(server.address).await.expect("the system accepts");

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_media;
 mod churn;
+mod client;
 mod coverage;
 mod events;
 mod limits;

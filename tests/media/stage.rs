@@ -9,7 +9,7 @@ use super::{
 };
 use crate::support::link::{Conditions, Link};
 use rivero::{
-    config::{Limits, PortRange},
+    config::Limits,
     elements::{Certificates, Moment, Net, PlainNet},
     model::{Class, ObjectId, class, value},
     pipeline::{
@@ -19,7 +19,7 @@ use rivero::{
     rtp::NtpTime,
     transport::{
         demux::Demux,
-        ports::{Binder, Ports, Quota},
+        ports::{Binder, PortRange, Ports, Quota},
     },
 };
 use serde_json::{Value, json};
@@ -133,6 +133,7 @@ impl Stage {
             addresses: vec![SocketAddr::from(SERVER)],
             certificates: Arc::new(Certificates::default()),
             object_limits: (&Limits::default()).into(),
+            defaults: Arc::default(),
             touched: Vec::new(),
             closing: Vec::new(),
         };

@@ -100,9 +100,9 @@ fn a_good_call_is_told_in_order() {
         "IceCandidateFound",
         "IceCandidateFound",
         "IceGatheringDone",
-        "IceComponentStateChanged CONNECTING",
     ];
     let connected = [
+        "IceComponentStateChanged CONNECTING",
         "NewCandidatePairSelected",
         "IceComponentStateChanged CONNECTED",
         "IceComponentStateChanged READY",

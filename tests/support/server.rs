@@ -41,6 +41,16 @@ impl TestServer {
         Self { address: server.address(), server }
     }
 
+    /// Where it speaks TLS.
+    pub fn secure_address(&self) -> SocketAddr {
+        self.server.secure_address().expect("it has a port for TLS")
+    }
+
+    /// Takes over settings while it runs.
+    pub fn reload(&self, config: &Config) {
+        self.server.reload(config).expect("the certificate is good");
+    }
+
     pub async fn stop(self) {
         self.server.stop().await;
     }

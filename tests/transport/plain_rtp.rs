@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use rivero::config::{Config, PortRange};
+use rivero::config::Config;
 use rivero::server::Server;
 use rivero::transport::srtp::Profile;
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ async fn with_ports(first: u16, last: u16, pairs: usize) -> Server {
     config.control.port = 0;
     config.media.workers = Some(1);
     config.media.addresses = vec![[127, 0, 0, 1].into()];
-    config.media.rtp_ports = PortRange { first, last };
-    config.media.rtp_pairs = pairs;
+    (config.modules.rtp.min_port, config.modules.rtp.max_port) = (first, last);
+    config.limits.rtp_pairs = pairs;
     Server::start(config).await.expect("free ports exist")
 }
 

@@ -88,12 +88,12 @@ impl RtpEndpoint {
     ///
     /// # Errors
     /// [`RemoteError::IllegalParameter`] for a key that is no Base64 or has the wrong length.
-    pub fn new(_: &mut Context<'_>, crypto: SDES, use_ipv6: bool) -> Result<Self> {
+    pub fn new(cx: &mut Context<'_>, crypto: SDES, use_ipv6: bool) -> Result<Self> {
         Ok(Self {
             crypto: own_key(crypto)?,
             use_ipv6,
             cname: rand_source::cname(),
-            properties: Properties::default(),
+            properties: Properties::new(&cx.net.defaults),
             negotiation: Negotiation::New,
             sections: Vec::new(),
             sources: [None; 2],

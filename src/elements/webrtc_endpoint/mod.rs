@@ -78,7 +78,7 @@ impl WebRtcEndpoint {
     /// # Errors
     /// None.
     pub fn new(
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         recvonly: bool,
         sendonly: bool,
         _use_data_channels: bool,
@@ -92,7 +92,7 @@ impl WebRtcEndpoint {
         };
         Ok(Self {
             direction,
-            properties: Properties::default(),
+            properties: Properties::new(&cx.net.defaults),
             negotiation: Negotiation::New,
             transports: Transports::new(certificate.unwrap_or(CertificateKeyType::Ecdsa)),
             early: Vec::new(),

@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 
 use super::{Result, WebRtcEndpoint};
+use crate::config::ModuleConfig;
+use crate::config::modules::{External, TurnServer};
 use crate::elements::{Context, index};
 use crate::model::RemoteError;
 use crate::model::types::{
@@ -52,6 +54,27 @@ impl Default for Properties {
 }
 
 impl Properties {
+    /// Those that are configured. An external address that is yet to be found out is none so far.
+    pub fn new(config: &ModuleConfig) -> Self {
+        let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+        let external = |address: Option<External>| match address {
+            Some(External::Address(address)) => address.to_string(),
+            Some(External::Auto) | None => String::new(),
+        };
+        let webrtc = &config.webrtc;
+        Self {
+            mtu: number(config.rtp.mtu),
+            network_interfaces: webrtc.network_interfaces.join(","),
+            ice_tcp: webrtc.ice_tcp,
+            stun_server_address: webrtc.stun_address.clone().unwrap_or_default(),
+            stun_server_port: i32::from(webrtc.stun_port),
+            turn_url: webrtc.turn.as_ref().map(TurnServer::url).unwrap_or_default(),
+            external_ipv4: external(webrtc.external_ipv4),
+            external_ipv6: external(webrtc.external_ipv6),
+            ..Self::default()
+        }
+    }
+
     /// For `b=AS` of an offer.
     pub fn max_audio_receive(&self) -> Option<u32> {
         u32::try_from(self.max_audio_recv).ok().filter(|kbps| *kbps > 0)

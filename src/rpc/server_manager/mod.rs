@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::control::Shared;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::jsonrpc::Server;
 use crate::metrics;
 use crate::model::class::{self, API_VERSION};
@@ -33,6 +34,7 @@ pub struct ServerManager {
     shared: Arc<Shared>,
     server: Arc<Server>,
     limits: ObjectLimits,
+    metadata: String,
     clock: Clock,
     /// When the program was built, as `getInfo` writes it.
     built: String,
@@ -42,10 +44,22 @@ impl ServerManager {
     pub(super) fn new(
         shared: Arc<Shared>,
         server: Arc<Server>,
-        limits: ObjectLimits,
+        config: &Config,
         clock: Clock,
     ) -> Self {
-        Self { shared, server, limits, clock, built: c_date(file_time().unwrap_or_default()) }
+        let metadata = match &config.metadata {
+            empty if empty.is_empty() => String::new(),
+            members => serde_json::Value::Object(members.clone()).to_string(),
+        };
+        let limits = (&config.limits).into();
+        Self {
+            shared,
+            server,
+            limits,
+            metadata,
+            clock,
+            built: c_date(file_time().unwrap_or_default()),
+        }
     }
 
     pub async fn get_info(&self) -> Result<ServerInfo, RemoteError> {
@@ -72,9 +86,9 @@ impl ServerManager {
         Ok(self.server.sessions())
     }
 
-    /// Empty: no metadata can be configured yet.
+    /// What the operator has to say to clients, as JSON text; empty when that is nothing.
     pub async fn get_metadata(&self) -> Result<String, RemoteError> {
-        Ok(String::new())
+        Ok(self.metadata.clone())
     }
 
     /// A listed module as JSON text: its classes with constructors, properties, methods and events,

@@ -1,15 +1,18 @@
-//! Shell: the control port, where HTTP and WebSockets are spoken.
+//! Shell: the control ports, where HTTP and WebSockets are spoken, over TLS too.
 //!
 //! `/kurento` (or what it was named) is a WebSocket (RFC 6455) that carries one JSON text per
 //! message; `/` is the demonstration page, `/health` and `/metrics` are for monitors. What is said
-//! over a WebSocket is the business of the [`Service`]. Left out: TLS, compression, subprotocols.
+//! over a WebSocket is the business of the [`Service`]. Left out: compression, subprotocols.
+//!
+//! What a stranger can hold is bounded: connections, those of one address, TLS handshakes, the time
+//! for a handshake and for the head of a request, the time in which something that is sent must be
+//! taken, the bytes of a message. What falls out is counted under its reason.
 //!
 //! As in the original, a WebSocket on another path is opened and closed with 1002, a plain request
 //! for the WebSocket's path is answered 426, and an upgrade without a key 500: the original's own
 //! health check sends that and takes 500 for a sign of health.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +24,9 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -30,18 +34,32 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use self::guard::{Crowd, Member};
+use self::stream::{Impatient, Stream};
 use crate::config::Config;
 use crate::jsonrpc::Farewell;
 use crate::metrics::Metrics;
+
+mod guard;
+mod listen;
+mod stream;
+mod tls;
+
+pub use self::guard::Rules;
+pub use self::listen::{Listener, Listeners, listen};
+pub use self::tls::{Identity, TlsError};
 
 /// Buffer per connection; most messages are smaller, and thousands of connections are idle.
 const BUFFER: usize = 8 * 1024;
 /// How long a connection that is being closed has for its part of it.
 const LINGER: Duration = Duration::from_secs(1);
+/// For whom there is no place.
+const NO_PLACE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-const PAGE: &str = include_str!("../web/index.html");
-const SCRIPT: &str = include_str!("../web/demo.js");
-const STYLE: &str = include_str!("../web/demo.css");
+const PAGE: &str = include_str!("../../web/index.html");
+const SCRIPT: &str = include_str!("../../web/demo.js");
+const STYLE: &str = include_str!("../../web/demo.css");
 
 /// What answers on the control port.
 pub trait Service: Send + Sync + 'static {
@@ -68,61 +86,116 @@ pub struct Outgoing {
 
 struct Door<S> {
     service: Arc<S>,
-    config: Config,
+    rules: Arc<Rules>,
     metrics: Arc<Metrics>,
+    /// For TLS handshakes.
+    turns: Semaphore,
     stop: watch::Receiver<bool>,
 }
 
-impl<S> Clone for Door<S> {
-    fn clone(&self) -> Self {
-        Self {
-            service: self.service.clone(),
-            config: self.config.clone(),
-            metrics: self.metrics.clone(),
-            stop: self.stop.clone(),
-        }
-    }
+/// What a connection holds as long as it is open.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _member: Member,
 }
 
 /// Serves until `stop` turns true. Connections that are open then are told so.
 pub async fn serve<S: Service>(
-    listener: TcpListener,
-    config: &Config,
+    listeners: Vec<Listener>,
+    rules: Arc<Rules>,
     metrics: Arc<Metrics>,
     service: Arc<S>,
     stop: watch::Receiver<bool>,
 ) {
+    let config = rules.get();
     let places = Arc::new(Semaphore::new(config.limits.connections));
-    let door = Arc::new(Door { service, config: config.clone(), metrics, stop });
-    let mut stop = door.stop.clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => match places.clone().try_acquire_owned() {
-                Ok(place) => {
-                    tracing::debug!(%peer, "connection");
-                    tokio::spawn(door.clone().speak_http(stream, place));
-                }
-                Err(_) => door.metrics.connection_refused(),
-            },
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                // Out of file descriptors, most likely: give others time to close theirs.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+    let crowd = Arc::new(Crowd::default());
+    let turns = Semaphore::new(config.limits.tls_handshakes);
+    let door = Arc::new(Door { service, rules, metrics, turns, stop });
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(door.clone().accept(listener, places.clone(), crowd.clone()));
     }
+    // Not the door itself, which waits for the end as well.
+    drop(door);
+    while accepting.join_next().await.is_some() {}
 }
 
 impl<S: Service> Door<S> {
-    async fn speak_http(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn accept(
+        self: Arc<Self>,
+        listener: Listener,
+        places: Arc<Semaphore>,
+        crowd: Arc<Crowd>,
+    ) {
+        let mut stop = self.stop.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.socket.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of file descriptors, most likely: give others time to close theirs.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let limit = self.rules.get().limits.connections_per_address;
+            let place = match (places.clone().try_acquire_owned(), crowd.join(peer.ip(), limit)) {
+                (Ok(permit), Some(member)) => Place { _permit: permit, _member: member },
+                (permit, _) => {
+                    let all = permit.is_err();
+                    let reason = if all { "connections" } else { "connections_per_address" };
+                    self.metrics.connection_refused(reason);
+                    if !listener.is_secure() {
+                        // As much as the system takes at once, which is all of it.
+                        let _ = stream.try_write(NO_PLACE);
+                    }
+                    continue;
+                }
+            };
+            tracing::debug!(%peer, "connection");
+            tokio::spawn(self.clone().welcome(stream, listener.tls.clone(), place));
+        }
+    }
+
+    async fn welcome(self: Arc<Self>, stream: TcpStream, tls: Option<TlsAcceptor>, place: Place) {
         // Without it, what follows a reply waits for the peer's delayed acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
+        let config = self.rules.get();
+        let stream = Impatient::new(stream, config.limits.write, self.metrics.clone());
+        let Some(tls) = tls else {
+            return self.speak_http(Stream::Plain(stream), &config, place).await;
+        };
+        let handshake = async {
+            let turn = self.turns.acquire().await;
+            let result = tls.accept(stream).await;
+            drop(turn);
+            result
+        };
+        let mut stop = self.stop.clone();
+        let secured = tokio::select! {
+            secured = tokio::time::timeout(config.limits.handshake, handshake) => secured,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match secured {
+            Ok(Ok(stream)) => {
+                self.speak_http(Stream::Secure(Box::new(stream)), &config, place).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no TLS");
+                self.metrics.connection_cut("tls_failed");
+            }
+            Err(_) => self.metrics.connection_cut("slow_handshake"),
+        }
+    }
+
+    async fn speak_http(self: Arc<Self>, stream: Stream, config: &Config, place: Place) {
         let place = Arc::new(place);
         let door = self.clone();
         let service = service_fn(move |request| {
@@ -130,25 +203,25 @@ impl<S: Service> Door<S> {
             async move { Ok::<_, Infallible>(reply) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.config.limits.handshake);
+        http.timer(TokioTimer::new()).header_read_timeout(config.limits.handshake);
         http.max_buf_size(2 * BUFFER);
         let conversation = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut stop = self.stop.clone();
         tokio::select! {
             result = conversation => if let Err(error) = result {
                 tracing::debug!(%error, "HTTP ended");
+                if error.is_timeout() {
+                    self.metrics.connection_cut("slow_request");
+                }
             },
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
-    fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        place: Arc<OwnedSemaphorePermit>,
-    ) -> Response<String> {
+    fn answer(self: Arc<Self>, request: Request<Incoming>, place: Arc<Place>) -> Response<String> {
+        let config = self.rules.get();
         if names(request.headers(), header::UPGRADE, "websocket") {
-            return self.upgrade(request, place);
+            return self.upgrade(request, config, place);
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return plain(StatusCode::METHOD_NOT_ALLOWED);
@@ -159,11 +232,12 @@ impl<S: Service> Door<S> {
             "/demo.js" => page("text/javascript; charset=utf-8", SCRIPT.to_owned()),
             "/demo.css" => page("text/css; charset=utf-8", STYLE.to_owned()),
             "/health" => page("application/json", self.service.health()),
+            "/metrics" if !self.knows_token(&config, &request) => unauthorised(),
             "/metrics" => page(
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 self.service.metrics(),
             ),
-            _ if path.strip_prefix('/') == Some(&self.config.control.path) => {
+            _ if path.strip_prefix('/') == Some(&config.control.path) => {
                 let mut response = plain(StatusCode::UPGRADE_REQUIRED);
                 let websocket = HeaderValue::from_static("websocket");
                 response.headers_mut().insert(header::UPGRADE, websocket);
@@ -173,11 +247,21 @@ impl<S: Service> Door<S> {
         }
     }
 
+    fn knows_token(&self, config: &Config, request: &Request<Incoming>) -> bool {
+        let token = config.control.token.as_ref();
+        let knows = guard::knows_token(token, request.headers(), request.uri().query());
+        if !knows {
+            self.metrics.connection_refused("token");
+        }
+        knows
+    }
+
     /// The server's part of the opening handshake (RFC 6455 §4.2.2).
     fn upgrade(
         self: Arc<Self>,
         request: Request<Incoming>,
-        place: Arc<OwnedSemaphorePermit>,
+        config: Arc<Config>,
+        place: Arc<Place>,
     ) -> Response<String> {
         let headers = request.headers();
         let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
@@ -192,13 +276,21 @@ impl<S: Service> Door<S> {
         if request.method() != Method::GET || !names(headers, header::CONNECTION, "upgrade") {
             return plain(StatusCode::BAD_REQUEST);
         }
+        if !self.knows_token(&config, &request) {
+            return unauthorised();
+        }
+        if !guard::welcomes(&config.control.origins, headers) {
+            tracing::info!(origin = ?headers.get(header::ORIGIN), "a page of this origin may not connect");
+            self.metrics.connection_refused("origin");
+            return plain(StatusCode::FORBIDDEN);
+        }
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
             .expect("the key's hash is written in base64");
-        let known = request.uri().path().strip_prefix('/') == Some(&self.config.control.path);
+        let known = request.uri().path().strip_prefix('/') == Some(&config.control.path);
         let upgrade = hyper::upgrade::on(request);
         tokio::spawn(async move {
             match upgrade.await {
-                Ok(upgraded) => self.speak_websocket(upgraded, known).await,
+                Ok(upgraded) => self.speak_websocket(upgraded, &config, known).await,
                 Err(error) => tracing::debug!(%error, "handshake not finished"),
             }
             drop(place);
@@ -212,16 +304,16 @@ impl<S: Service> Door<S> {
         response
     }
 
-    async fn speak_websocket(&self, upgraded: Upgraded, known_path: bool) {
+    async fn speak_websocket(&self, upgraded: Upgraded, config: &Config, known_path: bool) {
         let parts = upgraded
-            .downcast::<TokioIo<TcpStream>>()
-            .expect("the connection was made of a TCP stream");
-        let limit = Some(self.config.limits.message_bytes);
+            .downcast::<TokioIo<Stream>>()
+            .expect("the connection was made of such a stream");
+        let limits = &config.limits;
         let settings = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
-            .max_message_size(limit)
-            .max_frame_size(limit);
+            .max_message_size(Some(limits.message_bytes))
+            .max_frame_size(Some(limits.frame_bytes.min(limits.message_bytes)));
         let mut socket = WebSocketStream::from_partially_read(
             parts.io.into_inner(),
             parts.read_buf.to_vec(),
@@ -230,7 +322,7 @@ impl<S: Service> Door<S> {
         )
         .await;
         let farewell = if known_path {
-            self.converse(&mut socket).await
+            self.converse(&mut socket, limits.idle).await
         } else {
             Some((CloseCode::Protocol, "Invalid path"))
         };
@@ -252,7 +344,8 @@ impl<S: Service> Door<S> {
     /// Talks until one side ends it; what to say in parting, unless the peer said it.
     async fn converse(
         &self,
-        socket: &mut WebSocketStream<TcpStream>,
+        socket: &mut WebSocketStream<Stream>,
+        idle: Option<Duration>,
     ) -> Option<(CloseCode, &'static str)> {
         let (connection, outgoing) = self.service.open();
         // Also when a request panics, or the task is dropped.
@@ -260,12 +353,16 @@ impl<S: Service> Door<S> {
         let Outgoing { mut messages, close } = outgoing;
         let mut stop = self.stop.clone();
         tokio::select! {
-            result = self.exchange(socket, connection, &mut messages) => match result {
-                Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => None,
+            result = self.exchange(socket, connection, &mut messages, idle) => match result {
+                Ok(End::Gone) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => None,
                 Err(Error::Utf8(_)) => Some((CloseCode::Invalid, "Invalid UTF8 encoding")),
                 Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
                     self.metrics.connection_cut("message_too_long");
                     Some((CloseCode::Size, "Message too long"))
+                }
+                Ok(End::Idle) => {
+                    self.metrics.connection_cut("idle");
+                    Some((CloseCode::Away, "Idle"))
                 }
                 Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => None,
                 Err(_) => Some((CloseCode::Protocol, "Protocol error")),
@@ -277,10 +374,12 @@ impl<S: Service> Door<S> {
 
     async fn exchange(
         &self,
-        socket: &mut WebSocketStream<TcpStream>,
+        socket: &mut WebSocketStream<Stream>,
         connection: u64,
         messages: &mut mpsc::Receiver<Bytes>,
-    ) -> Result<(), Error> {
+        idle: Option<Duration>,
+    ) -> Result<End, Error> {
+        let mut silence = std::pin::pin!(tokio::time::sleep(idle.unwrap_or_default()));
         loop {
             let incoming = tokio::select! {
                 Some(message) = messages.recv() => {
@@ -289,9 +388,10 @@ impl<S: Service> Door<S> {
                     continue;
                 }
                 incoming = socket.next() => incoming,
+                () = &mut silence, if idle.is_some() => return Ok(End::Idle),
             };
             let reply = match incoming {
-                None => return Ok(()),
+                None => return Ok(End::Gone),
                 Some(Ok(Message::Text(text))) => {
                     self.request(socket, connection, &text, messages).await?
                 }
@@ -311,22 +411,31 @@ impl<S: Service> Door<S> {
                 socket.feed(Message::Text(text(reply)?)).await?;
             }
             socket.flush().await?;
+            if let Some(idle) = idle {
+                silence.set(tokio::time::sleep(idle));
+            }
         }
     }
 
     /// Has a request answered, and lets events out meanwhile.
     async fn request(
         &self,
-        socket: &mut WebSocketStream<TcpStream>,
+        socket: &mut WebSocketStream<Stream>,
         connection: u64,
         text: &str,
         messages: &mut mpsc::Receiver<Bytes>,
     ) -> Result<Option<Bytes>, Error> {
+        tracing::debug!("Message: {text}");
         let mut answer = std::pin::pin!(self.service.request(connection, text));
         loop {
             tokio::select! {
                 biased;
-                reply = &mut answer => return Ok(reply),
+                reply = &mut answer => {
+                    if let Some(reply) = &reply {
+                        tracing::debug!("Response: {}", String::from_utf8_lossy(reply));
+                    }
+                    return Ok(reply);
+                }
                 Some(message) = messages.recv() => {
                     feed(socket, message, messages).await?;
                     socket.flush().await?;
@@ -338,7 +447,7 @@ impl<S: Service> Door<S> {
 
 /// Writes a message and those queued behind it.
 async fn feed(
-    socket: &mut WebSocketStream<TcpStream>,
+    socket: &mut WebSocketStream<Stream>,
     first: Bytes,
     messages: &mut mpsc::Receiver<Bytes>,
 ) -> Result<(), Error> {
@@ -352,6 +461,13 @@ async fn feed(
 
 fn text(message: Bytes) -> Result<Utf8Bytes, Error> {
     Utf8Bytes::try_from(message).map_err(|_| Error::Utf8(String::new()))
+}
+
+/// How a conversation ended.
+enum End {
+    Gone,
+    /// The client said nothing for too long.
+    Idle,
 }
 
 struct Closing<'a, S: Service> {
@@ -384,16 +500,15 @@ fn page(content_type: &'static str, body: String) -> Response<String> {
     response
 }
 
+fn unauthorised() -> Response<String> {
+    let mut response = plain(StatusCode::UNAUTHORIZED);
+    let bearer = HeaderValue::from_static("Bearer");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+    response
+}
+
 fn plain(status: StatusCode) -> Response<String> {
     let mut response = Response::new(String::new());
     *response.status_mut() = status;
     response
-}
-
-/// Binds the control port.
-///
-/// # Errors
-/// When the address is taken or not ours.
-pub async fn listen(config: &Config) -> io::Result<TcpListener> {
-    TcpListener::bind(config.control_address()).await
 }

@@ -1,0 +1,6 @@
+//! The program as an operator sees it: flags, settings, signals, logs; and its door as a stranger does.
+
+mod door;
+mod process;
+mod program;
+mod secure;
