@@ -5,6 +5,6 @@ pub mod link;
 pub mod outside;
 pub mod peer;
 pub mod program;
-pub mod rtp_peer;
 pub mod proxy;
+pub mod rtp_peer;
 pub mod server;
