@@ -196,6 +196,9 @@ pub struct Limits {
     pub kept_bytes: usize,
     /// Requests that are finished after their connection was cut.
     pub orphaned_requests: usize,
+    /// Pairs of ports for plain RTP, each of which is two sockets. No more than take half of the files
+    /// that the system allows, in any case.
+    pub rtp_pairs: usize,
 }
 
 /// Where media comes in and who handles it.
@@ -291,6 +294,7 @@ impl Default for Limits {
             kept_answers: 1_024,
             kept_bytes: 32 << 20,
             orphaned_requests: 1_024,
+            rtp_pairs: 16_384,
         }
     }
 }

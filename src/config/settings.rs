@@ -235,6 +235,8 @@ pub static SETTINGS: &[Setting] = &[
         .range(0.0, MANY),
     limit!("rivero.limits.orphanedRequests", orphaned_requests, "limits-orphaned-requests", "RIVERO_LIMITS_ORPHANED_REQUESTS", "Requests that are finished after their connection was cut")
         .range(0.0, MANY),
+    limit!("rivero.limits.rtpPairs", rtp_pairs, "limits-rtp-pairs", "RIVERO_LIMITS_RTP_PAIRS", "Pairs of ports for plain RTP")
+        .range(0.0, MANY),
 
     setting!("rivero.logs.format", logs.format, "text, json, or kurento for lines as the original writes them")
         .flag("log-format").env(&["RIVERO_LOG_FORMAT"]),

@@ -23,10 +23,12 @@ use crate::transport::webrtc::Session;
 use crate::transport::{Certificate, KeyKind, TransportError};
 
 mod leg;
+mod plain;
 
 include!(concat!(env!("OUT_DIR"), "/elements.rs"));
 
 pub use leg::{Inbound, Leg, Owner};
+pub use plain::{PlainLeg, PlainNet};
 
 new_key_type! {
     /// A pipeline of a worker.
@@ -35,6 +37,8 @@ new_key_type! {
     pub struct ObjectKey;
     /// A transport session of a worker.
     pub struct LegKey;
+    /// A way of plain RTP of a worker.
+    pub struct PlainKey;
 }
 
 /// One instant on all clocks.
@@ -75,6 +79,9 @@ pub trait Node {
     /// One of its transport sessions moved on.
     fn handle_transport(&mut self, _: &mut Context<'_>, _: LegKey, _: transport::webrtc::Event) {}
 
+    /// One of its ways of plain RTP moved on.
+    fn handle_plain(&mut self, _: &mut Context<'_>, _: PlainKey, _: transport::plain::Event) {}
+
     /// The router noticed something about one of its parties.
     fn handle_router(&mut self, _: &mut Context<'_>, _: RouterEvent) {}
 
@@ -110,6 +117,8 @@ pub struct Context<'a> {
     pub router: &'a mut Router,
     /// Which transport session reaches a peer of the router.
     pub peers: &'a mut SecondaryMap<PeerKey, LegKey>,
+    /// Which way of plain RTP does.
+    pub plain_peers: &'a mut SecondaryMap<PeerKey, PlainKey>,
     pub net: &'a mut Net,
     pub events: &'a mut Vec<Event>,
     /// All objects of the pipeline.
@@ -136,6 +145,7 @@ impl Context<'_> {
 pub struct Net {
     pub legs: SlotMap<LegKey, Leg>,
     pub demux: Demux<LegKey>,
+    pub plain: PlainNet,
     /// Local addresses of the worker's sockets, the preferred first; all are announced.
     pub addresses: Vec<SocketAddr>,
     pub certificates: Arc<Certificates>,

@@ -11,6 +11,7 @@ mod graph;
 pub mod machine;
 mod media_element;
 mod media_object;
+mod own_sockets;
 mod pool;
 mod worker;
 
@@ -25,7 +26,7 @@ pub use pool::{Notices, Pool};
 
 use crate::elements::{
     Context, Element, EncoderBitrates, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner,
-    PipelineKey, media_type,
+    PipelineKey, PlainKey, media_type,
 };
 use crate::model::types::event as model_event;
 use crate::model::{Args, Class, Event, Method, Object, ObjectId, RemoteError};
@@ -45,6 +46,8 @@ pub struct Pipeline {
     pub router: Router,
     /// Which transport session reaches a party of the router.
     pub peers: SecondaryMap<PeerKey, LegKey>,
+    /// Which way of plain RTP does.
+    pub plain_peers: SecondaryMap<PeerKey, PlainKey>,
     /// Whether connections or endpoints changed since the router was told its routes.
     stale: bool,
     /// When flow states are looked at next; none while nothing flows.
@@ -80,6 +83,7 @@ impl Pipeline {
             graph: Graph::default(),
             router: Router::new(at.now),
             peers: SecondaryMap::new(),
+            plain_peers: SecondaryMap::new(),
             stale: false,
             flow_due: None,
             latency_stats: false,

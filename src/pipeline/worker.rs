@@ -16,18 +16,23 @@ use slotmap::SlotMap;
 use tracing::Span;
 
 use super::machine::{Machine, Outbox};
+use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
-use crate::elements::{Certificates, Moment, Net};
+use crate::elements::{Certificates, Moment, Net, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::demux::Demux;
+use crate::transport::ports::{PortRange, Ports, Quota};
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
+
+/// Sockets of endpoints that are told of at once; others are told of the next time.
+const MAX_READY: usize = 64;
 
 /// How often counters are handed to the metrics.
 const METRICS_PERIOD: Duration = Duration::from_millis(500);
@@ -42,6 +47,9 @@ pub(super) struct Parts {
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
+    /// Where endpoints of plain RTP get their ports, and how many all workers together.
+    pub rtp_ports: PortRange,
+    pub rtp_pairs: Arc<Quota>,
     /// What new elements start with.
     pub defaults: Arc<ModuleConfig>,
 }
@@ -52,9 +60,10 @@ pub(super) struct Parts {
 /// When the system gives no thread or no epoll instance.
 pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let poller = Poller::new(&parts)?;
+    let own = poller.fd.try_clone()?;
     std::thread::Builder::new()
         .name(format!("media-{}", parts.id))
-        .spawn(move || Shell::new(parts, poller).run())
+        .spawn(move || Shell::new(parts, poller, own).run())
 }
 
 struct Shell {
@@ -62,7 +71,8 @@ struct Shell {
     clock: Clock,
     poller: Poller,
     out: Sockets,
-    received: RecvBatch,
+    /// None only while it is in use.
+    received: Option<RecvBatch>,
     mailbox: Arc<Mailbox>,
     load: Arc<AtomicUsize>,
     outlet: Outlet,
@@ -78,8 +88,11 @@ struct Counts {
 }
 
 impl Shell {
-    fn new(parts: Parts, poller: Poller) -> Self {
+    fn new(parts: Parts, poller: Poller, own: OwnedFd) -> Self {
+        let own = OwnSockets::new(own);
+        let ports = Ports::new(parts.rtp_ports, parts.rtp_pairs, Box::new(own.clone()));
         let net = Net {
+            plain: PlainNet::new(ports),
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
@@ -95,9 +108,10 @@ impl Shell {
             poller,
             out: Sockets {
                 list: parts.sockets.into_iter().map(|one| (one, SendBatch::new())).collect(),
+                own,
                 stats: SendStats::default(),
             },
-            received: RecvBatch::new(),
+            received: Some(RecvBatch::new()),
             mailbox: parts.mailbox,
             load: parts.load,
             outlet: parts.outlet,
@@ -111,14 +125,18 @@ impl Shell {
         let _closing = Closing(self.mailbox.clone());
         while !self.mailbox.stopped() {
             let due = self.machine.poll_timeout();
-            let uncounted = self.counts.packets > 0 || self.out.stats.sent > 0;
+            let uncounted =
+                self.counts.packets > 0 || self.out.stats.sent > 0 || self.out.own.has_sent();
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
             let next = due.into_iter().chain(count_at).min();
             let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
             for ready in 0..self.poller.wait(wait) {
                 match self.poller.ready(ready) {
                     Poller::MAILBOX => self.read_mailbox(),
-                    socket => self.read_socket(socket),
+                    own if own >= OwnSockets::FIRST_TOKEN => {
+                        self.with_room(|shell, room| shell.read_own_socket(own, room));
+                    }
+                    socket => self.with_room(|shell, room| shell.read_socket(socket, room)),
                 }
             }
             let at = self.moment();
@@ -161,11 +179,19 @@ impl Shell {
         }
     }
 
-    fn read_socket(&mut self, number: usize) {
+    /// Runs `read` with the room for datagrams, which is the same every time: a new one would cost more
+    /// than the few packets that an endpoint's own port has at once.
+    fn with_room(&mut self, read: impl FnOnce(&mut Self, &mut RecvBatch)) {
+        let mut room = self.received.take().unwrap_or_default();
+        read(self, &mut room);
+        self.received = Some(room);
+    }
+
+    fn read_socket(&mut self, number: usize, batch: &mut RecvBatch) {
         for _ in 0..MAX_BATCHES {
             let Some((socket, _)) = self.out.list.get(number) else { return };
             let local = socket.local_addr();
-            match socket.recv_batch(&mut self.received) {
+            match socket.recv_batch(batch) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => {
@@ -173,24 +199,45 @@ impl Shell {
                     return;
                 }
             }
-            self.counts.truncated += self.received.truncated() as u64;
-            let at = self.moment();
-            let mut batch = std::mem::take(&mut self.received);
-            let full = batch.len() == RECV_BATCH;
-            for (remote, bytes) in batch.iter_mut() {
-                self.counts.packets += 1;
-                self.counts.bytes += bytes.len() as u64;
-                self.guarded(at, |machine, out| {
-                    machine.handle_datagram(at, local, remote, bytes, out);
-                });
-            }
-            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
-            self.received = batch;
-            self.out.flush();
-            if !full {
+            self.handle_batch(batch, |machine, at, remote, bytes, out| {
+                machine.handle_datagram(at, local, remote, bytes, out);
+            });
+            if batch.len() < RECV_BATCH {
                 return;
             }
         }
+    }
+
+    fn read_own_socket(&mut self, token: usize, batch: &mut RecvBatch) {
+        for _ in 0..MAX_BATCHES {
+            let Some((local, count)) = self.out.own.receive(token, batch) else { return };
+            if count == 0 {
+                return;
+            }
+            self.handle_batch(batch, |machine, at, remote, bytes, out| {
+                machine.handle_plain_datagram(at, local, remote, bytes, out);
+            });
+            if count < RECV_BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Gives each datagram to the machine and sends what comes of all of them.
+    fn handle_batch(
+        &mut self,
+        batch: &mut RecvBatch,
+        handle: impl Fn(&mut Machine, Moment, SocketAddr, &mut [u8], &mut Sockets),
+    ) {
+        self.counts.truncated += batch.truncated() as u64;
+        let at = self.moment();
+        for (remote, bytes) in batch.iter_mut() {
+            self.counts.packets += 1;
+            self.counts.bytes += bytes.len() as u64;
+            self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
+        }
+        self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        self.out.flush();
     }
 
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
@@ -208,7 +255,8 @@ impl Shell {
         let metrics = self.outlet.metrics();
         let counts = std::mem::take(&mut self.counts);
         metrics.received(counts.packets, counts.bytes);
-        let sent = std::mem::take(&mut self.out.stats);
+        let mut sent = std::mem::take(&mut self.out.stats);
+        sent += self.out.own.take_stats();
         metrics.sent(sent.sent as u64, sent.bytes as u64);
         let own = [
             ("too_long", counts.truncated),
@@ -226,6 +274,8 @@ impl Shell {
 /// The worker's sockets with what waits to be sent from each.
 struct Sockets {
     list: Vec<(UdpSocket, SendBatch)>,
+    /// Those of single endpoints.
+    own: OwnSockets,
     stats: SendStats,
 }
 
@@ -233,17 +283,11 @@ impl Sockets {
     fn flush(&mut self) {
         for (socket, batch) in &mut self.list {
             if !batch.is_empty() {
-                add(&mut self.stats, batch.flush(socket));
+                self.stats += batch.flush(socket);
             }
         }
+        self.own.flush();
     }
-}
-
-fn add(total: &mut SendStats, one: SendStats) {
-    total.sent += one.sent;
-    total.bytes += one.bytes;
-    total.dropped_full += one.dropped_full;
-    total.dropped_refused += one.dropped_refused;
 }
 
 impl Outbox for Sockets {
@@ -255,10 +299,10 @@ impl Outbox for Sockets {
     ) {
         let Some((socket, batch)) = self.list.iter_mut().find(|(one, _)| one.local_addr() == local)
         else {
-            return;
+            return self.own.send(local, remote, fill);
         };
         if batch.is_full() {
-            add(&mut self.stats, batch.flush(socket));
+            self.stats += batch.flush(socket);
         }
         if let Some(len) = fill(batch.slot()) {
             batch.commit(len, remote);
@@ -341,6 +385,15 @@ impl Mailbox {
     }
 }
 
+/// Lets an epoll instance tell `token` when there is something to read.
+pub(super) fn watch(epoll: &OwnedFd, fd: RawFd, token: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+    // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
+    let result =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Waits for sockets and the mailbox.
 struct Poller {
     fd: OwnedFd,
@@ -361,7 +414,7 @@ impl Poller {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let poller = Self {
             fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + 1],
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + MAX_READY],
         };
         poller.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX)?;
         for (number, socket) in parts.sockets.iter().enumerate() {
@@ -371,12 +424,7 @@ impl Poller {
     }
 
     fn add(&self, fd: RawFd, token: usize) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
-        // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
-        let result = unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        watch(&self.fd, fd, token as u64)
     }
 
     /// Waits until something is ready or `wait` is over, without one for as long as it takes; returns

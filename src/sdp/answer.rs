@@ -71,7 +71,7 @@ pub fn answer(
 /// would make claims about this server that are not true. Its copy of the offerer's own fingerprint
 /// goes unheeded where sections have one too (RFC 8122 §5), but some peers refuse a description whose
 /// fingerprints differ.
-fn is_offerers_own(attribute: &Attribute) -> bool {
+pub(super) fn is_offerers_own(attribute: &Attribute) -> bool {
     matches!(
         attribute.name.as_str(),
         "group"
@@ -118,7 +118,7 @@ fn is_secure_rtp(proto: &str) -> bool {
     matches!(proto.strip_prefix("UDP/TLS/").unwrap_or(proto), "RTP/SAVPF" | "RTP/SAVP")
 }
 
-fn refusal(offered: &MediaSection) -> MediaSection {
+pub(super) fn refusal(offered: &MediaSection) -> MediaSection {
     let mut section = section_like(offered, 0);
     section.formats.clone_from(&offered.formats);
     section.push_flag(Direction::Inactive.name());
@@ -128,7 +128,7 @@ fn refusal(offered: &MediaSection) -> MediaSection {
     section
 }
 
-fn section_like(offered: &MediaSection, port: u16) -> MediaSection {
+pub(super) fn section_like(offered: &MediaSection, port: u16) -> MediaSection {
     MediaSection {
         media: offered.media.clone(),
         port,
@@ -184,7 +184,11 @@ fn answer_rtp(
 }
 
 /// Of the header extensions only the absolute send time, under the offered id.
-fn answer_extensions(offered: &MediaSection, agreed: &mut Media, section: &mut MediaSection) {
+pub(super) fn answer_extensions(
+    offered: &MediaSection,
+    agreed: &mut Media,
+    section: &mut MediaSection,
+) {
     let Some((id, direction)) = extension(offered, ABS_SEND_TIME) else { return };
     let words = match Direction::from_name(direction) {
         Some(Direction::SendRecv) | None => format!("{id} {ABS_SEND_TIME}"),
@@ -195,7 +199,11 @@ fn answer_extensions(offered: &MediaSection, agreed: &mut Media, section: &mut M
     section.push("extmap", words);
 }
 
-fn answer_feedback(offered: &MediaSection, agreed: &mut Media, section: &mut MediaSection) {
+pub(super) fn answer_feedback(
+    offered: &MediaSection,
+    agreed: &mut Media,
+    section: &mut MediaSection,
+) {
     if !has_feedback(&offered.proto) {
         return;
     }
@@ -214,7 +222,7 @@ pub fn feedback_is_known(feedback: &str) -> bool {
     matches!(feedback.split_ascii_whitespace().next(), Some("nack" | "ccm" | "goog-remb"))
 }
 
-fn is_kept(agreed: &Media, number: u8) -> bool {
+pub(super) fn is_kept(agreed: &Media, number: u8) -> bool {
     agreed.formats.iter().any(|(kept, _)| *kept == number)
 }
 

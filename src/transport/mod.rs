@@ -1,14 +1,17 @@
 //! Datagrams ↔ RTP.
 //!
 //! [`udp`] reads and writes batches of datagrams, [`demux`] finds the [`Session`](webrtc::Session) they
-//! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. All but `udp` and
-//! `interfaces` decide without I/O. No type of the `rtc` crates leaves this folder.
+//! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. Plain RTP has
+//! [ports](ports) of its own, each known to one [`plain::Session`]. All but `udp` and `interfaces`
+//! decide without I/O. No type of the `rtc` crates leaves this folder.
 
 pub mod certificate;
 pub mod demux;
 mod dtls;
 mod ice;
 pub mod interfaces;
+pub mod plain;
+pub mod ports;
 pub mod srtp;
 mod stun;
 pub mod udp;
@@ -73,12 +76,19 @@ pub enum DropReason {
     SrtpReplay,
     SrtpTooOld,
     SrtpTooManyStreams,
+    /// On a port of plain RTP, from another address than the declared one, or from a second sender
+    /// beside one that is there.
+    UnexpectedSender,
+    /// What a new sender on such a port sent first is no RTP of a negotiated payload type.
+    RtpMalformed,
+    /// What a new sender on such a port sent first is no report.
+    RtcpMalformed,
     /// The session is closed.
     Closed,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::UnknownProtocol,
         Self::StunMalformed,
         Self::StunUsername,
@@ -96,6 +106,9 @@ impl DropReason {
         Self::SrtpReplay,
         Self::SrtpTooOld,
         Self::SrtpTooManyStreams,
+        Self::UnexpectedSender,
+        Self::RtpMalformed,
+        Self::RtcpMalformed,
         Self::Closed,
     ];
 
@@ -119,6 +132,9 @@ impl DropReason {
             Self::SrtpReplay => "srtp_replay",
             Self::SrtpTooOld => "srtp_too_old",
             Self::SrtpTooManyStreams => "srtp_too_many_streams",
+            Self::UnexpectedSender => "unexpected_sender",
+            Self::RtpMalformed => "malformed_rtp",
+            Self::RtcpMalformed => "malformed_rtcp",
             Self::Closed => "closed",
         }
     }

@@ -4,6 +4,7 @@ mod browser;
 mod call;
 mod failure;
 mod keyframes;
+mod plain;
 mod publisher;
 mod repair;
 mod stage;

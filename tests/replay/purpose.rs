@@ -142,6 +142,18 @@ const PURPOSES: &[Purpose] = &[
             it.file.starts_with("t21") && other && again.contains(&it.request["id"])
         },
     },
+    Purpose {
+        reason: "disconnecting one source leaves what another one feeds the sink",
+        applies: |it| {
+            it.file.starts_with("t04")
+                && it.invokes(&["getSourceConnections"])
+                && it.our_value().as_array().is_some_and(|all| {
+                    all.iter().any(|each| {
+                        each["source"].as_str().is_some_and(|id| id.ends_with("RtpEndpoint"))
+                    })
+                })
+        },
+    },
     // Values.
     Purpose {
         reason: "an empty map is `{}`, not null",

@@ -6,4 +6,5 @@ pub mod outside;
 pub mod peer;
 pub mod program;
 pub mod proxy;
+pub mod rtp_peer;
 pub mod server;

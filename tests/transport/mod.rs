@@ -3,4 +3,5 @@
 mod driver;
 mod independent_peer;
 mod loopback;
+mod plain_rtp;
 mod whole_server;

@@ -5,9 +5,9 @@
 //! for each accepted section a source and a sink in the router. Data channels are not built: their
 //! section is refused.
 
-mod properties;
-mod stats;
-mod transports;
+pub(super) mod properties;
+pub(super) mod stats;
+pub(super) mod transports;
 
 use crate::elements::{Context, Gives, LegKey, Node, index};
 use crate::model::types::event::{
@@ -528,7 +528,8 @@ impl Node for WebRtcEndpoint {
     }
 }
 
-fn parse(text: &str) -> Result<Description> {
+/// Reads a description, with the errors that clients of both kinds of endpoint know.
+pub(super) fn parse(text: &str) -> Result<Description> {
     sdp::parse(text).map_err(|error| {
         tracing::debug!(%error, "description refused");
         if error.is_invalid() { SdpFailure::Invalid.into() } else { SdpFailure::Syntax.into() }

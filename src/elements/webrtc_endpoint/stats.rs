@@ -35,7 +35,8 @@ pub fn collect(
     entries
 }
 
-fn inbound(
+/// The entry of a stream that comes.
+pub fn inbound(
     id: String,
     cx: &Context<'_>,
     stats: &crate::router::SourceStats,
@@ -64,7 +65,8 @@ fn inbound(
     }
 }
 
-fn outbound(
+/// The entry of a stream that goes.
+pub fn outbound(
     id: String,
     cx: &Context<'_>,
     stats: &crate::router::SinkStats,

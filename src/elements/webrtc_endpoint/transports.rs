@@ -443,7 +443,7 @@ pub fn join_router(
 }
 
 /// Randomness for identifiers on the wire (RFC 3550 §8, RFC 7022).
-mod rand_source {
+pub(in crate::elements) mod rand_source {
     use aws_lc_rs::rand;
 
     pub trait Random {
@@ -468,6 +468,13 @@ mod rand_source {
 
     fn bytes<const N: usize>() -> [u8; N] {
         let mut bytes = [0; N];
+        rand::fill(&mut bytes).expect("the system gives randomness");
+        bytes
+    }
+
+    /// For keys.
+    pub fn bytes_of(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
         rand::fill(&mut bytes).expect("the system gives randomness");
         bytes
     }
