@@ -134,6 +134,9 @@ impl Server {
         fresh.control.secure.certificate.clone_from(&config.control.secure.certificate);
         fresh.limits = config.limits.clone();
         let certificate = fresh.control.secure.certificate.clone();
+        for warning in fresh.warnings() {
+            tracing::warn!("{warning}");
+        }
         self.rules.set(fresh);
         match (&self.identity, certificate) {
             (Some(identity), Some(file)) => identity.reload(&file),

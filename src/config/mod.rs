@@ -16,7 +16,7 @@ pub mod tree;
 pub mod value;
 
 pub use files::{CONF_FILE, Sources, read};
-pub use load::{ConfigError, Loaded, Loader, Origin};
+pub use load::{ConfigError, Loaded, Loader, Origin, variable};
 pub use modules::ModuleConfig;
 pub use settings::{SETTINGS, Setting, find};
 pub use value::Secret;
