@@ -120,6 +120,9 @@ impl Loaded {
             "mediaServer.net.websocket.secure.password" => {
                 self.config.control.secure.password != other.config.control.secure.password
             }
+            "mediaServer.net.websocket.registrar.address" => {
+                self.config.control.registrar.address != other.config.control.registrar.address
+            }
             "modules.kurento.WebRtcEndpoint.turnURL" => {
                 self.config.modules.webrtc.turn != other.config.modules.webrtc.turn
             }
@@ -347,6 +350,7 @@ fn flatten(node: &Node, prefix: &str, into: &mut Vec<(String, Node)>) {
 #[cfg(test)]
 mod tests {
     use super::super::tree::{parse_ini, parse_json};
+    use super::super::value::PrivateUrl;
     use super::*;
 
     const SHIPPED: &str = r#"{
@@ -391,7 +395,7 @@ mod tests {
         assert_eq!((control.bind, control.plain, control.port), (None, true, 8888));
         assert_eq!(control.secure.port, Some(8433));
         assert_eq!(control.secure.certificate.as_deref(), Some(Path::new("/etc/k/cert+key.pem")));
-        assert_eq!(control.registrar.address.as_deref(), Some("ws://registrar"));
+        assert_eq!(control.registrar.address, Some(PrivateUrl::new("ws://registrar")));
         assert_eq!(loaded.config.resources.kill_limit, Some(0.7));
         assert_eq!(loaded.config.sessions.collector_period.as_secs(), 8);
         assert_eq!(loaded.config.metadata["n"], 1);

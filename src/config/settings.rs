@@ -186,7 +186,7 @@ pub static SETTINGS: &[Setting] = &[
         ..setting!("rivero.token", control.token, "Whoever uses the server must say it: `Authorization: Bearer …`, or `access_token` in the query")
             .flag("token").env(&["RIVERO_TOKEN"]).secret().live()
     },
-    setting!("rivero.origins", control.origins, "Pages whose scripts may connect, with commas; * is any")
+    setting!("rivero.origins", control.origins, "Pages whose scripts may connect, with commas; * is any, none is no page")
         .flag("origins").env(&["RIVERO_ORIGINS"]).live(),
     setting!("rivero.stopSeconds", control.stop, "Time for connections and pipelines to end when the server stops")
         .flag("stop-seconds").env(&["RIVERO_STOP_SECONDS"]).range(0.0, 3_600.0),
