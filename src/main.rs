@@ -25,6 +25,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CONTROL_THREADS: usize = 2;
 /// How long a server may take to say that it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// For what still runs when everything has ended that matters.
+const LAST_TASKS: Duration = Duration::from_millis(100);
 /// Exit status when somebody could not wait for an orderly end.
 const IMPATIENT: i32 = 130;
 
@@ -128,8 +130,12 @@ fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
         .thread_name("control")
         .enable_all()
         .build();
-    let result =
-        runtime.and_then(|runtime| runtime.block_on(run(loaded, sources, as_kurento, &logs)));
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(run(loaded, sources, as_kurento, &logs));
+        // A name that is being looked up would be waited for as long as its server pleases.
+        runtime.shutdown_timeout(LAST_TASKS.min(loaded.config.control.stop));
+        result
+    });
     if let Err(error) = &result {
         tracing::error!("cannot start: {error}");
         eprintln!("rivero cannot start: {error}");
@@ -261,8 +267,10 @@ async fn follow(
                 tell(&[NotifyState::Ready]);
             }
             _ = ticks.tick(), if watchdog.is_some() => {
-                server.check();
-                tell(&[NotifyState::Watchdog]);
+                // A server that is not well stays silent, and is started again.
+                if server.check() {
+                    tell(&[NotifyState::Watchdog]);
+                }
             }
         }
     }
