@@ -250,6 +250,19 @@ async fn the_log_can_be_json() {
     assert_eq!((&line["level"], &line["target"]), (&"INFO".into(), &"rivero".into()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_of_a_client_looks_like_a_line_of_the_log() {
+    let forged = "x\n2020-01-01T00:00:00.000000Z ERROR rivero: forged";
+    for format in ["text", "kurento"] {
+        let args = ["--port", "0", "--log-level", "debug", "--log-format", format];
+        let program = Program::start(rivero().args(args));
+        let mut client = Client::connect(program.address).await;
+        client.send_text(forged).await;
+        let line = program.line("rivero: forged");
+        assert!(line.contains("x\\n2020-01-01T00"), "{line}");
+    }
+}
+
 /// A registrar that has heard what is said to it.
 async fn registrar(
     listener: &tokio::net::TcpListener,
