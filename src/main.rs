@@ -24,6 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Control is little work; media has threads of its own.
 const CONTROL_THREADS: usize = 2;
+/// For what still runs when everything has ended that matters.
+const LAST_TASKS: Duration = Duration::from_millis(100);
 /// Exit status when somebody could not wait for an orderly end.
 const IMPATIENT: i32 = 130;
 
@@ -44,9 +46,10 @@ fn main() -> ExitCode {
     if given.get_flag(flags::LIST) {
         return print(&factories());
     }
-    let sources = flags::sources(&given, as_kurento);
-    let loaded = match load(&sources, as_kurento) {
-        Ok(loaded) => loaded,
+    let read = flags::sources(&given, as_kurento)
+        .and_then(|sources| Ok((load(&sources, as_kurento)?, sources)));
+    let (loaded, sources) = match read {
+        Ok(read) => read,
         Err(error) => {
             eprintln!("Error reading configuration: {error}");
             return ExitCode::FAILURE;
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn load(sources: &Sources, as_kurento: bool) -> Result<Loaded, config::ConfigError> {
-    let mut loaded = config::read(sources, &|name| std::env::var(name).ok())?;
+    let mut loaded = config::read(sources, &|name| std::env::var(name))?;
     if as_kurento {
         // Tools that read the original's files expect its lines there.
         let format = config::find("rivero.logs.format").expect("the table has it");
@@ -127,8 +130,12 @@ fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
         .thread_name("control")
         .enable_all()
         .build();
-    let result =
-        runtime.and_then(|runtime| runtime.block_on(run(loaded, sources, as_kurento, &logs)));
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(run(loaded, sources, as_kurento, &logs));
+        // A name that is being looked up would be waited for as long as its server pleases.
+        runtime.shutdown_timeout(LAST_TASKS.min(loaded.config.control.stop));
+        result
+    });
     if let Err(error) = &result {
         tracing::error!("cannot start: {error}");
         eprintln!("rivero cannot start: {error}");
@@ -228,7 +235,11 @@ async fn follow(
     as_kurento: bool,
     logs: &Logs,
 ) {
-    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+    // A period of 0 switches it off, which systemd itself says by saying nothing.
+    let watchdog = sd_notify::watchdog_enabled().filter(|period| !period.is_zero());
+    let watchdog = watchdog.map(|period| period / 2);
+    // What is in force, of which nothing may go missing.
+    let mut accepted = started.clone();
     // Without a watchdog nobody looks at the ticks.
     let mut ticks = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3_600)));
     loop {
@@ -240,26 +251,33 @@ async fn follow(
                     Ok(now) => tell(&[NotifyState::Reloading, now]),
                     Err(_) => tell(&[NotifyState::Reloading]),
                 }
-                reload(server, started, sources, as_kurento, logs);
+                match load(sources, as_kurento).and_then(|fresh| {
+                    fresh.may_follow(&accepted)?;
+                    Ok(fresh)
+                }) {
+                    Ok(fresh) => {
+                        reload(server, started, &fresh, logs);
+                        accepted = fresh;
+                    }
+                    Err(error) => {
+                        tracing::error!("Error reading configuration: {error}");
+                        tracing::error!("all settings stay as they are");
+                    }
+                }
                 tell(&[NotifyState::Ready]);
             }
             _ = ticks.tick(), if watchdog.is_some() => {
-                server.check();
-                tell(&[NotifyState::Watchdog]);
+                // A server that is not well stays silent, and is started again.
+                if server.check() {
+                    tell(&[NotifyState::Watchdog]);
+                }
             }
         }
     }
 }
 
 /// Takes over what can be; names what would need a restart to be as in the settings.
-fn reload(server: &Server, started: &Loaded, sources: &Sources, as_kurento: bool, logs: &Logs) {
-    let fresh = match load(sources, as_kurento) {
-        Ok(fresh) => fresh,
-        Err(error) => {
-            tracing::error!("Error reading configuration: {error}");
-            return;
-        }
-    };
+fn reload(server: &Server, started: &Loaded, fresh: &Loaded, logs: &Logs) {
     for warning in &fresh.warnings {
         tracing::warn!("{warning}");
     }

@@ -16,10 +16,10 @@ pub mod tree;
 pub mod value;
 
 pub use files::{CONF_FILE, Sources, read};
-pub use load::{ConfigError, Loaded, Loader, Origin};
+pub use load::{ConfigError, Loaded, Loader, Origin, variable};
 pub use modules::ModuleConfig;
 pub use settings::{SETTINGS, Setting, find};
-pub use value::Secret;
+pub use value::{PrivateUrl, Secret};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,7 @@ pub struct SecureConfig {
 #[derive(Clone, Debug)]
 pub struct RegistrarConfig {
     /// A WebSocket.
-    pub address: Option<String>,
+    pub address: Option<PrivateUrl>,
     /// The name or address that the server calls itself by.
     pub local_address: String,
 }

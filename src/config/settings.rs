@@ -174,9 +174,19 @@ pub static SETTINGS: &[Setting] = &[
         .flag("media-address").env(&["RIVERO_MEDIA_ADDRESS"]),
     setting!("rivero.mediaPort", media.port, "First UDP port for media, one per media thread; 0 takes free ones")
         .flag("media-port").env(&["RIVERO_MEDIA_PORT"]),
-    setting!("rivero.token", control.token, "Whoever uses the server must say it: `Authorization: Bearer …`, or `access_token` in the query")
-        .flag("token").env(&["RIVERO_TOKEN"]).secret().live(),
-    setting!("rivero.origins", control.origins, "Pages whose scripts may connect, with commas; * is any")
+    Setting {
+        set: |config, given| {
+            // A text that was lost on its way must not open the door.
+            if given.text.trim().is_empty() {
+                return Err("a text, or none to do without");
+            }
+            config.control.token = super::value::Setting::read(given)?;
+            Ok(())
+        },
+        ..setting!("rivero.token", control.token, "Whoever uses the server must say it: `Authorization: Bearer …`, or `access_token` in the query")
+            .flag("token").env(&["RIVERO_TOKEN"]).secret().live()
+    },
+    setting!("rivero.origins", control.origins, "Pages whose scripts may connect, with commas; * is any, none is no page")
         .flag("origins").env(&["RIVERO_ORIGINS"]).live(),
     setting!("rivero.stopSeconds", control.stop, "Time for connections and pipelines to end when the server stops")
         .flag("stop-seconds").env(&["RIVERO_STOP_SECONDS"]).range(0.0, 3_600.0),

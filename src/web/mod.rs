@@ -69,10 +69,19 @@ pub trait Service: Send + Sync + 'static {
     fn request(&self, connection: u64, text: &str) -> impl Future<Output = Option<Bytes>> + Send;
     /// The WebSocket is gone.
     fn close(&self, connection: u64);
-    /// JSON for `/health`.
-    fn health(&self) -> String;
+    /// For `/health`.
+    fn health(&self) -> Health;
     /// Text for `/metrics`.
     fn metrics(&self) -> String;
+}
+
+/// What monitors are told.
+#[derive(Debug)]
+pub struct Health {
+    /// Whether work can be done.
+    pub well: bool,
+    /// JSON.
+    pub text: String,
 }
 
 /// What goes out over a WebSocket beside replies. What was queued before a reply goes out before it.
@@ -231,7 +240,14 @@ impl<S: Service> Door<S> {
             "/" | "/index.html" => page("text/html; charset=utf-8", PAGE.to_owned()),
             "/demo.js" => page("text/javascript; charset=utf-8", SCRIPT.to_owned()),
             "/demo.css" => page("text/css; charset=utf-8", STYLE.to_owned()),
-            "/health" => page("application/json", self.service.health()),
+            "/health" => {
+                let health = self.service.health();
+                let mut response = page("application/json", health.text);
+                if !health.well {
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                }
+                response
+            }
             "/metrics" if !self.knows_token(&config, &request) => unauthorised(),
             "/metrics" => page(
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -1,9 +1,15 @@
 //! Who comes in, and who is shown out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rivero::clock::Clock;
 use rivero::config::{Config, Origins, Secret};
+use rivero::metrics::Metrics;
+use rivero::pipeline::{Command, Notice, Ticket, WorkerId};
+use rivero::rpc::Media;
+use rivero::server::Server;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -12,6 +18,36 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::support::client::{Client, get};
 use crate::support::server::TestServer;
+
+/// Workers that are gone.
+struct Nobody;
+
+impl Media for Nobody {
+    fn place(&self) -> WorkerId {
+        0
+    }
+
+    fn send(&self, _: WorkerId, _: Command, _: Ticket) {}
+}
+
+#[tokio::test]
+async fn health_is_failing_once_no_worker_is_heard_any_more() {
+    let mut config = Config::default();
+    config.control.port = 0;
+    let (notices, receiver) = tokio::sync::mpsc::unbounded_channel::<Notice>();
+    let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
+    let server = Server::with_media(config, clock, metrics, Arc::new(Nobody), receiver).await;
+    let server = server.expect("a free port exists");
+    assert!(server.check());
+    assert_eq!(get(server.address(), "/health").await.0, 200);
+    drop(notices);
+    while server.check() {
+        tokio::task::yield_now().await;
+    }
+    let (status, health) = get(server.address(), "/health").await;
+    assert!(status == 503 && health.contains("\"status\":\"failing\""), "{status} {health}");
+    server.stop().await;
+}
 
 /// Sends what a client sends to open a WebSocket; the status of the answer.
 async fn knock(address: SocketAddr, path: &str, headers: &str) -> u16 {
