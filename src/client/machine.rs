@@ -136,7 +136,12 @@ enum State {
 enum Ping {
     Off,
     At(Instant),
-    Awaited { id: u32, until: Instant },
+    /// Behind requests that went over the connection before it, by their deadlines.
+    Awaited {
+        id: u32,
+        until: Instant,
+        before: BTreeSet<(Instant, u32)>,
+    },
 }
 
 #[derive(Debug)]
@@ -381,10 +386,12 @@ impl<T> Machine<T> {
     fn ping(&mut self, now: Instant, params: Value) {
         let id = self.next_id();
         self.send(id, "ping", &with_session(params, self.session.as_deref()));
-        let until = after(now, self.options.heartbeat_timeout);
-        // Servers answer in order, so what was asked before may take its time first.
-        let before = self.deadlines.last().map_or(until, |(deadline, _)| *deadline);
-        self.ping = Ping::Awaited { id, until: until.max(before) };
+        let under_way =
+            |request: &Request<T>| request.sent && !self.waiting.contains_key(&request.order);
+        let before = self.requests.iter().filter(|(_, request)| under_way(request));
+        let before = before.map(|(id, request)| (request.deadline, *id)).collect();
+        let until = patience(&self.options, now, &before);
+        self.ping = Ping::Awaited { id, until, before };
     }
 
     fn send(&mut self, id: u32, method: &str, params: &Value) {
@@ -421,9 +428,15 @@ impl<T> Machine<T> {
             }
             _ => {}
         }
-        if !self.requests.contains_key(&id) {
+        let Some(deadline) = self.requests.get(&id).map(|request| request.deadline) else {
             self.counters.unmatched += 1;
             return;
+        };
+        if let Ping::Awaited { until, before, .. } = &mut self.ping
+            && before.remove(&(deadline, id))
+        {
+            // The server lives, and has less to do before the ping.
+            *until = patience(&self.options, now, before);
         }
         if let Ok(value) = &result {
             self.used = true;
@@ -597,6 +610,14 @@ impl<T> Machine<T> {
 /// A while later, where "for ever" may be meant.
 fn after(now: Instant, time: Duration) -> Instant {
     now + time.min(LONGEST)
+}
+
+/// Until when a ping is waited for if nothing is heard from `now` on. Servers answer in order, so what
+/// was asked `before` may take its time first, but no single answer takes all the time there is.
+fn patience(options: &Options, now: Instant, before: &BTreeSet<(Instant, u32)>) -> Instant {
+    let until = after(now, options.heartbeat_timeout);
+    let longest = after(now, options.longest_answer);
+    before.last().map_or(until, |(deadline, _)| until.max(longest.min(*deadline)))
 }
 
 /// Parameters that name the session, unless they do already or have no members.

@@ -122,6 +122,11 @@ impl World {
         self.input(Input::Request { to: Some(to), method: "m".into(), params, timeout: None });
     }
 
+    fn ask_within(&mut self, to: u32, timeout: Duration) {
+        let (params, timeout) = (json!({"n": to}), Some(timeout));
+        self.input(Input::Request { to: Some(to), method: "m".into(), params, timeout });
+    }
+
     /// Lets time pass, timers included.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -301,6 +306,61 @@ fn a_ping_waits_as_long_as_the_requests_before_it() {
     world.answer("ping", json!({}));
     world.pass(ms(4_999));
     assert_eq!(world.told, [ConnectionEvent::Connected]);
+}
+
+#[test]
+fn a_request_that_waits_for_an_hour_does_not_keep_a_dead_server_alive() {
+    let mut world = World::connected(Options::default());
+    world.answer("ping", json!({}));
+    world.ask_within(1, ms(3_600_000));
+    world.pass(ms(5_000));
+    world.pass(ms(59_999));
+    assert_eq!(world.told, [ConnectionEvent::Connected], "an answer may take so long");
+    world.pass(ms(1));
+    assert_eq!(world.told[1], ConnectionEvent::Disconnected);
+    assert_eq!(world.errors(), [(1, ClientError::Interrupted)]);
+}
+
+#[test]
+fn a_ping_waits_only_for_what_went_over_its_connection_before_it() {
+    // One more is in the queue, and one is sent after the ping.
+    let mut world = World::connected(Options { in_flight: 1, ..Options::default() });
+    world.answer("ping", json!({}));
+    world.ask_within(1, ms(7_000));
+    world.ask_within(2, ms(50_000));
+    world.pass(ms(5_000));
+    world.ask_within(3, ms(50_000));
+    world.pass(ms(9_999));
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(1));
+    assert_eq!(world.told[1], ConnectionEvent::Disconnected);
+    // What is sent again goes after the first ping of a connection.
+    let mut world = World::connected(Options { retry: true, ..Options::default() });
+    world.ask_within(1, ms(50_000));
+    world.cut();
+    world.pass(ms(100));
+    world.open("session", "server");
+    world.pass(ms(9_999));
+    assert_eq!(world.told.len(), 4);
+    world.pass(ms(1));
+    assert_eq!(world.told[4], ConnectionEvent::Disconnected);
+}
+
+#[test]
+fn each_answer_before_a_ping_gives_it_new_patience_and_the_last_the_least() {
+    let mut world = World::connected(Options::default());
+    world.answer("ping", json!({}));
+    (1..=3).for_each(|to| world.ask_within(to, ms(3_600_000)));
+    world.pass(ms(5_000));
+    for _ in 0..3 {
+        world.pass(ms(50_000));
+        world.answer("m", json!(0));
+    }
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(9_999));
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(1));
+    assert_eq!(world.told[1], ConnectionEvent::Disconnected, "nothing is before it any more");
 }
 
 #[test]
@@ -553,6 +613,7 @@ fn times_and_bounds_may_be_as_large_or_small_as_they_get() {
         let options = Options {
             request_timeout: time,
             heartbeat_timeout: time,
+            longest_answer: time,
             idle_timeout: Some(Duration::MAX),
             heartbeat: Some(time),
             reconnect,
