@@ -5,10 +5,12 @@
 //! `interfaces` decide without I/O. No type of the `rtc` crates leaves this folder.
 
 pub mod certificate;
+pub mod data_channel;
 pub mod demux;
 mod dtls;
 mod ice;
 pub mod interfaces;
+mod sctp;
 pub mod srtp;
 mod stun;
 pub mod udp;
@@ -17,6 +19,7 @@ pub mod webrtc;
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
 pub use ice::{IceState, MAX_LOCAL_CANDIDATES};
+pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;
 
@@ -75,10 +78,38 @@ pub enum DropReason {
     SrtpTooManyStreams,
     /// The session is closed.
     Closed,
+    /// Data of a session that negotiated none, or no SCTP packet.
+    SctpMalformed,
+    /// Between other ports than those negotiated.
+    SctpPort,
+    /// A chunk or packet that has no business now, or that is not known.
+    SctpUnexpected,
+    /// More attempts to associate than an association needs.
+    SctpFlood,
+    /// A stream beyond those negotiated.
+    SctpStream,
+    /// Far ahead of what was acknowledged, or while nothing is read.
+    SctpAhead,
+    /// Pieces of messages that do not end.
+    SctpHoard,
+    /// An opening message of a data channel that cannot be read, or that asks for what cannot be.
+    DataOpening,
+    /// More channels than an endpoint may have.
+    DataTooManyChannels,
+    /// A message longer than [`MAX_MESSAGE`], or than the peer takes.
+    DataTooLong,
+    /// A message on a stream that is no channel.
+    DataNoChannel,
+    /// A message of an unknown kind, or a text that is not UTF-8.
+    DataNoMessage,
+    /// Too much waits to be sent to a peer that is slow.
+    DataSlowPeer,
+    /// A channel was not open, or the peer has none that fits.
+    DataNotOpen,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 32] = [
         Self::UnknownProtocol,
         Self::StunMalformed,
         Self::StunUsername,
@@ -97,6 +128,20 @@ impl DropReason {
         Self::SrtpTooOld,
         Self::SrtpTooManyStreams,
         Self::Closed,
+        Self::SctpMalformed,
+        Self::SctpPort,
+        Self::SctpUnexpected,
+        Self::SctpFlood,
+        Self::SctpStream,
+        Self::SctpAhead,
+        Self::SctpHoard,
+        Self::DataOpening,
+        Self::DataTooManyChannels,
+        Self::DataTooLong,
+        Self::DataNoChannel,
+        Self::DataNoMessage,
+        Self::DataSlowPeer,
+        Self::DataNotOpen,
     ];
 
     /// The reason's name among the metrics.
@@ -120,6 +165,20 @@ impl DropReason {
             Self::SrtpTooOld => "srtp_too_old",
             Self::SrtpTooManyStreams => "srtp_too_many_streams",
             Self::Closed => "closed",
+            Self::SctpMalformed => "sctp_malformed",
+            Self::SctpPort => "sctp_port",
+            Self::SctpUnexpected => "sctp_unexpected",
+            Self::SctpFlood => "sctp_flood",
+            Self::SctpStream => "sctp_stream",
+            Self::SctpAhead => "sctp_ahead",
+            Self::SctpHoard => "sctp_hoard",
+            Self::DataOpening => "data_opening",
+            Self::DataTooManyChannels => "data_too_many_channels",
+            Self::DataTooLong => "data_too_long",
+            Self::DataNoChannel => "data_no_channel",
+            Self::DataNoMessage => "data_no_message",
+            Self::DataSlowPeer => "data_slow_peer",
+            Self::DataNotOpen => "data_not_open",
         }
     }
 }
