@@ -241,6 +241,24 @@ staged('channels of different names understand each other if each side has one',
   assert.deepEqual(await right.received('yours', 1), [sent]);
 });
 
+staged('a hub hands messages on to those who listen', {}, async (stage) => {
+  const pipeline = await (await stage.kurento()).create('MediaPipeline');
+  const hub = await pipeline.create('DispatcherOneToMany');
+  const speaker = await Peer.join(stage, pipeline, [['talk', {}]]);
+  const listeners = [await Peer.join(stage, pipeline, [['talk', {}]]), await Peer.join(stage, pipeline, [['talk', {}]])];
+  const port = await hub.createHubPort();
+  await speaker.endpoint.connect(port);
+  for (const listener of listeners) {
+    const own = await hub.createHubPort();
+    await own.connect(listener.endpoint);
+    await listener.opened('talk');
+  }
+  await hub.setSource(port);
+  await speaker.opened('talk');
+  const sent = await speaker.send('talk', { text: 'to all' });
+  for (const listener of listeners) assert.deepEqual(await listener.received('talk', 1), [sent]);
+});
+
 staged('the server opens channels and both sides close them', {}, async (stage) => {
   const pipeline = await (await stage.kurento()).create('MediaPipeline');
   const plain = await pipeline.create('WebRtcEndpoint');
