@@ -68,6 +68,11 @@ pub trait Node {
         None
     }
 
+    /// The transport session that carries its data channels.
+    fn data(&self) -> Option<LegKey> {
+        None
+    }
+
     /// For a hub: the port whose media comes out of `port`.
     fn feeds(&self, _port: ObjectKey) -> Option<ObjectKey> {
         None
@@ -89,7 +94,7 @@ pub trait Node {
     fn fell_silent(&mut self, _: &mut Context<'_>, _: Kind) {}
 
     /// Statistics by id, of one kind or of all.
-    fn stats(&self, _: &Context<'_>, _: Option<Kind>) -> Map<String, Value> {
+    fn stats(&self, _: &Context<'_>, _: Option<MediaType>) -> Map<String, Value> {
         Map::new()
     }
 

@@ -444,6 +444,9 @@ impl Machine {
         }
         while let Some(key) = self.net.touched.pop() {
             self.at_work = self.net.legs.get(key).map(|leg| leg.owner.pipeline);
+            if let Some(leg) = self.net.legs.get_mut(key) {
+                leg.session.flush(at.now);
+            }
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
@@ -454,6 +457,27 @@ impl Machine {
                     }
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
+                    }
+                    Output::Message { channel, message } => {
+                        if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
+                            let dropped = &mut self.dropped_by_transport;
+                            pipeline.carry_message(
+                                at,
+                                &mut self.net,
+                                key,
+                                channel,
+                                &message,
+                                dropped,
+                            );
+                        }
+                    }
+                    Output::Drained => {
+                        if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
+                            pipeline.resume_data(at, &mut self.net, key);
+                        }
+                    }
+                    Output::Dropped(reason) => {
+                        *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
                     }
                     Output::Event(event) => {
                         let owner = leg.owner;

@@ -6,6 +6,7 @@
 mod call;
 mod classes;
 pub mod command;
+mod data;
 mod flow;
 mod graph;
 pub mod machine;
@@ -34,6 +35,7 @@ use crate::router::{PeerKey, Router, SourceKey};
 use crate::rtp::Kind;
 use call::Call;
 use classes::Body;
+use data::DataRoutes;
 use graph::{Graph, Upstream};
 
 /// A pipeline with everything in it.
@@ -43,6 +45,7 @@ pub struct Pipeline {
     ids: HashMap<ObjectId, ObjectKey>,
     root: ObjectKey,
     graph: Graph,
+    data: DataRoutes,
     pub router: Router,
     /// Which transport session reaches a party of the router.
     pub peers: SecondaryMap<PeerKey, LegKey>,
@@ -81,6 +84,7 @@ impl Pipeline {
             ids: HashMap::from([(id, root)]),
             root,
             graph: Graph::default(),
+            data: DataRoutes::default(),
             router: Router::new(at.now),
             peers: SecondaryMap::new(),
             plain_peers: SecondaryMap::new(),
@@ -257,6 +261,7 @@ impl Pipeline {
                 }
             }
         }
+        self.settle_data(at, net);
         self.update_flow(at, net, events);
     }
 

@@ -9,8 +9,8 @@ use super::bundle::{self, Layout};
 use super::description::{Attribute, Description, Direction, MediaSection};
 use super::media::{self, ABS_SEND_TIME, Media, MediaKind, extension, rtpmap, take_feedback};
 use super::negotiate::{
-    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, NO_ADDRESS, has_feedback,
-    push_transport, session_section,
+    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, MAX_MESSAGE, NO_ADDRESS,
+    has_feedback, push_transport, session_section,
 };
 
 /// An answer as text and as meaning.
@@ -24,7 +24,8 @@ pub struct Negotiated {
 /// Answers an offer.
 ///
 /// # Errors
-/// [`SdpError::DataSection`] when data channels are on and offered in a form that is not RFC 8841;
+/// [`SdpError::DataSection`] when data channels are on and offered in a form that is neither that of
+/// RFC 8841 nor that of its drafts;
 /// [`SdpError::LocalParameters`] when `local` is too short for the offer.
 pub fn answer(
     offer: &Description,
@@ -247,7 +248,8 @@ fn answer_copied(offered: &MediaSection, agreed: &Media, section: &mut MediaSect
 }
 
 fn answer_data(offered: &MediaSection, agreed: &mut Media) -> Result<MediaSection, SdpError> {
-    let is_usable = offered.formats.iter().any(|format| format == DATA_FORMAT);
+    let draft = media::sctpmap(offered);
+    let is_usable = draft.is_some() || offered.formats.iter().any(|format| format == DATA_FORMAT);
     let Some(port) = agreed.sctp_port.filter(|_| is_usable) else {
         return Err(SdpError::DataSection(agreed.index));
     };
@@ -255,14 +257,21 @@ fn answer_data(offered: &MediaSection, agreed: &mut Media) -> Result<MediaSectio
     agreed.send = agreed.accepted;
     agreed.receive = agreed.accepted;
     let mut section = section_like(offered, if agreed.accepted { LIVE_PORT } else { 0 });
-    section.formats.push(DATA_FORMAT.to_owned());
+    section.formats.push(if draft.is_some() { port.to_string() } else { DATA_FORMAT.to_owned() });
     if !agreed.accepted {
         section.push_flag(Direction::Inactive.name());
     }
     section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
     if agreed.accepted {
-        section.push("sctp-port", port.to_string());
+        match draft {
+            Some(_) => section.push("sctpmap", format!("{port} {DATA_FORMAT} 1024")),
+            None => section.push("sctp-port", port.to_string()),
+        }
         section.push("setup", agreed.setup.name());
+        // Said to those only who know the word.
+        if offered.has("max-message-size") {
+            section.push("max-message-size", MAX_MESSAGE);
+        }
     }
     Ok(section)
 }

@@ -17,6 +17,9 @@ pub(super) const NO_ADDRESS: &str = "IN IP4 0.0.0.0";
 pub(super) const LIVE_PORT: u16 = 1;
 pub(super) const DATA_PROTOCOLS: [&str; 2] = ["DTLS/SCTP", "UDP/DTLS/SCTP"];
 pub(super) const DATA_FORMAT: &str = "webrtc-datachannel";
+/// The longest message over a data channel that is taken here. Browsers send no longer ones, and
+/// without this no longer ones than 64 KiB.
+pub(super) const MAX_MESSAGE: &str = "262144";
 
 /// What may be agreed on.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use super::media::{
     self, ABS_SEND_TIME, Media, MediaKind, Setup, extension, static_payload_type, take_feedback,
 };
 use super::negotiate::{
-    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, NO_ADDRESS, has_feedback,
-    push_transport, session_section,
+    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, MAX_MESSAGE, NO_ADDRESS,
+    has_feedback, push_transport, session_section,
 };
 
 /// The id of the absolute send time in our offers.
@@ -85,6 +85,7 @@ pub fn offer(
         section.push("setup", Setup::ActPass.name());
         section.push("sctp-port", wishes.data_port.to_string());
         section.push("mid", "application0");
+        section.push("max-message-size", MAX_MESSAGE);
         push_transport(&mut section, local, 0, sections.len())?;
         sections.push(section);
     }

@@ -260,15 +260,28 @@ fn wildcard_feedback_and_unknown_feedback_are_dropped() {
 }
 
 #[test]
-fn data_is_taken_only_in_its_present_form_and_only_when_on() {
+fn data_is_taken_in_its_present_and_its_old_form_and_only_when_on() {
     let negotiated = answered("chrome_data", &with_data());
     assert!(negotiated.media[2].accepted);
     assert_eq!(negotiated.media[2].sctp_port, Some(5_000));
+    assert_eq!(negotiated.media[2].max_message, Some(262_144));
     assert_eq!(live(&answered("chrome_data", &can()).local), [true, true, false]);
     let old = parse("v=0\nm=application 9 DTLS/SCTP 5000\na=sctpmap:5000 webrtc-datachannel 256\n")
         .expect("parses");
-    assert_eq!(answer(&old, &with_data(), &local()).unwrap_err(), SdpError::DataSection(0));
+    let answered = answer(&old, &with_data(), &local()).expect("answer");
+    assert_eq!(answered.media[0].sctp_port, Some(5_000));
+    assert_eq!(answered.media[0].max_message, Some(65_536));
+    let text = answered.local.to_string();
+    assert!(text.contains("m=application 1 DTLS/SCTP 5000\r\n"), "{text}");
+    assert!(text.contains("a=sctpmap:5000 webrtc-datachannel 1024\r\n"), "{text}");
+    assert!(!text.contains("sctp-port") && !text.contains("max-message-size"), "{text}");
     assert_eq!(live(&answer(&old, &can(), &local()).expect("answer").local), [false]);
+    for other in ["a=sctpmap:5001 webrtc-datachannel", "a=sctpmap:5000 other", "a=mid:0"] {
+        let text = format!("v=0\nm=application 9 DTLS/SCTP 5000\n{other}\n");
+        let offer = parse(&text).expect("parses");
+        let refused = answer(&offer, &with_data(), &local()).unwrap_err();
+        assert_eq!(refused, SdpError::DataSection(0), "{other}");
+    }
 }
 
 #[test]

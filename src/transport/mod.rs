@@ -6,12 +6,14 @@
 //! decide without I/O. No type of the `rtc` crates leaves this folder.
 
 pub mod certificate;
+pub mod data_channel;
 pub mod demux;
 mod dtls;
 mod ice;
 pub mod interfaces;
 pub mod plain;
 pub mod ports;
+mod sctp;
 pub mod srtp;
 mod stun;
 pub mod udp;
@@ -20,6 +22,7 @@ pub mod webrtc;
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
 pub use ice::{IceState, MAX_LOCAL_CANDIDATES};
+pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;
 
@@ -85,10 +88,38 @@ pub enum DropReason {
     RtcpMalformed,
     /// The session is closed.
     Closed,
+    /// Data of a session that negotiated none, or no SCTP packet.
+    SctpMalformed,
+    /// Between other ports than those negotiated.
+    SctpPort,
+    /// A chunk or packet that has no business now, or that is not known.
+    SctpUnexpected,
+    /// More attempts to associate than an association needs.
+    SctpFlood,
+    /// A stream beyond those negotiated.
+    SctpStream,
+    /// Far ahead of what was acknowledged, or while nothing is read.
+    SctpAhead,
+    /// Pieces of messages that do not end.
+    SctpHoard,
+    /// An opening message of a data channel that cannot be read, or that asks for what cannot be.
+    DataOpening,
+    /// More channels than an endpoint may have.
+    DataTooManyChannels,
+    /// A message longer than [`MAX_MESSAGE`], or than the peer takes.
+    DataTooLong,
+    /// A message on a stream that is no channel.
+    DataNoChannel,
+    /// A message of an unknown kind, or a text that is not UTF-8.
+    DataNoMessage,
+    /// Too much waits to be sent to a peer that is slow.
+    DataSlowPeer,
+    /// A channel was not open, or the peer has none that fits.
+    DataNotOpen,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 35] = [
         Self::UnknownProtocol,
         Self::StunMalformed,
         Self::StunUsername,
@@ -110,6 +141,20 @@ impl DropReason {
         Self::RtpMalformed,
         Self::RtcpMalformed,
         Self::Closed,
+        Self::SctpMalformed,
+        Self::SctpPort,
+        Self::SctpUnexpected,
+        Self::SctpFlood,
+        Self::SctpStream,
+        Self::SctpAhead,
+        Self::SctpHoard,
+        Self::DataOpening,
+        Self::DataTooManyChannels,
+        Self::DataTooLong,
+        Self::DataNoChannel,
+        Self::DataNoMessage,
+        Self::DataSlowPeer,
+        Self::DataNotOpen,
     ];
 
     /// The reason's name among the metrics.
@@ -136,6 +181,20 @@ impl DropReason {
             Self::RtpMalformed => "malformed_rtp",
             Self::RtcpMalformed => "malformed_rtcp",
             Self::Closed => "closed",
+            Self::SctpMalformed => "sctp_malformed",
+            Self::SctpPort => "sctp_port",
+            Self::SctpUnexpected => "sctp_unexpected",
+            Self::SctpFlood => "sctp_flood",
+            Self::SctpStream => "sctp_stream",
+            Self::SctpAhead => "sctp_ahead",
+            Self::SctpHoard => "sctp_hoard",
+            Self::DataOpening => "data_opening",
+            Self::DataTooManyChannels => "data_too_many_channels",
+            Self::DataTooLong => "data_too_long",
+            Self::DataNoChannel => "data_no_channel",
+            Self::DataNoMessage => "data_no_message",
+            Self::DataSlowPeer => "data_slow_peer",
+            Self::DataNotOpen => "data_not_open",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod call;
+mod data;
 mod failure;
 mod keyframes;
 mod plain;

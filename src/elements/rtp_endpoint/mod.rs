@@ -17,7 +17,9 @@ use crate::elements::{Context, Gives, Node, PlainKey, index, media_type};
 use crate::model::types::event::{
     ConnectionStateChanged, MediaSessionStarted, MediaStateChanged, OnKeySoftLimit,
 };
-use crate::model::types::{ConnectionState, CryptoSuite, MediaState, OfferOptions, SDES};
+use crate::model::types::{
+    ConnectionState, CryptoSuite, MediaState, MediaType, OfferOptions, SDES,
+};
 use crate::model::{IntoValue, RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Codec, Kind};
@@ -443,10 +445,10 @@ impl Node for RtpEndpoint {
         }
     }
 
-    fn stats(&self, cx: &Context<'_>, wanted: Option<Kind>) -> Map<String, Value> {
+    fn stats(&self, cx: &Context<'_>, wanted: Option<MediaType>) -> Map<String, Value> {
         let mut entries = Map::new();
         let kinds = [Kind::Audio, Kind::Video].into_iter();
-        for kind in kinds.filter(|kind| wanted.is_none_or(|wanted| wanted == *kind)) {
+        for kind in kinds.filter(|kind| wanted.is_none_or(|wanted| wanted == media_type(*kind))) {
             if let Some(source) = self.sources[index(kind)] {
                 let id = self.stats_ids[index(kind)].to_string();
                 let entry = stats::inbound(id.clone(), cx, &cx.router.source_stats(source));
