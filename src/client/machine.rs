@@ -30,6 +30,9 @@ const LAST_ID: u32 = i32::MAX as u32;
 /// As good as for ever, and still a time that can be reckoned with.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// Texts on their way to a server that does not read, before requests wait instead.
+pub const FULL: usize = 8_192;
+
 /// What happened. `T` is where the answer to a request is to go.
 #[derive(Debug)]
 pub enum Input<T> {
@@ -41,6 +44,9 @@ pub enum Input<T> {
     Down(String),
     /// It brought a text.
     Text(String),
+    /// How writing goes: texts that are not with the system yet, and whether any byte of them went
+    /// there since this was said last. To be said before any other input, and when it changes.
+    Writing { unwritten: usize, moved: bool },
     /// The time of [`Machine::poll_timeout`] has come.
     Timeout,
     /// The application is done; the session may be closed with it.
@@ -103,7 +109,8 @@ pub struct Counters {
     pub notified: u64,
     /// Connections lost.
     pub lost: u64,
-    /// Connections lost for want of an answer to a ping, or of any traffic.
+    /// Connections lost for want of an answer to a ping, or of any traffic, or because the server
+    /// did not read.
     pub silent: u64,
 }
 
@@ -164,6 +171,10 @@ pub struct Machine<T> {
     ping: Ping,
     /// When something last came from the server.
     heard: Instant,
+    /// Until when something has to be written, if anything is to be.
+    write_until: Option<Instant>,
+    /// Requests that may be sent before the texts on their way are [`FULL`].
+    room: usize,
     session: Option<String>,
     server: Option<String>,
     /// Whether the session did anything: servers forget sessions that did not.
@@ -195,6 +206,8 @@ impl<T> Machine<T> {
             state: State::Dialling { until: after(now, options.connection_timeout) },
             ping: Ping::Off,
             heard: now,
+            write_until: None,
+            room: FULL,
             session: options.session.clone(),
             server: None,
             used: options.session.is_some(),
@@ -230,6 +243,7 @@ impl<T> Machine<T> {
             Input::Open => self.open(now),
             Input::Down(reason) => self.down(now, ClientError::Connect(reason)),
             Input::Text(text) => self.text(now, &text),
+            Input::Writing { unwritten, moved } => self.writing(now, unwritten, moved),
             Input::Timeout => self.timeout(now),
             Input::Close { session } => self.close(now, session),
         }
@@ -247,7 +261,7 @@ impl<T> Machine<T> {
             | State::Greeting { until, .. }
             | State::Pausing { until }
             | State::Leaving { until, .. } => Some(until),
-            State::Up { .. } => self.idle_until(),
+            State::Up { .. } => [self.idle_until(), self.write_until].into_iter().flatten().min(),
             State::Ended => return None,
         };
         let of_ping = match self.ping {
@@ -302,7 +316,10 @@ impl<T> Machine<T> {
 
     /// Sends what waits, as far as there is room under way.
     fn pump(&mut self) {
-        while self.is_up() && self.requests.len() - self.waiting.len() < self.options.in_flight {
+        while self.is_up()
+            && self.room > 0
+            && self.requests.len() - self.waiting.len() < self.options.in_flight
+        {
             let Some((_, id)) = self.waiting.pop_first() else { return };
             let retry = self.options.retry;
             let Some(request) = self.requests.get_mut(&id) else { continue };
@@ -320,10 +337,20 @@ impl<T> Machine<T> {
                 continue;
             }
             self.counters.sent += 1;
+            self.room -= 1;
             self.outputs.push_back(Output::Send(text));
             if wire_id.is_none() {
                 self.forget(id);
             }
+        }
+    }
+
+    fn writing(&mut self, now: Instant, unwritten: usize, moved: bool) {
+        self.room = FULL.saturating_sub(unwritten);
+        if unwritten == 0 {
+            self.write_until = None;
+        } else if moved || self.write_until.is_none() {
+            self.write_until = Some(after(now, self.options.request_timeout));
         }
     }
 
@@ -468,7 +495,8 @@ impl<T> Machine<T> {
             State::Leaving { until, .. } if until <= now => self.end(),
             State::Up { .. } => {
                 let silent = matches!(self.ping, Ping::Awaited { until, .. } if until <= now);
-                if silent || self.idle_until().is_some_and(|until| until <= now) {
+                let ends = [self.idle_until(), self.write_until];
+                if silent || ends.into_iter().flatten().any(|until| until <= now) {
                     self.counters.silent += 1;
                     self.outputs.push_back(Output::Drop);
                     self.down(now, ClientError::Connect("no answer in time".to_owned()));
@@ -502,6 +530,7 @@ impl<T> Machine<T> {
             State::Dialling { .. } | State::Greeting { .. } => {}
         }
         self.ping = Ping::Off;
+        (self.write_until, self.room) = (None, FULL);
         if after_greeting {
             self.outputs.push_back(Output::Drop);
         }

@@ -562,6 +562,102 @@ async fn a_token_and_an_origin_are_sent_with_the_handshake() {
     assert!(matches!(refused, Err(ClientError::Option(_))));
 }
 
+/// Accepts one client and answers `connect`; then reads nothing until it is told to, and then all
+/// there is.
+async fn deaf_server() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+    let address = listener.local_addr().expect("it is bound");
+    let (wake, woken) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let mut socket = accept_async(stream).await.expect("a handshake");
+        let connect = socket.next().await.expect("a text").expect("a text");
+        let request: Value = serde_json::from_slice(&connect.into_data()).expect("JSON");
+        let result = json!({"sessionId": "s", "serverId": "x"});
+        let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+        socket.send(reply.to_string().into()).await.expect("it is taken");
+        let _ = woken.await;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    });
+    (address, wake, task)
+}
+
+/// Says more than a server that does not read can take.
+async fn talk_until_busy(client: &Client) {
+    let params = json!({"text": "x".repeat(2_000)});
+    loop {
+        match client.notify("tell", &params) {
+            Ok(()) => tokio::task::yield_now().await,
+            Err(error) => return assert_eq!(error, ClientError::Busy),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_server_reads_nothing_can_be_closed_and_dropped() {
+    for close in [true, false] {
+        let (address, wake, server) = deaf_server().await;
+        let options = Options {
+            heartbeat: None,
+            request_timeout: PATIENCE * 10,
+            queue: 64,
+            ..Options::default()
+        };
+        let client = Client::connect(&url(address), options).await.expect("connected");
+        let mut listener = client.listener().expect("a listener");
+        talk_until_busy(&client).await;
+        if close {
+            timeout(PATIENCE, client.close(false)).await.expect("it closes in time");
+        } else {
+            drop(client);
+        }
+        let ended = async { while listener.next().await.is_some() {} };
+        timeout(PATIENCE, ended).await.expect("its task is over");
+        wake.send(()).expect("the server is there");
+        timeout(PATIENCE, server).await.expect("the socket is closed").expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_reads_nothing_for_the_time_of_a_request_is_given_up() {
+    let (address, _wake, _) = deaf_server().await;
+    let request_timeout = Duration::from_millis(300);
+    let options = Options {
+        heartbeat: None,
+        reconnect: None,
+        request_timeout,
+        queue: 64,
+        ..Options::default()
+    };
+    let client = Client::connect(&url(address), options).await.expect("connected");
+    let mut listener = client.listener().expect("a listener");
+    let params = json!({"text": "x".repeat(1_000_000)});
+    (0..30).for_each(|_| client.notify("tell", &params).expect("there is room"));
+    assert_eq!(listener.next().await, Some(ConnectionEvent::Connected));
+    let lost = timeout(PATIENCE, listener.next()).await.expect("in time");
+    assert_eq!(lost, Some(ConnectionEvent::Disconnected));
+    assert_eq!(client.counters().silent, 1);
+}
+
+#[tokio::test]
+async fn what_a_slow_server_could_not_take_at_once_reaches_it_in_the_end() {
+    let (address, wake, _server) = deaf_server().await;
+    let options =
+        Options { heartbeat: None, request_timeout: PATIENCE, queue: 64, ..Options::default() };
+    let client = Client::connect(&url(address), options).await.expect("connected");
+    talk_until_busy(&client).await;
+    wake.send(()).expect("the server is there");
+    // Room comes back without anything else that happens.
+    let room = async {
+        while client.notify("tell", json!({})).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, room).await.expect("it reads");
+    let counters = client.counters();
+    assert_eq!((counters.silent, counters.lost), (0, 0));
+}
+
 #[tokio::test]
 async fn events_that_come_all_at_once_reach_who_reads_or_are_counted() {
     const EVENTS: u64 = 5_000;

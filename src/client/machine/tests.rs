@@ -376,6 +376,39 @@ fn a_connection_over_which_nothing_comes_is_given_up_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_server_that_reads_nothing_is_given_up_and_one_that_reads_slowly_is_not() {
+    let mut world = World::connected(quiet());
+    for _ in 0..3 {
+        world.input(Input::Writing { unwritten: 5, moved: true });
+        world.pass(ms(9_999));
+    }
+    world.input(Input::Writing { unwritten: 0, moved: true });
+    world.pass(ms(60_000));
+    assert_eq!(world.told, [ConnectionEvent::Connected], "there was nothing to be read");
+    world.input(Input::Writing { unwritten: 1, moved: false });
+    world.pass(ms(9_000));
+    world.input(Input::Writing { unwritten: 2, moved: false });
+    world.pass(ms(999));
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(1));
+    assert_eq!((world.told[1], world.dropped), (ConnectionEvent::Disconnected, 1));
+    assert_eq!(world.machine.counters().silent, 1);
+}
+
+#[test]
+fn requests_wait_while_too_much_is_unwritten_and_a_close_does_not() {
+    let mut world = World::connected(Options { queue: 2, ..quiet() });
+    world.input(Input::Writing { unwritten: FULL - 1, moved: true });
+    (1..=4).for_each(|to| world.ask(to));
+    assert_eq!(world.sent.len(), 1);
+    assert_eq!(world.errors(), [(4, ClientError::Busy)]);
+    world.input(Input::Writing { unwritten: FULL - 1, moved: true });
+    assert_eq!(world.sent.len(), 2, "there is room for one again");
+    world.input(Input::Close { session: false });
+    assert!(world.ended && world.answers.len() == 4);
+}
+
+#[test]
 fn the_session_survives_a_cut() {
     let mut world = World::connected(quiet());
     world.cut();
