@@ -68,6 +68,7 @@ struct State {
     session: Option<String>,
     connected: bool,
     ended: bool,
+    session_closed: bool,
     counters: Counters,
     /// Requests that did not even get as far as the machine.
     refused: u64,
@@ -225,11 +226,17 @@ impl Client {
     }
 
     /// Ends the connection; with `session`, the session too. Requests that wait fail as closed.
-    /// Returns when the server has heard of it, or had time to.
-    pub async fn close(&self, session: bool) {
+    /// Returns when the server has answered that the session is closed, or had time to.
+    ///
+    /// Whether the session is closed. It is not where that was not asked for; where there is no
+    /// connection at this moment, as while the client reconnects: then nothing is sent, and the
+    /// server keeps the session until it forgets it for want of a client; where the server did not
+    /// answer in time, or refused; and where it has no sessions.
+    pub async fn close(&self, session: bool) -> bool {
         if self.closing.send(session).await.is_ok() {
             self.inputs.closed().await;
         }
+        self.shared.lock().session_closed
     }
 }
 
@@ -488,6 +495,7 @@ impl Task {
             state.session = self.machine.session().map(str::to_owned);
         }
         state.connected = self.machine.is_up();
+        state.session_closed = self.machine.session_closed();
         state.counters = self.machine.counters();
         for event in told {
             tracing::debug!(?event, "client");

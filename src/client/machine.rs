@@ -179,6 +179,8 @@ pub struct Machine<T> {
     server: Option<String>,
     /// Whether the session did anything: servers forget sessions that did not.
     used: bool,
+    /// Whether the server closed the session because it was asked to.
+    session_closed: bool,
     /// Whether the server forgot the session of the connection before.
     session_lost: bool,
     /// Whether there ever was a connection.
@@ -211,6 +213,7 @@ impl<T> Machine<T> {
             session: options.session.clone(),
             server: None,
             used: options.session.is_some(),
+            session_closed: false,
             session_lost: false,
             started: false,
             failures: 0,
@@ -275,6 +278,12 @@ impl<T> Machine<T> {
     /// The session that requests go with.
     pub fn session(&self) -> Option<&str> {
         self.session.as_deref()
+    }
+
+    /// Whether the server said that the session is closed. It is not asked while there is no
+    /// connection, and may not answer.
+    pub fn session_closed(&self) -> bool {
+        self.session_closed
     }
 
     pub fn is_up(&self) -> bool {
@@ -446,7 +455,12 @@ impl<T> Machine<T> {
             (State::Greeting { id: greeting, until }, _) if *greeting == id => {
                 return self.greeted(now, *until, result);
             }
-            (State::Leaving { id: leaving, .. }, _) if *leaving == id => return self.end(),
+            (State::Leaving { id: leaving, .. }, _) if *leaving == id => {
+                // One that the server does not know is no more, either.
+                let unknown = |error: &ClientError| error.code() == Some(INVALID_SESSION);
+                self.session_closed = result.as_ref().map_or_else(unknown, |_| true);
+                return self.end();
+            }
             (_, Ping::Awaited { id: ping, .. }) if *ping == id => {
                 // Whatever it says, somebody is there.
                 let interval = self.options.heartbeat.unwrap_or_default();

@@ -319,6 +319,27 @@ async fn two_endpoints_of_one_server_call_each_other() {
 }
 
 #[tokio::test]
+async fn a_session_stays_open_when_its_client_is_closed_without_a_connection() {
+    let server = TestServer::start().await;
+    let proxy = Proxy::to(server.address).await;
+    let pause = Duration::from_secs(3_600);
+    let reconnect = Some(Reconnect { first: pause, longest: pause, attempts: None });
+    let options = Options { reconnect, ..Options::default() };
+    let kurento = Kurento::connect_with(&url(proxy.address), options).await.expect("open");
+    let mut listener = kurento.client().listener().expect("a listener");
+    let pipeline = kurento.create_media_pipeline().await.expect("a pipeline");
+    proxy.cut(server.address);
+    while timeout(PATIENCE, listener.next()).await.expect("in time")
+        != Some(ConnectionEvent::Disconnected)
+    {}
+    assert!(!kurento.close(true).await);
+    let other = self::kurento(server.address).await;
+    let pipelines = other.server_manager().get_pipelines().await.expect("pipelines");
+    assert!(pipelines.iter().any(|left| left.id() == pipeline.id()));
+    assert!(!other.close(false).await, "nobody asked for it");
+}
+
+#[tokio::test]
 async fn another_server_behind_the_same_address_is_told_of() {
     let server = TestServer::start().await;
     let proxy = Proxy::to(server.address).await;
@@ -406,14 +427,14 @@ async fn a_closed_client_says_so_and_its_listeners_end() {
     let mut events = manager.on::<ObjectCreated>().await.expect("a subscription");
     let pipeline = kurento.create_media_pipeline().await.expect("a pipeline");
     assert!(next(&mut events).await.is_some());
-    kurento.close(true).await;
+    assert!(kurento.close(true).await);
     assert_eq!(pipeline.get_name().await, Err(ClientError::Closed));
     assert_eq!(listener.next().await, Some(ConnectionEvent::Connected));
     assert_eq!(listener.next().await, None);
     assert!(next(&mut events).await.is_none());
     while timeout(PATIENCE, notifications.next()).await.expect("it ends").is_some() {}
     assert!(!kurento.client().is_connected());
-    kurento.close(true).await;
+    assert!(kurento.close(true).await, "it still is");
     // With its session went what it had made.
     let other = self::kurento(server.address).await;
     assert_eq!(other.server_manager().get_pipelines().await, Ok(vec![]));

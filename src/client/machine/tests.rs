@@ -597,7 +597,22 @@ fn closing_fails_what_waits_and_closes_the_session_on_request() {
             assert_eq!(world.answer("closeSession", Value::Null), json!({"sessionId": "session"}));
         }
         assert!(world.ended && world.machine.poll_timeout().is_none());
+        assert_eq!(world.machine.session_closed(), session);
     }
+}
+
+#[test]
+fn a_session_counts_as_closed_only_when_the_server_says_that_it_is_no_more() {
+    for (code, closed) in [(INVALID_SESSION, true), (NO_SUCH_METHOD, false)] {
+        let mut world = World::connected(quiet());
+        world.input(Input::Close { session: true });
+        world.refuse("closeSession", code);
+        assert_eq!((world.ended, world.machine.session_closed()), (true, closed));
+    }
+    let mut world = World::connected(quiet());
+    world.cut();
+    world.input(Input::Close { session: true });
+    assert_eq!((world.ended, world.machine.session_closed()), (true, false));
 }
 
 #[test]
@@ -610,7 +625,7 @@ fn a_server_that_does_not_say_goodbye_is_not_waited_for_long() {
         } else {
             world.pass(ms(5_000))
         }
-        assert!(world.ended);
+        assert!(world.ended && !world.machine.session_closed());
     }
 }
 
