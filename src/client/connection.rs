@@ -47,6 +47,12 @@ const READERS: usize = 64;
 
 type Reply = oneshot::Sender<Result<Value, ClientError>>;
 
+/// Where the answer of a request comes; see [`Client::ask`].
+pub(super) struct Asked {
+    pub reply: oneshot::Receiver<Result<Value, ClientError>>,
+    pub late: oneshot::Receiver<Result<Value, ClientError>>,
+}
+
 /// A connection to a server, which is made again when it is lost. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -134,7 +140,7 @@ impl Client {
     ) -> Result<Value, ClientError> {
         let (to, reply) = oneshot::channel();
         let method = method.to_owned();
-        self.input(Input::Request { to: Some(to), method, params, timeout })?;
+        self.input(Input::Request { to: Some(to), late: None, method, params, timeout })?;
         reply.await.map_err(|_| ClientError::Closed)?
     }
 
@@ -161,7 +167,17 @@ impl Client {
         let params =
             serde_json::to_value(params).map_err(|error| ClientError::Encode(error.to_string()))?;
         let method = method.to_owned();
-        self.input(Input::Request { to: None, method, params, timeout: None })
+        self.input(Input::Request { to: None, late: None, method, params, timeout: None })
+    }
+
+    /// A request whose answer matters even if nobody waits for it any more: the answer or the
+    /// time-out, and what comes after a time-out. The latter ends when the answer cannot come.
+    pub(super) fn ask(&self, method: &str, params: Value) -> Result<Asked, ClientError> {
+        let (to, reply) = oneshot::channel();
+        let (later, late) = oneshot::channel();
+        let (to, later, method) = (Some(to), Some(later), method.to_owned());
+        self.input(Input::Request { to, late: later, method, params, timeout: None })?;
+        Ok(Asked { reply, late })
     }
 
     /// A request whose answer does not matter, from where nothing can wait.
@@ -169,7 +185,8 @@ impl Client {
         let (to, _) = oneshot::channel();
         let method = method.to_owned();
         // A client that is closed, or has too much to do, is told by other means.
-        let _ = self.input(Input::Request { to: Some(to), method, params, timeout: None });
+        let _ =
+            self.input(Input::Request { to: Some(to), late: None, method, params, timeout: None });
     }
 
     fn input(&self, input: Input<Reply>) -> Result<(), ClientError> {

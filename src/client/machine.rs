@@ -33,11 +33,21 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Texts on their way to a server that does not read, before requests wait instead.
 pub const FULL: usize = 8_192;
 
+/// Late answers that are waited for.
+const LATE: usize = 1_024;
+
 /// What happened. `T` is where the answer to a request is to go.
 #[derive(Debug)]
 pub enum Input<T> {
-    /// The application wants something. Without `to` it is a notification.
-    Request { to: Option<T>, method: String, params: Value, timeout: Option<Duration> },
+    /// The application wants something. Without `to` it is a notification. An answer that comes after
+    /// the time-out goes to `late`.
+    Request {
+        to: Option<T>,
+        late: Option<T>,
+        method: String,
+        params: Value,
+        timeout: Option<Duration>,
+    },
     /// The WebSocket that [`Output::Dial`] asked for is open.
     Open,
     /// It could not be opened, or is gone.
@@ -62,7 +72,7 @@ pub enum Output<T> {
     Send(String),
     /// Drop it, or the attempt to open it.
     Drop,
-    /// Answer a request.
+    /// Answer a request, or give its late answer.
     Answer(T, Result<Value, ClientError>),
     /// How the very first connection went.
     Started(Result<(), ClientError>),
@@ -103,6 +113,8 @@ pub struct Counters {
     pub busy: u64,
     /// Answers to nothing that was asked, or that came too late.
     pub unmatched: u64,
+    /// Late answers no longer waited for, because there were too many.
+    pub forgotten: u64,
     /// Texts that are no message.
     pub unreadable: u64,
     /// Notifications of the server.
@@ -154,6 +166,7 @@ enum Ping {
 #[derive(Debug)]
 struct Request<T> {
     to: Option<T>,
+    late: Option<T>,
     /// In which order requests were made.
     order: u64,
     method: String,
@@ -195,6 +208,8 @@ pub struct Machine<T> {
     /// Requests that are not under way, in order.
     waiting: BTreeMap<u64, u32>,
     deadlines: BTreeSet<(Instant, u32)>,
+    /// Where the late answers of requests go that ran out of time on this connection.
+    late: VecDeque<(u32, T)>,
     outputs: VecDeque<Output<T>>,
     counters: Counters,
 }
@@ -224,6 +239,7 @@ impl<T> Machine<T> {
             requests: HashMap::new(),
             waiting: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            late: VecDeque::new(),
             outputs: VecDeque::from([Output::Dial]),
             counters: Counters::default(),
             options,
@@ -240,8 +256,10 @@ impl<T> Machine<T> {
             return;
         }
         match input {
-            Input::Request { to, method, params, timeout } => {
-                self.request(now, to, method, params, timeout);
+            Input::Request { to, late, method, params, timeout } => {
+                let deadline = after(now, timeout.unwrap_or(self.options.request_timeout));
+                let order = self.made;
+                self.request(Request { to, late, order, method, params, deadline, sent: false });
             }
             Input::Open => self.open(now),
             Input::Down(reason) => self.down(now, ClientError::Connect(reason)),
@@ -294,14 +312,7 @@ impl<T> Machine<T> {
         self.counters
     }
 
-    fn request(
-        &mut self,
-        now: Instant,
-        to: Option<T>,
-        method: String,
-        params: Value,
-        timeout: Option<Duration>,
-    ) {
+    fn request(&mut self, request: Request<T>) {
         let refusal = match self.state {
             State::Leaving { .. } => Some(ClientError::Closed),
             _ if self.waiting.len() >= self.options.queue => {
@@ -311,16 +322,14 @@ impl<T> Machine<T> {
             _ => None,
         };
         if let Some(refusal) = refusal {
-            self.outputs.extend(to.map(|to| Output::Answer(to, Err(refusal))));
+            self.outputs.extend(request.to.map(|to| Output::Answer(to, Err(refusal))));
             return;
         }
         let id = self.next_id();
-        let deadline = after(now, timeout.unwrap_or(self.options.request_timeout));
-        let order = self.made;
         self.made += 1;
-        self.requests.insert(id, Request { to, order, method, params, deadline, sent: false });
-        self.waiting.insert(order, id);
-        self.deadlines.insert((deadline, id));
+        self.waiting.insert(request.order, id);
+        self.deadlines.insert((request.deadline, id));
+        self.requests.insert(id, request);
     }
 
     /// Sends what waits, as far as there is room under way.
@@ -471,6 +480,10 @@ impl<T> Machine<T> {
         }
         let Some(deadline) = self.requests.get(&id).map(|request| request.deadline) else {
             self.counters.unmatched += 1;
+            if let Some(at) = self.late.iter().position(|(late, _)| *late == id) {
+                let late = self.late.remove(at);
+                self.outputs.extend(late.map(|(_, to)| Output::Answer(to, result)));
+            }
             return;
         };
         if let Ping::Awaited { until, before, .. } = &mut self.ping
@@ -494,6 +507,7 @@ impl<T> Machine<T> {
             && deadline <= now
         {
             self.counters.timed_out += 1;
+            self.expect_late(id);
             self.answer(id, Err(ClientError::Timeout));
         }
         match self.state {
@@ -522,6 +536,20 @@ impl<T> Machine<T> {
         }
     }
 
+    /// Remembers whom a late answer matters to, if the server may give one.
+    fn expect_late(&mut self, id: u32) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        if request.sent
+            && let Some(late) = request.late.take()
+        {
+            self.late.push_back((id, late));
+        }
+        if self.late.len() > LATE {
+            self.late.pop_front();
+            self.counters.forgotten += 1;
+        }
+    }
+
     fn idle_until(&self) -> Option<Instant> {
         self.options.idle_timeout.map(|idle| after(self.heard, idle))
     }
@@ -545,6 +573,8 @@ impl<T> Machine<T> {
         }
         self.ping = Ping::Off;
         (self.write_until, self.room) = (None, FULL);
+        // Answers come over the connection that the question went over.
+        self.late.clear();
         if after_greeting {
             self.outputs.push_back(Output::Drop);
         }
@@ -605,6 +635,7 @@ impl<T> Machine<T> {
     fn end(&mut self) {
         self.close_requests();
         self.ping = Ping::Off;
+        self.late.clear();
         self.state = State::Ended;
         self.outputs.push_back(Output::End);
     }

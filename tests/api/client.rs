@@ -680,6 +680,56 @@ async fn what_a_slow_server_could_not_take_at_once_reaches_it_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_subscription_nobody_waited_for_is_ended_when_its_answer_comes() {
+    for time_out in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+        let address = listener.local_addr().expect("it is bound");
+        let (asked, was_asked) = oneshot::channel();
+        let (given_up, answer) = oneshot::channel::<()>();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            let mut socket = accept_async(stream).await.expect("a handshake");
+            let (mut asked, mut answer) = (Some(asked), Some(answer));
+            loop {
+                let message = socket.next().await.expect("open").expect("open");
+                let Ok(request) = serde_json::from_slice::<Value>(&message.into_data()) else {
+                    continue;
+                };
+                if request["method"] == "unsubscribe" {
+                    return request["params"].clone();
+                }
+                if request["method"] == "subscribe" {
+                    asked.take().expect("once").send(()).expect("it waits");
+                    answer.take().expect("once").await.expect("it says so");
+                }
+                let result = json!({"sessionId": "s", "value": "name"});
+                let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+                socket.send(reply.to_string().into()).await.expect("it is taken");
+            }
+        });
+        let request_timeout = if time_out { Duration::from_millis(300) } else { PATIENCE };
+        let options = Options { request_timeout, ..Options::default() };
+        let kurento = Kurento::connect_with(&url(address), options).await.expect("open");
+        let manager = kurento.server_manager();
+        let subscribing =
+            tokio::spawn(async move { manager.on::<ObjectCreated>().await.map(|_| ()) });
+        timeout(PATIENCE, was_asked).await.expect("in time").expect("asked");
+        if time_out {
+            assert_eq!(subscribing.await.expect("no panic"), Err(ClientError::Timeout));
+        } else {
+            subscribing.abort();
+            assert!(subscribing.await.is_err_and(|error| error.is_cancelled()));
+        }
+        given_up.send(()).expect("the server waits");
+        let ended = timeout(PATIENCE, server).await.expect("in time").expect("no panic");
+        assert_eq!(
+            (&ended["subscription"], &ended["object"]),
+            (&json!("name"), &json!("manager_ServerManager"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn events_that_come_all_at_once_reach_who_reads_or_are_counted() {
     const EVENTS: u64 = 5_000;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");

@@ -119,12 +119,24 @@ impl World {
 
     fn ask(&mut self, to: u32) {
         let params = json!({"n": to});
-        self.input(Input::Request { to: Some(to), method: "m".into(), params, timeout: None });
+        self.input(Input::Request {
+            to: Some(to),
+            late: None,
+            method: "m".into(),
+            params,
+            timeout: None,
+        });
     }
 
     fn ask_within(&mut self, to: u32, timeout: Duration) {
         let (params, timeout) = (json!({"n": to}), Some(timeout));
-        self.input(Input::Request { to: Some(to), method: "m".into(), params, timeout });
+        self.input(Input::Request {
+            to: Some(to),
+            late: None,
+            method: "m".into(),
+            params,
+            timeout,
+        });
     }
 
     /// Lets time pass, timers included.
@@ -206,7 +218,7 @@ fn requests_go_with_the_session_unless_they_name_another() {
         (json!([1]), json!([1])),
     ] {
         let method = "m".to_owned();
-        world.input(Input::Request { to: Some(1), method, params, timeout: None });
+        world.input(Input::Request { to: Some(1), late: None, method, params, timeout: None });
         assert_eq!(world.next("m").0, expected);
     }
 }
@@ -215,7 +227,13 @@ fn requests_go_with_the_session_unless_they_name_another() {
 fn a_notification_has_no_id_and_waits_for_nothing() {
     let mut world = World::connected(quiet());
     let params = json!({"a": 1});
-    world.input(Input::Request { to: None, method: "tell".into(), params, timeout: None });
+    world.input(Input::Request {
+        to: None,
+        late: None,
+        method: "tell".into(),
+        params,
+        timeout: None,
+    });
     assert_eq!(world.next("tell").1, Value::Null);
     world.pass(ms(60_000));
     assert_eq!(world.machine.counters().timed_out, 0);
@@ -227,7 +245,7 @@ fn a_request_fails_when_its_time_is_over_and_a_late_answer_is_counted() {
     world.ask(1);
     let timeout = Some(ms(15_000));
     let params = Value::Null;
-    world.input(Input::Request { to: Some(2), method: "m".into(), params, timeout });
+    world.input(Input::Request { to: Some(2), late: None, method: "m".into(), params, timeout });
     world.pass(ms(9_999));
     assert_eq!(world.errors(), []);
     world.pass(ms(1));
@@ -237,6 +255,43 @@ fn a_request_fails_when_its_time_is_over_and_a_late_answer_is_counted() {
     world.answer("m", json!(1));
     assert_eq!((world.answers.len(), world.machine.counters().unmatched), (2, 1));
     assert!(world.told == [ConnectionEvent::Connected] && !world.ended);
+}
+
+#[test]
+fn a_late_answer_goes_to_whom_it_matters_while_its_connection_lasts() {
+    for cut in [false, true] {
+        let mut world = World::connected(quiet());
+        let params = Value::Null;
+        let method = "m".to_owned();
+        let (to, late) = (Some(1), Some(2));
+        world.input(Input::Request { to, late, method, params, timeout: None });
+        let (_, id) = world.next("m");
+        world.pass(ms(10_000));
+        assert_eq!(world.answers, [(1, Err(ClientError::Timeout))]);
+        if cut {
+            world.cut();
+            world.pass(ms(100));
+            world.open("session", "server");
+        }
+        world.reply(&id, &json!(7));
+        world.reply(&id, &json!(8));
+        assert_eq!(world.answers.get(1), (!cut).then_some(&(2, Ok(json!(7)))));
+        assert_eq!(world.answers.len(), if cut { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn late_answers_are_waited_for_up_to_a_bound() {
+    let mut world = World::connected(Options { in_flight: usize::MAX, ..quiet() });
+    for to in 0..LATE as u32 + 5 {
+        let (params, method) = (Value::Null, "m".to_owned());
+        let (to, late) = (Some(to), Some(to));
+        world.input(Input::Request { to, late, method, params, timeout: None });
+    }
+    world.pass(ms(10_000));
+    assert_eq!((world.machine.late.len(), world.machine.counters().forgotten), (LATE, 5));
+    world.cut();
+    assert!(world.machine.late.is_empty());
 }
 
 #[test]
@@ -257,7 +312,13 @@ fn what_waits_and_what_is_under_way_have_bounds() {
 fn a_message_that_is_too_long_is_not_sent() {
     let mut world = World::connected(Options { message_bytes: 200, ..quiet() });
     let params = json!({"text": "x".repeat(200)});
-    world.input(Input::Request { to: Some(1), method: "m".into(), params, timeout: None });
+    world.input(Input::Request {
+        to: Some(1),
+        late: None,
+        method: "m".into(),
+        params,
+        timeout: None,
+    });
     assert!(matches!(world.errors()[..], [(1, ClientError::TooLong { limit: 200, .. })]));
     assert!(world.sent.is_empty());
     world.ask(2);
@@ -299,7 +360,7 @@ fn a_ping_waits_as_long_as_the_requests_before_it() {
     world.answer("ping", json!({}));
     let timeout = Some(ms(60_000));
     let params = Value::Null;
-    world.input(Input::Request { to: Some(1), method: "slow".into(), params, timeout });
+    world.input(Input::Request { to: Some(1), late: None, method: "slow".into(), params, timeout });
     world.pass(ms(59_000));
     assert_eq!(world.told, [ConnectionEvent::Connected]);
     world.answer("slow", json!(1));
