@@ -14,7 +14,8 @@ pub struct Options {
     pub trust: Trust,
     /// A session of an earlier client to go on with.
     pub session: Option<String>,
-    /// How long a request waits for its answer, the time it spends in the queue included.
+    /// How long a request waits for its answer, the time it spends in the queue included. A server
+    /// that reads nothing for so long while there is something to be read is given up.
     pub request_timeout: Duration,
     /// How long dialling, TLS, the WebSocket's handshake and `connect` may take together.
     pub connection_timeout: Duration,
