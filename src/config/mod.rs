@@ -149,6 +149,11 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Bytes of one frame of a message; a longer one closes its connection with 1009.
     pub frame_bytes: usize,
+    /// Time for a message from its first byte to its last; then its connection closes with 1008.
+    pub message: Duration,
+    /// Bytes of messages that are not answered yet, of all connections together, 64 KiB of each
+    /// not counted; the connection that brings more closes with 1013.
+    pub receiving_bytes: usize,
     /// Messages waiting for a client that does not read; one more closes its connection.
     pub queued_messages: usize,
     /// Bytes of those messages.
@@ -270,6 +275,8 @@ impl Default for Limits {
             connections_per_address: None,
             message_bytes: 32_000_000,
             frame_bytes: 32_000_000,
+            message: Duration::from_secs(30),
+            receiving_bytes: 256 << 20,
             queued_messages: 4_096,
             queued_bytes: 8 << 20,
             handshake: Duration::from_secs(10),

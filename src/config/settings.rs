@@ -199,6 +199,10 @@ pub static SETTINGS: &[Setting] = &[
         .range(1.0, MANY).live(),
     limit!("rivero.limits.frameBytes", frame_bytes, "limits-frame-bytes", "RIVERO_LIMITS_FRAME_BYTES", "Bytes of one frame of a message")
         .range(1.0, MANY).live(),
+    limit!("rivero.limits.messageSeconds", message, "limits-message-seconds", "RIVERO_LIMITS_MESSAGE_SECONDS", "Time for a message from its first byte to its last")
+        .range(0.01, 3_600.0).live(),
+    limit!("rivero.limits.receivingBytes", receiving_bytes, "limits-receiving-bytes", "RIVERO_LIMITS_RECEIVING_BYTES", "Bytes of messages that are not answered yet, of all connections, 64 KiB of each not counted")
+        .range(0.0, 1e12).live(),
     limit!("rivero.limits.queuedMessages", queued_messages, "limits-queued-messages", "RIVERO_LIMITS_QUEUED_MESSAGES", "Messages that wait for a client that does not read")
         .range(1.0, 1e6),
     limit!("rivero.limits.queuedBytes", queued_bytes, "limits-queued-bytes", "RIVERO_LIMITS_QUEUED_BYTES", "Bytes of those messages")
