@@ -30,20 +30,21 @@ const { default: seven } = await import('kurento-client');
 const { default: six } = await import('rivero-e2e-kurento-6');
 
 for (const [version, kurento] of [['7.3.0', seven], ['6.18.0', six]]) {
-  /** A test with a server, and `connect` for clients that are closed at the end. */
+  /** A test with a server, `connect` for clients, and `later` for what is to end when they have left. */
   const with_server = (title, run, options = {}) => test(`${version}: ${title}`, TIMEOUT, async () => {
     const server = await startServer(options);
     const clients = [];
+    const ends = [() => server.stop()];
     const connect = async (url = server.kurento, settings = {}) => {
       const client = await open(kurento, url, settings);
       clients.push(client);
       return client;
     };
     try {
-      await run({ server, connect });
+      await run({ server, connect, later: (end) => ends.push(end) });
     } finally {
       await Promise.all(clients.map(leave));
-      await server.stop();
+      for (const end of ends.reverse()) await end();
     }
   });
 
@@ -240,45 +241,39 @@ for (const [version, kurento] of [['7.3.0', seven], ['6.18.0', six]]) {
     assert.ok(stats.some(({ type }) => type === 'inboundrtp' || type === 'outboundrtp' || type === 'endpoint'));
   });
 
-  with_server('a client whose socket is cut comes back to its session', async ({ server, connect }) => {
+  with_server('a client whose socket is cut comes back to its session', async ({ server, connect, later }) => {
     const proxy = await startProxy(server.kurento);
-    try {
-      const client = await connect(proxy.address);
-      const pipeline = await client.create('MediaPipeline');
-      const source = await pipeline.create('PassThrough');
-      const session = client.sessionId;
-      let events = 0;
-      source.on('ElementConnected', () => { events += 1; });
-      await source.getName();
-      const back = once(client, 'reconnected');
-      proxy.cut();
-      assert.deepEqual(await back, [true]);
-      assert.equal(client.sessionId, session);
-      assert.equal(await source.getName(), source.id);
-      // Nobody subscribed again.
-      await until(async () => { await source.connect(source); return events >= 3; });
-    } finally {
-      await proxy.stop();
-    }
+    later(() => proxy.stop());
+    const client = await connect(proxy.address);
+    const pipeline = await client.create('MediaPipeline');
+    const source = await pipeline.create('PassThrough');
+    const session = client.sessionId;
+    let events = 0;
+    source.on('ElementConnected', () => { events += 1; });
+    await source.getName();
+    const back = once(client, 'reconnected');
+    proxy.cut();
+    assert.deepEqual(await back, [true]);
+    assert.equal(client.sessionId, session);
+    assert.equal(await source.getName(), source.id);
+    // Nobody subscribed again.
+    await until(async () => { await source.connect(source); return events >= 3; });
   });
 
-  with_server('a client that meets another server is told so', async ({ server, connect }) => {
+  with_server('a client that meets another server is told so', async ({ server, connect, later }) => {
     const proxy = await startProxy(server.kurento);
+    later(() => proxy.stop());
     const other = await startServer();
-    try {
-      const client = await connect(proxy.address);
-      const first = await client.create('MediaPipeline');
-      await first.getName();
-      const back = once(client, 'reconnected');
-      proxy.turn(other.kurento);
-      proxy.cut();
-      assert.deepEqual(await back, [false]);
-      const pipeline = await client.create('MediaPipeline');
-      assert.equal(await pipeline.getName(), pipeline.id);
-    } finally {
-      await proxy.stop();
-      await other.stop();
-    }
+    later(() => other.stop());
+    const client = await connect(proxy.address);
+    const first = await client.create('MediaPipeline');
+    await first.getName();
+    const back = once(client, 'reconnected');
+    proxy.turn(other.kurento);
+    proxy.cut();
+    assert.deepEqual(await back, [false]);
+    const pipeline = await client.create('MediaPipeline');
+    assert.equal(await pipeline.getName(), pipeline.id);
   });
 
   test(`${version}: what clients left behind is collected, and what an idle one holds is not`, TIMEOUT, async () => {

@@ -79,7 +79,8 @@ export class Participant {
 export class Application {
   #http;
   #sockets;
-  #leaving = [];
+  /** What was begun for participants and has not ended. */
+  #running = new Set();
   errors = [];
   participants = new Set();
 
@@ -109,10 +110,17 @@ export class Application {
   #welcome(socket) {
     const participant = new Participant(socket);
     this.participants.add(participant);
-    const run = (work) => work.catch((error) => {
-      this.errors.push(error);
-      if (socket.readyState === socket.OPEN) participant.send({ id: 'error', message: String(error.message ?? error) });
-    });
+    const run = async (work) => {
+      this.#running.add(work);
+      try {
+        await work;
+      } catch (error) {
+        this.errors.push(error);
+        if (socket.readyState === socket.OPEN) participant.send({ id: 'error', message: String(error.message ?? error) });
+      } finally {
+        this.#running.delete(work);
+      }
+    };
     const leave = async () => {
       await this.behaviour.leave?.(participant);
       await participant.leave();
@@ -128,7 +136,7 @@ export class Application {
     });
     socket.on('close', () => {
       this.participants.delete(participant);
-      this.#leaving.push(run(leave()));
+      run(leave());
     });
   }
 
@@ -140,6 +148,6 @@ export class Application {
     });
     this.#sockets.close();
     await Promise.all([...closed, new Promise((resolve) => { this.#http.close(resolve); })]);
-    await Promise.all(this.#leaving);
+    await Promise.allSettled(this.#running);
   }
 }

@@ -5,6 +5,8 @@ import { once } from 'node:events';
 
 const { default: kurento } = await import('kurento-client');
 
+/** How long a client may wait for answers when it is closed. */
+const CLOSE_MS = 500;
 /** The connection of each client: what a client resolves to does not show it. */
 const connections = new WeakMap();
 
@@ -29,9 +31,11 @@ export const iceCandidate = (candidate) => kurento.getComplexType('IceCandidate'
  */
 export async function leave(client) {
   const connection = connections.get(client);
-  const ended = connection.connected && once(connection, 'disconnect');
   connection.on('error', () => {});
+  const ended = connection.connected && once(connection, 'disconnect');
   client.close();
-  connection.disconnect();
+  const never = setTimeout(() => connection.disconnect(), CLOSE_MS);
   await ended;
+  clearTimeout(never);
+  connection.disconnect();
 }
