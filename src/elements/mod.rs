@@ -4,7 +4,7 @@
 //! above. What it needs from there stands in its [`Context`].
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::router::{PeerKey, Router, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Kind, NtpTime};
 use crate::transport;
 use crate::transport::demux::Demux;
+use crate::transport::interfaces::Interface;
 use crate::transport::webrtc::Session;
 use crate::transport::{Certificate, KeyKind, TransportError};
 
@@ -137,6 +138,7 @@ pub struct Net {
     pub demux: Demux<LegKey>,
     /// Local addresses of the worker's sockets, the preferred first; all are announced.
     pub addresses: Vec<SocketAddr>,
+    pub places: Places,
     pub certificates: Arc<Certificates>,
     /// What clients may attach to an object.
     pub object_limits: ObjectLimits,
@@ -145,7 +147,24 @@ pub struct Net {
     /// Sessions whose outputs and timers have to be looked at before the worker goes on.
     pub touched: Vec<LegKey>,
     /// Sessions that nobody owns any more and that have yet to say goodbye.
-    pub closing: Vec<Session>,
+    pub closing: Vec<(LegKey, Session)>,
+}
+
+/// What else is known of the worker's addresses.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// The interfaces that have them.
+    pub interfaces: Vec<Interface>,
+    /// Where TCP connections are accepted.
+    pub tcp: Vec<SocketAddr>,
+}
+
+impl Places {
+    /// Whether an address is on one of these interfaces; on any of them if there are no names.
+    pub fn is_on(&self, ip: IpAddr, names: &[&str]) -> bool {
+        let mut here = self.interfaces.iter().filter(|interface| interface.addr == ip);
+        names.is_empty() || here.any(|interface| names.contains(&interface.name.as_str()))
+    }
 }
 
 /// The certificates of the process, made when they are first needed, at the latest.

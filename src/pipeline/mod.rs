@@ -12,6 +12,8 @@ pub mod machine;
 mod media_element;
 mod media_object;
 mod pool;
+mod resolver;
+mod streams;
 mod worker;
 
 use std::collections::HashMap;

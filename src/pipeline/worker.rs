@@ -4,8 +4,9 @@
 //! A panic while a pipeline is at work ends that pipeline and nothing else.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +17,19 @@ use slotmap::SlotMap;
 
 use super::machine::{Machine, Outbox};
 use super::pool::Outlet;
+use super::resolver::{Question, Resolver};
+use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
-use crate::elements::{Certificates, Moment, Net};
+use crate::elements::{Certificates, LegKey, Moment, Net, Places};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
+use crate::transport::LinkOutput;
 use crate::transport::demux::Demux;
+use crate::transport::interfaces::Interface;
+use crate::transport::path::{self, Path};
+use crate::transport::tcp::{Listener, MAX_FRAME};
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
@@ -36,6 +43,12 @@ pub(super) struct Parts {
     pub id: WorkerId,
     pub clock: Clock,
     pub sockets: Vec<UdpSocket>,
+    pub listeners: Vec<Listener>,
+    /// Which interfaces have the addresses.
+    pub interfaces: Vec<Interface>,
+    pub resolver: Resolver,
+    /// What TURN servers are checked with.
+    pub tls: TlsConfig,
     pub mailbox: Arc<Mailbox>,
     pub load: Arc<AtomicUsize>,
     pub outlet: Outlet,
@@ -51,9 +64,17 @@ pub(super) struct Parts {
 /// When the system gives no thread or no epoll instance.
 pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let poller = Poller::new(&parts)?;
+    let mut parts = parts;
+    let tcp = parts.listeners.iter().map(Listener::local_addr).collect();
+    let streams = Streams::new(
+        parts.clock.now(),
+        poller.epoll.clone(),
+        std::mem::take(&mut parts.listeners),
+        parts.tls.clone(),
+    )?;
     std::thread::Builder::new()
         .name(format!("media-{}", parts.id))
-        .spawn(move || Shell::new(parts, poller).run())
+        .spawn(move || Shell::new(parts, poller, streams, tcp).run())
 }
 
 struct Shell {
@@ -62,6 +83,8 @@ struct Shell {
     poller: Poller,
     out: Sockets,
     received: RecvBatch,
+    /// One message of a connection.
+    message: Vec<u8>,
     mailbox: Arc<Mailbox>,
     load: Arc<AtomicUsize>,
     outlet: Outlet,
@@ -77,11 +100,12 @@ struct Counts {
 }
 
 impl Shell {
-    fn new(parts: Parts, poller: Poller) -> Self {
+    fn new(parts: Parts, poller: Poller, streams: Streams, tcp: Vec<SocketAddr>) -> Self {
         let net = Net {
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
+            places: Places { interfaces: parts.interfaces, tcp },
             certificates: parts.certificates,
             object_limits: parts.object_limits,
             defaults: parts.defaults,
@@ -95,8 +119,13 @@ impl Shell {
             out: Sockets {
                 list: parts.sockets.into_iter().map(|one| (one, SendBatch::new())).collect(),
                 stats: SendStats::default(),
+                streams,
+                resolver: parts.resolver,
+                mailbox: parts.mailbox.clone(),
+                now: parts.clock.now(),
             },
             received: RecvBatch::new(),
+            message: Vec::with_capacity(MAX_FRAME),
             mailbox: parts.mailbox,
             load: parts.load,
             outlet: parts.outlet,
@@ -112,19 +141,29 @@ impl Shell {
             let due = self.machine.poll_timeout();
             let uncounted = self.counts.packets > 0 || self.out.stats.sent > 0;
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
-            let next = due.into_iter().chain(count_at).min();
+            let sweep_at = self.out.streams.poll_timeout();
+            let next = due.into_iter().chain(count_at).chain(sweep_at).min();
             let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
             for ready in 0..self.poller.wait(wait) {
-                match self.poller.ready(ready) {
-                    Poller::MAILBOX => self.read_mailbox(),
-                    socket => self.read_socket(socket),
+                let (token, events) = self.poller.ready(ready);
+                match Ready::of(token) {
+                    _ if token == Poller::MAILBOX => self.read_mailbox(),
+                    Some(Ready::Listener(number)) => {
+                        let now = self.clock.now();
+                        self.out.streams.accept(now, number);
+                    }
+                    Some(Ready::Open(number)) => self.read_stream(number, events),
+                    None => self.read_socket(token as usize),
                 }
             }
             let at = self.moment();
             if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
                 self.guarded(at, |machine, out| machine.handle_timeout(at, out));
             }
+            self.tell_links(at);
             self.out.flush();
+            let (machine, streams) = (&self.machine, &mut self.out.streams);
+            streams.sweep(at.now, |leg| machine.has(leg));
             for notice in self.machine.notices() {
                 self.outlet.send(notice);
             }
@@ -154,8 +193,72 @@ impl Shell {
 
     fn read_mailbox(&mut self) {
         let at = self.moment();
-        for (command, ticket) in self.mailbox.take() {
+        let (commands, answers) = self.mailbox.take();
+        for (command, ticket) in commands {
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
+        }
+        for Answer { leg, number, ip } in answers {
+            self.guarded(at, |machine, out| machine.handle_resolved(at, leg, number, ip, out));
+        }
+    }
+
+    fn read_stream(&mut self, number: usize, events: u32) {
+        let at = self.moment();
+        if self.out.streams.datagrams(number).is_some() {
+            self.read_link(at, number);
+            return;
+        }
+        self.out.streams.serve(at.now, number, events);
+        let mut message = std::mem::take(&mut self.message);
+        while let Some(owner) = self.out.streams.next(number, &mut message) {
+            self.counts.packets += 1;
+            self.counts.bytes += message.len() as u64;
+            let bytes = &mut message[..];
+            match owner {
+                Owner::Peer { local, remote } => {
+                    let mut taken = false;
+                    self.guarded(at, |machine, out| {
+                        taken = machine.handle_datagram(at, local, remote, bytes, out);
+                    });
+                    if taken {
+                        self.out.streams.set_known(number);
+                    }
+                }
+                Owner::Link(leg) => {
+                    self.guarded(at, |machine, out| machine.handle_link(at, leg, bytes, out));
+                }
+            }
+        }
+        self.message = message;
+        self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        self.tell_links(at);
+        self.out.flush();
+    }
+
+    /// Takes what a TURN server sent by UDP.
+    fn read_link(&mut self, at: Moment, number: usize) {
+        let mut batch = std::mem::take(&mut self.received);
+        for _ in 0..MAX_BATCHES {
+            let Some((socket, server, leg)) = self.out.streams.datagrams(number) else { break };
+            if !matches!(socket.recv_batch(&mut batch), Ok(1..)) {
+                break;
+            }
+            for (from, bytes) in batch.iter_mut().filter(|(from, _)| *from == server) {
+                debug_assert_eq!(from, server);
+                self.counts.packets += 1;
+                self.counts.bytes += bytes.len() as u64;
+                self.guarded(at, |machine, out| machine.handle_link(at, leg, bytes, out));
+            }
+            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        }
+        self.received = batch;
+        self.out.flush();
+    }
+
+    /// Tells sessions what happened to their ways to TURN servers.
+    fn tell_links(&mut self, at: Moment) {
+        for (leg, open) in self.out.streams.take_news() {
+            self.guarded(at, |machine, out| machine.handle_link_state(at, leg, open, out));
         }
     }
 
@@ -195,6 +298,7 @@ impl Shell {
     fn guarded(&mut self, at: Moment, f: impl FnOnce(&mut Machine, &mut Sockets)) {
         let (machine, out) = (&mut self.machine, &mut self.out);
         machine.at_rest();
+        out.now = at.now;
         // What is left inconsistent is the pipeline at work, and that one is thrown away.
         if catch_unwind(AssertUnwindSafe(|| f(machine, out))).is_err() {
             tracing::error!("a pipeline failed and is ended");
@@ -207,8 +311,17 @@ impl Shell {
         let counts = std::mem::take(&mut self.counts);
         metrics.received(counts.packets, counts.bytes);
         let sent = std::mem::take(&mut self.out.stats);
-        metrics.sent(sent.sent as u64, sent.bytes as u64);
+        let streamed = std::mem::take(&mut self.out.streams.sent);
+        metrics.sent(sent.sent as u64 + streamed.0, sent.bytes as u64 + streamed.1);
+        let cuts = std::mem::take(&mut self.out.streams.cuts);
         let own = [
+            ("tcp_unknown_evicted", cuts.unknown_evicted),
+            ("tcp_unknown_silent", cuts.unknown_silent),
+            ("tcp_idle", cuts.idle),
+            ("tcp_too_many", cuts.too_many),
+            ("tcp_no_descriptor", cuts.no_descriptor),
+            ("tcp_nonsense", cuts.nonsense),
+            ("tcp_full", cuts.full),
             ("too_long", counts.truncated),
             ("socket_full", sent.dropped_full as u64),
             ("refused_by_kernel", sent.dropped_refused as u64),
@@ -225,10 +338,15 @@ impl Shell {
 struct Sockets {
     list: Vec<(UdpSocket, SendBatch)>,
     stats: SendStats,
+    streams: Streams,
+    resolver: Resolver,
+    mailbox: Arc<Mailbox>,
+    now: Instant,
 }
 
 impl Sockets {
     fn flush(&mut self) {
+        self.streams.flush();
         for (socket, batch) in &mut self.list {
             if !batch.is_empty() {
                 add(&mut self.stats, batch.flush(socket));
@@ -251,6 +369,23 @@ impl Outbox for Sockets {
         remote: SocketAddr,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
+        self.send_marked(0, local, remote, fill);
+    }
+
+    fn send_marked(
+        &mut self,
+        mark: u8,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        if path::of(local) == Path::Tcp {
+            let mut slot = [0; MAX_FRAME];
+            if let Some(len) = fill(&mut slot) {
+                self.streams.send(self.now, local, remote, &slot[..len]);
+            }
+            return;
+        }
         let Some((socket, batch)) = self.list.iter_mut().find(|(one, _)| one.local_addr() == local)
         else {
             return;
@@ -259,8 +394,20 @@ impl Outbox for Sockets {
             add(&mut self.stats, batch.flush(socket));
         }
         if let Some(len) = fill(batch.slot()) {
-            batch.commit(len, remote);
+            batch.commit_marked(len, remote, mark);
         }
+    }
+
+    fn link(&mut self, leg: LegKey, output: LinkOutput) {
+        self.streams.link(self.now, leg, output);
+    }
+
+    fn send_link(&mut self, leg: LegKey, fill: impl FnOnce(&mut [u8]) -> Option<Range<usize>>) {
+        self.streams.send_link(leg, fill);
+    }
+
+    fn resolve(&mut self, leg: LegKey, number: u32, name: String) {
+        self.resolver.ask(Question { name, leg, number, mailbox: self.mailbox.clone() });
     }
 }
 
@@ -282,9 +429,18 @@ impl Drop for Closing {
     }
 }
 
+/// What was found out about a name that a session asked about.
+pub(super) struct Answer {
+    pub leg: LegKey,
+    pub number: u32,
+    pub ip: Option<IpAddr>,
+}
+
 #[derive(Default)]
 struct Inner {
     commands: Vec<(Command, Ticket)>,
+    /// Bounded by the questions that wait for one.
+    answers: Vec<Answer>,
     closed: bool,
 }
 
@@ -314,6 +470,21 @@ impl Mailbox {
         }
     }
 
+    /// Answers a question of a session.
+    pub fn answer(&self, answer: Answer) {
+        let was_empty = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.closed {
+                return;
+            }
+            inner.answers.push(answer);
+            inner.answers.len() == 1
+        };
+        if was_empty {
+            self.ring();
+        }
+    }
+
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.ring();
@@ -323,12 +494,12 @@ impl Mailbox {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn take(&self) -> Vec<(Command, Ticket)> {
+    fn take(&self) -> (Vec<(Command, Ticket)>, Vec<Answer>) {
         let mut count = 0_u64;
         // SAFETY: `count` has the eight bytes that an eventfd gives. That it may not be rung is fine.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut inner.commands)
+        (std::mem::take(&mut inner.commands), std::mem::take(&mut inner.answers))
     }
 
     fn ring(&self) {
@@ -340,13 +511,15 @@ impl Mailbox {
 
 /// Waits for sockets and the mailbox.
 struct Poller {
-    fd: OwnedFd,
+    epoll: Epoll,
     events: Vec<libc::epoll_event>,
 }
 
 impl Poller {
     /// The mailbox's token; a socket's is its number.
-    const MAILBOX: usize = usize::MAX;
+    const MAILBOX: u64 = u64::MAX;
+    /// How many are told of at once; others are next.
+    const EVENTS: usize = 64;
 
     fn new(parts: &Parts) -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked before it is used.
@@ -355,25 +528,12 @@ impl Poller {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `fd` is open and nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let poller = Self {
-            fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + 1],
-        };
-        poller.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX)?;
+        let epoll = Epoll::new(unsafe { OwnedFd::from_raw_fd(fd) });
+        epoll.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX, libc::EPOLLIN)?;
         for (number, socket) in parts.sockets.iter().enumerate() {
-            poller.add(socket.as_raw_fd(), number)?;
+            epoll.add(socket.as_raw_fd(), number as u64, libc::EPOLLIN)?;
         }
-        Ok(poller)
-    }
-
-    fn add(&self, fd: RawFd, token: usize) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token as u64 };
-        // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
-        let result = unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        Ok(Self { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; Self::EVENTS] })
     }
 
     /// Waits until something is ready or `wait` is over, without one for as long as it takes; returns
@@ -385,7 +545,7 @@ impl Poller {
         // SAFETY: `events` has room for as many events as the call is told.
         let count = unsafe {
             libc::epoll_wait(
-                self.fd.as_raw_fd(),
+                self.epoll.raw(),
                 self.events.as_mut_ptr(),
                 self.events.len() as libc::c_int,
                 millis,
@@ -395,8 +555,8 @@ impl Poller {
         usize::try_from(count).unwrap_or(0)
     }
 
-    /// The token of the n-th that was ready.
-    fn ready(&self, number: usize) -> usize {
-        self.events[number].u64 as usize
+    /// The token of the n-th that was ready, and for what.
+    fn ready(&self, number: usize) -> (u64, u32) {
+        (self.events[number].u64, self.events[number].events)
     }
 }

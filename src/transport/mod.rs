@@ -1,7 +1,7 @@
 //! Datagrams ↔ RTP.
 //!
 //! [`udp`] reads and writes batches of datagrams, [`demux`] finds the [`Session`](webrtc::Session) they
-//! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. All but `udp` and
+//! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. All but `udp`, `tcp` and
 //! `interfaces` decide without I/O. No type of the `rtc` crates leaves this folder.
 
 pub mod certificate;
@@ -9,14 +9,17 @@ pub mod demux;
 mod dtls;
 mod ice;
 pub mod interfaces;
+pub mod mdns;
+pub mod path;
 pub mod srtp;
 mod stun;
+pub mod tcp;
 pub mod udp;
 pub mod webrtc;
 
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
-pub use ice::{IceState, MAX_LOCAL_CANDIDATES};
+pub use ice::{HEADROOM, IceState, LinkOutput, MAX_LOCAL_CANDIDATES, Servers};
 
 use srtp::SrtpError;
 

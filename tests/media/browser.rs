@@ -189,7 +189,7 @@ impl Browser {
             match output {
                 Output::Transmit { bytes, .. } => self.up.send(now, bytes.to_vec()),
                 Output::Event(Event::Dtls(DtlsState::Connected)) => self.connected = true,
-                Output::Event(_) | Output::Bind { .. } => {}
+                _ => {}
             }
         }
         if self.connected {

@@ -90,6 +90,7 @@ impl Stage {
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: vec![SocketAddr::from(SERVER)],
+            places: Default::default(),
             certificates: Arc::new(Certificates::default()),
             object_limits: (&Limits::default()).into(),
             defaults: Arc::default(),

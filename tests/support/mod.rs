@@ -7,3 +7,4 @@ pub mod peer;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod turn;

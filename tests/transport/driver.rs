@@ -97,6 +97,7 @@ impl Driver {
                     self.demux.bind(remote, 1, proven);
                 }
                 Output::Event(event) => self.events.push(event),
+                other => panic!("nobody asked for {other:?}"),
             }
         }
         self.sending.flush(&self.socket);

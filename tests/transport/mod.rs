@@ -3,4 +3,5 @@
 mod driver;
 mod independent_peer;
 mod loopback;
+mod network;
 mod whole_server;
