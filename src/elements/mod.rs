@@ -157,6 +157,8 @@ pub struct Places {
     pub interfaces: Vec<Interface>,
     /// Where TCP connections are accepted.
     pub tcp: Vec<SocketAddr>,
+    /// Candidates of peers that found no room, until they are counted.
+    pub refused_candidates: u64,
 }
 
 impl Places {
@@ -175,6 +177,16 @@ pub struct Certificates {
 }
 
 impl Certificates {
+    /// Puts a certificate of an operator in its place, before it is asked for.
+    pub fn set(&self, certificate: Certificate) {
+        let slot = match certificate.kind() {
+            KeyKind::Ecdsa => &self.ecdsa,
+            KeyKind::Rsa => &self.rsa,
+        };
+        // One that was made already stays: peers know its fingerprint.
+        let _ = slot.set(Arc::new(certificate));
+    }
+
     /// The certificate of that kind. Making an RSA one takes a large part of a second: make it
     /// elsewhere before a media worker asks.
     ///

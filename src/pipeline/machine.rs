@@ -135,6 +135,7 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
+            ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
         ]);
         for pipeline in self.pipelines.values_mut() {
             let drops = pipeline.router.take_drops();

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::transport::interfaces::{self, Interface, Loopback};
 use crate::transport::tcp::{Listener, tls_config};
 use crate::transport::udp::UdpSocket;
-use crate::transport::{KeyKind, MAX_LOCAL_CANDIDATES};
+use crate::transport::{Certificate, KeyKind, MAX_LOCAL_CANDIDATES};
 
 /// Events that control may leave unread; further ones are dropped and counted. Replies are bounded by
 /// the requests that wait for them.
@@ -56,7 +56,7 @@ impl Pool {
         let (sender, receiver) = unbounded_channel();
         let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
         let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
-        let certificates = Arc::new(Certificates::default());
+        let certificates = Arc::new(certificates(config));
         let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
@@ -140,6 +140,25 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The certificates that are configured. One that cannot be used is made instead, as if there were none.
+fn certificates(config: &Config) -> Certificates {
+    let certificates = Certificates::default();
+    let webrtc = &config.modules.webrtc;
+    for (kind, file) in
+        [(KeyKind::Rsa, &webrtc.certificate_rsa), (KeyKind::Ecdsa, &webrtc.certificate_ecdsa)]
+    {
+        let Some(file) = file else { continue };
+        let read = std::fs::read(file).map_err(|error| error.to_string());
+        let made = read
+            .and_then(|pem| Certificate::from_pem(kind, &pem).map_err(|error| error.to_string()));
+        match made {
+            Ok(certificate) => certificates.set(certificate),
+            Err(error) => tracing::error!(file = %file.display(), error, "not used for media"),
+        }
+    }
+    certificates
 }
 
 /// The configured addresses and interfaces, or else all of the machine: loopback last, for it is of use

@@ -105,7 +105,7 @@ impl Shell {
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
-            places: Places { interfaces: parts.interfaces, tcp },
+            places: Places { interfaces: parts.interfaces, tcp, ..Places::default() },
             certificates: parts.certificates,
             object_limits: parts.object_limits,
             defaults: parts.defaults,

@@ -987,3 +987,6 @@ fn random_text(len: usize) -> Result<String, TransportError> {
     rand::fill(&mut bytes).map_err(|_| TransportError::Randomness)?;
     Ok(bytes.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ mod browser;
 mod call;
 mod failure;
 mod keyframes;
+mod network;
 mod publisher;
 mod repair;
 mod stage;

@@ -283,7 +283,9 @@ impl WebRtcEndpoint {
             return Ok(());
         }
         let Negotiation::Done(agreed) = &mut self.negotiation else {
-            if self.early.len() < MAX_EARLY_CANDIDATES && !candidate.candidate.is_empty() {
+            if self.early.len() >= MAX_EARLY_CANDIDATES {
+                cx.net.places.refused_candidates += 1;
+            } else if !candidate.candidate.is_empty() {
                 self.early.push(candidate);
             }
             return Ok(());

@@ -319,6 +319,8 @@ impl Transports {
         match leg.session.add_remote_candidate(cx.at.now, line) {
             Ok(()) => true,
             Err(error) => {
+                let full = matches!(error, TransportError::TooManyCandidates(_));
+                cx.net.places.refused_candidates += u64::from(full);
                 tracing::debug!(%error, "candidate ignored");
                 false
             }
