@@ -17,7 +17,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::config::modules::TurnTransport;
 use crate::elements::LegKey;
-use crate::transport::tcp::{Framing, Health, Listener, MAX_FRAME, Stream};
+use crate::transport::tcp::{Framing, Health, Listener, MAX_FRAME, Nonsense, Stream};
 use crate::transport::udp::UdpSocket;
 use crate::transport::{LinkOutput, path};
 
@@ -337,7 +337,7 @@ impl Streams {
                 Some(one.owner)
             }
             Ok(None) => None,
-            Err(()) => {
+            Err(Nonsense) => {
                 self.cuts.nonsense += 1;
                 self.close(at);
                 None

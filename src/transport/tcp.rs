@@ -16,6 +16,8 @@ use super::udp;
 
 /// Bytes that may wait for a peer that does not read.
 const MAX_WAITING: usize = 256 * 1024;
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: libc::c_int = 4_096;
 /// Bytes taken from a connection before others get their turn.
 const READ_TURN: usize = 64 * 1024;
 /// The longest frame that is taken.
@@ -104,6 +106,9 @@ impl Listener {
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         let socket = TcpListener::bind(addr)?;
         socket.set_nonblocking(true)?;
+        // A longer queue than usual, so that a flood does not keep others waiting for a second try.
+        // SAFETY: no pointers; the socket listens already, and goes on if this is refused.
+        unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) };
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
     }
@@ -157,6 +162,11 @@ pub struct Stream {
     /// Frames that did not fit.
     pub dropped: u64,
 }
+
+/// What was received is no sequence of frames.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no frame begins like this")]
+pub struct Nonsense;
 
 /// What a connection is after it was served.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -270,8 +280,8 @@ impl Stream {
     /// The next whole message that was received; it stays until the next one is asked for.
     ///
     /// # Errors
-    /// When the stream makes no sense any more.
-    pub fn next_message(&mut self) -> Result<Option<&mut [u8]>, ()> {
+    /// [`Nonsense`], and then the connection is of no use any more.
+    pub fn next_message(&mut self) -> Result<Option<&mut [u8]>, Nonsense> {
         match self.framing.next(&self.inbox[self.read..]) {
             Frame::Whole { body, used } => {
                 let range = self.read + body.start..self.read + body.end;
@@ -279,7 +289,7 @@ impl Stream {
                 Ok(Some(&mut self.inbox[range]))
             }
             Frame::Part => Ok(None),
-            Frame::Broken => Err(()),
+            Frame::Broken => Err(Nonsense),
         }
     }
 
@@ -396,6 +406,59 @@ mod tests {
     #[test]
     fn roots_of_trust_need_no_file() {
         assert!(tls_config(std::iter::empty()).is_ok());
+    }
+
+    #[test]
+    fn frames_pass_through_tls_and_strangers_certificates_are_refused() {
+        use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+        use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+        let key = rcgen::KeyPair::generate().expect("generates");
+        let params = rcgen::CertificateParams::new(vec!["turn.test".to_owned()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("signs").der().clone();
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|config| {
+                config.with_no_client_auth().with_single_cert(vec![certificate.clone()], key)
+            })
+            .expect("a configuration");
+        let server = Arc::new(server);
+        let message = [0x40, 0, 0, 6, 1, 2, 3, 4, 5, 6];
+        for (trusted, name) in [(true, "turn.test"), (true, "other.test"), (false, "turn.test")] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+            let at = listener.local_addr().expect("bound");
+            let server = server.clone();
+            let peer = std::thread::spawn(move || {
+                let (socket, _) = listener.accept().expect("accepts");
+                let tls = ServerConnection::new(server).expect("a connection");
+                let mut stream = StreamOwned::new(tls, socket);
+                let mut bytes = [0; 12];
+                let read = stream.read_exact(&mut bytes).map(|()| bytes);
+                read.and_then(|bytes| stream.write_all(&bytes).and_then(|()| stream.flush()))
+            });
+            let roots = trusted.then(|| certificate.clone());
+            let config = tls_config(roots.into_iter()).expect("a configuration");
+            let mut ours =
+                Stream::connect(at, Framing::Turn, Some((&config, name))).expect("begins");
+            assert!(ours.queue(&message));
+            let mut health = ours.writable();
+            let mut echo = None;
+            while health == Health::Open && echo.is_none() {
+                let mut poll =
+                    libc::pollfd { fd: ours.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                // SAFETY: one descriptor, which outlives the call.
+                assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 10_000) }, 1, "in time");
+                health = ours.receive();
+                echo = ours.next_message().expect("frames").map(|message| message.to_vec());
+                ours.flush();
+            }
+            let good = trusted && name == "turn.test";
+            assert_eq!(echo, good.then(|| message.to_vec()));
+            drop(ours);
+            assert_eq!(peer.join().expect("does not panic").is_ok(), good);
+        }
     }
 
     #[test]

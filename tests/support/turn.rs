@@ -44,9 +44,17 @@ struct Shared {
 
 impl TurnServer {
     pub fn start() -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        // The same port for both: others may have it for one of them.
+        let (udp, tcp) = std::iter::repeat_with(|| {
+            let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            let tcp = TcpListener::bind(udp.local_addr().expect("bound"));
+            tcp.ok().map(|tcp| (udp, tcp))
+        })
+        .take(100)
+        .flatten()
+        .next()
+        .expect("a port that is free for both");
         let address = udp.local_addr().expect("bound");
-        let tcp = TcpListener::bind(address).expect("the same port for TCP");
         let shared = Shared { relayed: Arc::default(), allocations: Arc::default() };
         let (relayed, allocations) = (shared.relayed.clone(), shared.allocations.clone());
         let over_tcp = shared.clone();

@@ -360,3 +360,69 @@ impl WebRtcEndpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(set: impl FnOnce(&mut Properties)) -> Properties {
+        let mut properties = Properties::new(&ModuleConfig::default());
+        set(&mut properties);
+        properties
+    }
+
+    #[test]
+    fn packets_are_marked_as_the_client_or_else_the_operator_wants() {
+        let mut config = ModuleConfig::default();
+        assert_eq!(mark(DSCPValue::NoValue, &config), 0);
+        assert_eq!(mark(DSCPValue::Ef, &config), 46 << 2);
+        config.webrtc.dscp = Some("AF41".to_owned());
+        assert_eq!(mark(DSCPValue::NoValue, &config), 34 << 2);
+        assert_eq!(mark(DSCPValue::NoDscp, &config), 0);
+        config.webrtc.dscp = Some("nonsense".to_owned());
+        assert_eq!(mark(DSCPValue::NoValue, &config), 0);
+        for value in DSCPValue::ALL {
+            // The names of the standards say their numbers.
+            let name = value.as_str();
+            let digits = |from: usize| name[from..].bytes().map(|digit| digit - b'0');
+            let expected = match name.len() {
+                3 if name.starts_with("CS") => digits(2).next().map(|class| 8 * class),
+                4 if name.starts_with("AF") => digits(2).reduce(|class, drop| 8 * class + 2 * drop),
+                _ => continue,
+            };
+            assert_eq!(Some(mark(*value, &config) >> 2), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_external_address_stands_for_local_ones_of_its_kind() {
+        let [ipv4, ipv6] = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address"));
+        let set = properties(|one| {
+            one.external_ipv4 = " 198.51.100.7 ".to_owned();
+            one.external_ipv6 = "198.51.100.7".to_owned();
+        });
+        assert_eq!(set.shown(ipv4), "198.51.100.7".parse().ok());
+        assert_eq!(set.shown(ipv6), None, "not of its kind");
+        assert_eq!(properties(|_| ()).shown(ipv4), None);
+    }
+
+    #[test]
+    fn servers_are_those_that_texts_name() {
+        let servers = properties(|one| {
+            one.stun_server_address = "stun.example".to_owned();
+            one.turn_url = "user:p@ss:w@[2001:db8::1]:5349?transport=tls".to_owned();
+        })
+        .servers();
+        assert_eq!(servers.stun, Some(("stun.example".to_owned(), 3_478)));
+        let turn = servers.turn.expect("a server");
+        assert_eq!((&turn.host[..], turn.port, &turn.user[..]), ("2001:db8::1", 5_349, "user"));
+        for url in ["", "nope0", "turn.example:3478", "a:b@c:d"] {
+            let none = properties(|one| {
+                one.turn_url = url.to_owned();
+                one.stun_server_port = 0;
+                one.stun_server_address = "192.0.2.1".to_owned();
+            });
+            assert!(none.servers().turn.is_none() && none.servers().stun.is_none(), "{url}");
+        }
+    }
+}
