@@ -65,6 +65,9 @@ def exchange(*datagrams):
 seed("dtls_record", "client_hello", exchange(HELLO))
 seed("dtls_record", "hello_twice", exchange(HELLO, HELLO))
 seed("dtls_record", "hello_and_alert", exchange(HELLO, ALERT))
+seed("plain_rtp", "declared", b"\0" + exchange(rtp(b"x"), REPORT, rtp(b"y")))
+seed("plain_rtp", "learnt", b"\1" + exchange(rtp(b"x"), REPORT, rtp(b"y")))
+seed("plain_rtp", "sealed", b"\2" + exchange(rtp(b"x" * 20), REPORT + b"\x80\0\0\1" + b"t" * 10))
 seed("dtls_record", "stun_between", exchange(STUN, HELLO, rtp(b"x"), RECORD))
 
 seed("srtp", "rtp_gcm", rtp(b"payload" + bytes(16)))
@@ -120,6 +123,14 @@ seed("keyframes", "vp9", b"\x8a\x81\x23\x0a\x18\x00\x01\x40\x00\xf0\x82\x49\x83\
 seed("keyframes", "h264_stap_a", b"\x78\x00\x04\x67\x42\xe0\x1f\x00\x02\x68\xce\x00\x02\x65\x88")
 seed("keyframes", "h264_fu_a", b"\x7c\x85\x88\x80")
 seed("keyframes", "av1", b"\x18\x0b\x0a\x0b\x00\x00\x00\x24\xc4\xff\xdf\x3f\x32\x10\x30\x10")
+
+PLAIN = "v=0\r\no=- 0 0 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\n"
+KEY = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNk|2^20\r\n"
+RTCP_PORT = "a=rtcp:41005 IN IP4 192.0.2.8\r\n"
+seed("sdp", "plain_rtp", PLAIN + "m=audio 41000 RTP/AVP 0\r\n" + RTCP_PORT + "a=direction:active\r\n")
+seed("sdp", "plain_keys", PLAIN + "m=video 41000 RTP/SAVPF 96\r\na=rtpmap:96 H265/90000\r\n" + KEY)
+seed("keyframes", "h265_aggregate", b"\x60\x01\x00\x03\x40\x01\x0c\x00\x03\x42\x01\x01")
+seed("keyframes", "h265_fragment", b"\x62\x01\x93\xaf")
 
 seed(
     "sdp",

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use rivero::config::{CONF_FILE, SETTINGS, Sources};
+use rivero::config::{CONF_FILE, ConfigError, SETTINGS, Sources, variable};
 
 pub const VERSION: &str = "version";
 pub const LIST: &str = "list";
@@ -31,20 +31,23 @@ pub fn parse(words: Vec<OsString>, as_kurento: bool) -> Result<ArgMatches, clap:
 }
 
 /// Where settings come from, by flags and variables.
-pub fn sources(given: &ArgMatches, as_kurento: bool) -> Sources {
-    let said = |flag: &str, variable: &str| {
-        let variable = || std::env::var(variable).ok().filter(|text| !text.is_empty());
-        given.get_one::<String>(flag).cloned().or_else(variable)
+///
+/// # Errors
+/// A variable that is no text.
+pub fn sources(given: &ArgMatches, as_kurento: bool) -> Result<Sources, ConfigError> {
+    let said = |flag: &str, name| match given.get_one::<String>(flag) {
+        Some(text) => Ok(Some(text.clone())),
+        None => variable(name, &|name| std::env::var(name)),
     };
     let flags = SETTINGS
         .iter()
         .filter_map(|setting| Some((setting, given.get_one::<String>(setting.flag?)?.clone())));
-    Sources {
-        file: said(CONF_FILE_FLAG, "KURENTO_CONF_FILE").map(Into::into),
+    Ok(Sources {
+        file: said(CONF_FILE_FLAG, "KURENTO_CONF_FILE")?.map(Into::into),
         required: as_kurento,
-        modules: said(MODULES_CONFIG, "KURENTO_MODULES_CONFIG_PATH"),
+        modules: said(MODULES_CONFIG, "KURENTO_MODULES_CONFIG_PATH")?,
         flags: flags.collect(),
-    }
+    })
 }
 
 fn command(as_kurento: bool) -> Command {
@@ -79,6 +82,11 @@ fn command(as_kurento: bool) -> Command {
             .subcommand(
                 Command::new("health")
                     .about("Asks a running server whether it is well; exits with 0 if so"),
+            )
+            .subcommand(
+                Command::new("doctor")
+                    .about("Looks at ports, addresses, STUN and TURN, and says what to change; exits with 0 if a server can run")
+                    .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("As JSON")),
             )
             .subcommand(
                 Command::new("config")

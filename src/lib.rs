@@ -26,4 +26,5 @@ pub mod registrar;
 pub mod rpc;
 pub mod web;
 
+pub mod doctor;
 pub mod server;

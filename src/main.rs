@@ -3,13 +3,14 @@
 //! Under the name `kurento-media-server` it takes what that program takes: unknown words and options
 //! are passed over, and the main file of settings must be there.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use rivero::config::{self, Loaded, LogFormat, Origin, Sources};
+use rivero::doctor::{self, Finding, Severity};
 use rivero::logs::Logs;
 use rivero::model::class::{self, API_VERSION};
 use rivero::server::Server;
@@ -23,8 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Control is little work; media has threads of its own.
 const CONTROL_THREADS: usize = 2;
-/// How long a server may take to say that it is well.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// For what still runs when everything has ended that matters.
+const LAST_TASKS: Duration = Duration::from_millis(100);
 /// Exit status when somebody could not wait for an orderly end.
 const IMPATIENT: i32 = 130;
 
@@ -45,9 +46,10 @@ fn main() -> ExitCode {
     if given.get_flag(flags::LIST) {
         return print(&factories());
     }
-    let sources = flags::sources(&given, as_kurento);
-    let loaded = match load(&sources, as_kurento) {
-        Ok(loaded) => loaded,
+    let read = flags::sources(&given, as_kurento)
+        .and_then(|sources| Ok((load(&sources, as_kurento)?, sources)));
+    let (loaded, sources) = match read {
+        Ok(read) => read,
         Err(error) => {
             eprintln!("Error reading configuration: {error}");
             return ExitCode::FAILURE;
@@ -55,13 +57,14 @@ fn main() -> ExitCode {
     };
     match given.subcommand() {
         Some(("config", options)) => show(&loaded, options),
+        Some(("doctor", options)) => examine(&loaded, options),
         Some(("health", _)) => health(&loaded),
         _ => serve(&loaded, &sources, as_kurento),
     }
 }
 
 fn load(sources: &Sources, as_kurento: bool) -> Result<Loaded, config::ConfigError> {
-    let mut loaded = config::read(sources, &|name| std::env::var(name).ok())?;
+    let mut loaded = config::read(sources, &|name| std::env::var(name))?;
     if as_kurento {
         // Tools that read the original's files expect its lines there.
         let format = config::find("rivero.logs.format").expect("the table has it");
@@ -127,8 +130,12 @@ fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
         .thread_name("control")
         .enable_all()
         .build();
-    let result =
-        runtime.and_then(|runtime| runtime.block_on(run(loaded, sources, as_kurento, &logs)));
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(run(loaded, sources, as_kurento, &logs));
+        // A name that is being looked up would be waited for as long as its server pleases.
+        runtime.shutdown_timeout(LAST_TASKS.min(loaded.config.control.stop));
+        result
+    });
     if let Err(error) = &result {
         tracing::error!("cannot start: {error}");
         eprintln!("rivero cannot start: {error}");
@@ -228,7 +235,11 @@ async fn follow(
     as_kurento: bool,
     logs: &Logs,
 ) {
-    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+    // A period of 0 switches it off, which systemd itself says by saying nothing.
+    let watchdog = sd_notify::watchdog_enabled().filter(|period| !period.is_zero());
+    let watchdog = watchdog.map(|period| period / 2);
+    // What is in force, of which nothing may go missing.
+    let mut accepted = started.clone();
     // Without a watchdog nobody looks at the ticks.
     let mut ticks = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3_600)));
     loop {
@@ -240,26 +251,33 @@ async fn follow(
                     Ok(now) => tell(&[NotifyState::Reloading, now]),
                     Err(_) => tell(&[NotifyState::Reloading]),
                 }
-                reload(server, started, sources, as_kurento, logs);
+                match load(sources, as_kurento).and_then(|fresh| {
+                    fresh.may_follow(&accepted)?;
+                    Ok(fresh)
+                }) {
+                    Ok(fresh) => {
+                        reload(server, started, &fresh, logs);
+                        accepted = fresh;
+                    }
+                    Err(error) => {
+                        tracing::error!("Error reading configuration: {error}");
+                        tracing::error!("all settings stay as they are");
+                    }
+                }
                 tell(&[NotifyState::Ready]);
             }
             _ = ticks.tick(), if watchdog.is_some() => {
-                server.check();
-                tell(&[NotifyState::Watchdog]);
+                // A server that is not well stays silent, and is started again.
+                if server.check() {
+                    tell(&[NotifyState::Watchdog]);
+                }
             }
         }
     }
 }
 
 /// Takes over what can be; names what would need a restart to be as in the settings.
-fn reload(server: &Server, started: &Loaded, sources: &Sources, as_kurento: bool, logs: &Logs) {
-    let fresh = match load(sources, as_kurento) {
-        Ok(fresh) => fresh,
-        Err(error) => {
-            tracing::error!("Error reading configuration: {error}");
-            return;
-        }
-    };
+fn reload(server: &Server, started: &Loaded, fresh: &Loaded, logs: &Logs) {
     for warning in &fresh.warnings {
         tracing::warn!("{warning}");
     }
@@ -282,22 +300,36 @@ fn tell(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Asks `/health` in the simplest way there is.
+/// Whether a server can run and be used with these settings.
+fn examine(loaded: &Loaded, options: &ArgMatches) -> ExitCode {
+    let mut findings = doctor::examine(&loaded.config);
+    findings.extend(loaded.warnings.iter().map(|warning| Finding {
+        severity: Severity::Warning,
+        subject: "settings",
+        seen: warning.clone(),
+        advice: String::new(),
+    }));
+    let text = if options.get_flag(flags::JSON) {
+        let list: Vec<_> = findings.iter().map(Finding::to_json).collect();
+        format!("{:#}\n", serde_json::Value::from(list))
+    } else {
+        findings.iter().map(|finding| format!("{finding}\n")).collect()
+    };
+    print(&text);
+    let worst = findings.iter().map(|finding| finding.severity).max();
+    if worst == Some(Severity::Trouble) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Asks a server that should be running.
 fn health(loaded: &Loaded) -> ExitCode {
     let control = &loaded.config.control;
     if !control.plain {
         eprintln!("the server speaks TLS only, and this does not");
         return ExitCode::FAILURE;
     }
-    // A server that listens everywhere is asked at home.
-    let ip = match control.bind {
-        None => Ipv4Addr::LOCALHOST.into(),
-        Some(IpAddr::V4(ip)) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        Some(IpAddr::V6(ip)) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        Some(ip) => ip,
-    };
+    let ip = control.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let address = SocketAddr::new(ip, control.port);
-    match ask(address) {
+    match doctor::ask(address) {
         Ok(response) => {
             let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
             println!("{body}");
@@ -308,14 +340,4 @@ fn health(loaded: &Loaded) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn ask(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
-    stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
-    stream.set_write_timeout(Some(HEALTH_TIMEOUT))?;
-    write!(stream, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.take(64 * 1_024).read_to_string(&mut response)?;
-    Ok(response)
 }

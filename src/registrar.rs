@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::clock::Clock;
-use crate::config::ControlConfig;
+use crate::config::{ControlConfig, PrivateUrl};
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ pub fn own_url(
 }
 
 /// Keeps the server announced as `own` at `place` until `stop` turns true.
-pub async fn run(place: String, own: String, clock: Clock, mut stop: watch::Receiver<bool>) {
+pub async fn run(place: PrivateUrl, own: String, clock: Clock, mut stop: watch::Receiver<bool>) {
     let mut patience = Patience::new(clock.now());
     let register =
         json!({"jsonrpc": "2.0", "method": "register", "params": {"ws": own}}).to_string();
@@ -104,7 +104,7 @@ pub async fn run(place: String, own: String, clock: Clock, mut stop: watch::Rece
             _ = stop.wait_for(|stop| *stop) => return,
         }
         let opened = tokio::select! {
-            opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&place)) => opened,
+            opened = tokio::time::timeout(CONNECT_TIMEOUT, open(place.expose())) => opened,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
@@ -112,11 +112,11 @@ pub async fn run(place: String, own: String, clock: Clock, mut stop: watch::Rece
                 patience.handle_input(clock.now(), Input::Opened);
                 match converse(&place, socket, &register, &mut stop).await {
                     Ok(()) if *stop.borrow() => return,
-                    Ok(()) => tracing::info!(place, "the registrar closed the connection"),
-                    Err(error) => tracing::warn!(place, %error, "no word with the registrar"),
+                    Ok(()) => tracing::info!(%place, "the registrar closed the connection"),
+                    Err(error) => tracing::warn!(%place, %error, "no word with the registrar"),
                 }
             }
-            Err(error) => tracing::debug!(place, %error, "the registrar cannot be reached"),
+            Err(error) => tracing::debug!(%place, %error, "the registrar cannot be reached"),
         }
         patience.handle_input(clock.now(), Input::Lost);
     }
@@ -158,13 +158,13 @@ async fn dial(place: &str) -> io::Result<Box<dyn Stream>> {
 
 /// Registers, and listens until one side has enough.
 async fn converse(
-    place: &str,
+    place: &PrivateUrl,
     mut socket: WebSocketStream<Box<dyn Stream>>,
     register: &str,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), WsError> {
     socket.send(Message::text(register)).await?;
-    tracing::info!(place, "registered");
+    tracing::info!(%place, "registered");
     loop {
         tokio::select! {
             message = socket.next() => match message {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Command, Notices, Pool, Ticket, WorkerId};
 use crate::registrar;
 use crate::rpc::{Control, Media};
-use crate::web::{self, Identity, Outgoing, Rules, TlsError};
+use crate::web::{self, Health, Identity, Outgoing, Rules, TlsError};
 
 /// A server that is running. Dropping it leaves it running; [`Server::stop`] ends it.
 pub struct Server {
@@ -25,6 +26,7 @@ pub struct Server {
     rules: Arc<Rules>,
     identity: Option<Arc<Identity>>,
     control: Arc<Control>,
+    well: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     pool: Option<Pool>,
@@ -93,8 +95,10 @@ impl Server {
             tracing::warn!("{warning}");
         }
         let (stop, stopped) = watch::channel(false);
+        let well = Arc::new(AtomicBool::new(true));
         let entrance = Entrance {
             control: control.clone(),
+            well: well.clone(),
             clock,
             metrics: metrics.clone(),
             rules: rules.clone(),
@@ -102,7 +106,7 @@ impl Server {
         let door =
             web::serve(opened.list, rules.clone(), metrics, Arc::new(entrance), stopped.clone());
         let mut tasks = vec![
-            tokio::spawn(follow(control.clone(), notices.into())),
+            tokio::spawn(follow(control.clone(), notices.into(), Unwell(well.clone()))),
             tokio::spawn(collect(control.clone(), clock, stopped.clone())),
             tokio::spawn(door),
         ];
@@ -116,6 +120,7 @@ impl Server {
             rules,
             identity: opened.identity,
             control,
+            well,
             stop,
             tasks,
             pool: None,
@@ -134,6 +139,9 @@ impl Server {
         fresh.control.secure.certificate.clone_from(&config.control.secure.certificate);
         fresh.limits = config.limits.clone();
         let certificate = fresh.control.secure.certificate.clone();
+        for warning in fresh.warnings() {
+            tracing::warn!("{warning}");
+        }
         self.rules.set(fresh);
         match (&self.identity, certificate) {
             (Some(identity), Some(file)) => identity.reload(&file),
@@ -141,9 +149,11 @@ impl Server {
         }
     }
 
-    /// Returns when control can be reached; a watchdog may take that for a sign of life.
-    pub fn check(&self) {
+    /// Returns when control can be reached, and whether workers are still heard; a watchdog may take
+    /// that for a sign of life.
+    pub fn check(&self) -> bool {
         self.control.count();
+        self.well.load(Ordering::Relaxed)
     }
 
     /// Where the control port is: the one without TLS, if there is one.
@@ -182,7 +192,17 @@ fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-async fn follow(control: Arc<Control>, mut notices: Notices) {
+/// Once it is dropped, the server is not well.
+struct Unwell(Arc<AtomicBool>);
+
+impl Drop for Unwell {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Hears what workers say. Without it no request that concerns an object is ever answered.
+async fn follow(control: Arc<Control>, mut notices: Notices, _end: Unwell) {
     while let Some(notice) = notices.recv().await {
         control.handle_notice(notice);
     }
@@ -202,6 +222,7 @@ async fn collect(control: Arc<Control>, clock: Clock, mut stop: watch::Receiver<
 /// What the door leads to.
 struct Entrance {
     control: Arc<Control>,
+    well: Arc<AtomicBool>,
     clock: Clock,
     metrics: Arc<Metrics>,
     rules: Arc<Rules>,
@@ -221,14 +242,15 @@ impl web::Service for Entrance {
         self.control.close(connection);
     }
 
-    fn health(&self) -> String {
-        json!({
-            "status": "ok",
+    fn health(&self) -> Health {
+        let well = self.well.load(Ordering::Relaxed);
+        let text = json!({
+            "status": if well { "ok" } else { "failing" },
             "uptime": self.clock.uptime().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
             "warnings": self.rules.get().warnings(),
-        })
-        .to_string()
+        });
+        Health { well, text: text.to_string() }
     }
 
     fn metrics(&self) -> String {

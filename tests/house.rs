@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["hubs"],
     &["pipeline"],
     &["client", "registrar", "rpc", "web"],
-    &["server"],
+    &["doctor", "server"],
     &["flags", "main"],
 ];
 

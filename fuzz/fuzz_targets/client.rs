@@ -30,7 +30,10 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         machine.handle_input(now, Input::Text(line.replace('@', &latest)));
         asked += 1;
         let (method, params) = ("m".to_owned(), Value::Null);
-        machine.handle_input(now, Input::Request { to: Some(()), method, params, timeout: None });
+        machine.handle_input(
+            now,
+            Input::Request { to: Some(()), late: None, method, params, timeout: None },
+        );
         now += Duration::from_millis(100);
         if machine.poll_timeout().is_some_and(|at| at <= now) {
             machine.handle_input(now, Input::Timeout);

@@ -15,7 +15,7 @@ use rustls_pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsConnector;
@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::error::ClientError;
-use super::machine::{ConnectionEvent, Counters, Input, Machine, Output};
+use super::machine::{ConnectionEvent, Counters, FULL, Input, Machine, Output};
 use super::message::Notification;
 use super::options::Options;
 use super::queue::Queue;
@@ -42,17 +42,23 @@ const LINGER: Duration = Duration::from_secs(1);
 const BUFFER: usize = 8 * 1024;
 /// Inputs taken at once, before what they cause is sent.
 const BATCH: usize = 256;
-/// Texts on their way to a server that does not read, before no more are made.
-const FULL: usize = 8_192;
 /// Listeners, and receivers of notifications, of one client.
 const READERS: usize = 64;
 
 type Reply = oneshot::Sender<Result<Value, ClientError>>;
 
+/// Where the answer of a request comes; see [`Client::ask`].
+pub(super) struct Asked {
+    pub reply: oneshot::Receiver<Result<Value, ClientError>>,
+    pub late: oneshot::Receiver<Result<Value, ClientError>>,
+}
+
 /// A connection to a server, which is made again when it is lost. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     inputs: mpsc::Sender<Input<Reply>>,
+    /// Whether to close the session too. Read even when nothing can be written.
+    closing: mpsc::Sender<bool>,
     shared: Arc<Shared>,
 }
 
@@ -68,6 +74,7 @@ struct State {
     session: Option<String>,
     connected: bool,
     ended: bool,
+    session_closed: bool,
     counters: Counters,
     /// Requests that did not even get as far as the machine.
     refused: u64,
@@ -88,6 +95,7 @@ impl Client {
         // A uuid's bits are random but for its version.
         let seed = uuid::Uuid::new_v4().as_u64_pair().1 ^ uuid::Uuid::new_v4().as_u64_pair().0;
         let (inputs, receiver) = mpsc::channel(options.queue.clamp(1, 1 << 20));
+        let (closing, closed) = mpsc::channel(1);
         let shared = Arc::new(Shared { state: Mutex::default(), event_queue: options.event_queue });
         let (started, first) = oneshot::channel();
         let task = Task {
@@ -95,20 +103,21 @@ impl Client {
             clock,
             target: Arc::new(target),
             link: Link::None,
-            outgoing: VecDeque::new(),
-            unflushed: false,
+            outgoing: Outgoing::default(),
             shared: shared.clone(),
             started: Some(started),
         };
-        tokio::spawn(task.run(receiver));
+        tokio::spawn(task.run(receiver, closed));
         first.await.map_err(|_| ClientError::Closed)??;
-        Ok(Self { inputs, shared })
+        Ok(Self { inputs, closing, shared })
     }
 
     #[cfg(test)]
     pub(super) fn closed() -> Self {
         let (inputs, _) = mpsc::channel(1);
-        Self { inputs, shared: Arc::new(Shared { state: Mutex::default(), event_queue: 1 }) }
+        let (closing, _) = mpsc::channel(1);
+        let shared = Arc::new(Shared { state: Mutex::default(), event_queue: 1 });
+        Self { inputs, closing, shared }
     }
 
     /// A request; the answer's `result`.
@@ -131,7 +140,7 @@ impl Client {
     ) -> Result<Value, ClientError> {
         let (to, reply) = oneshot::channel();
         let method = method.to_owned();
-        self.input(Input::Request { to: Some(to), method, params, timeout })?;
+        self.input(Input::Request { to: Some(to), late: None, method, params, timeout })?;
         reply.await.map_err(|_| ClientError::Closed)?
     }
 
@@ -158,7 +167,17 @@ impl Client {
         let params =
             serde_json::to_value(params).map_err(|error| ClientError::Encode(error.to_string()))?;
         let method = method.to_owned();
-        self.input(Input::Request { to: None, method, params, timeout: None })
+        self.input(Input::Request { to: None, late: None, method, params, timeout: None })
+    }
+
+    /// A request whose answer matters even if nobody waits for it any more: the answer or the
+    /// time-out, and what comes after a time-out. The latter ends when the answer cannot come.
+    pub(super) fn ask(&self, method: &str, params: Value) -> Result<Asked, ClientError> {
+        let (to, reply) = oneshot::channel();
+        let (later, late) = oneshot::channel();
+        let (to, later, method) = (Some(to), Some(later), method.to_owned());
+        self.input(Input::Request { to, late: later, method, params, timeout: None })?;
+        Ok(Asked { reply, late })
     }
 
     /// A request whose answer does not matter, from where nothing can wait.
@@ -166,7 +185,8 @@ impl Client {
         let (to, _) = oneshot::channel();
         let method = method.to_owned();
         // A client that is closed, or has too much to do, is told by other means.
-        let _ = self.input(Input::Request { to: Some(to), method, params, timeout: None });
+        let _ =
+            self.input(Input::Request { to: Some(to), late: None, method, params, timeout: None });
     }
 
     fn input(&self, input: Input<Reply>) -> Result<(), ClientError> {
@@ -223,11 +243,17 @@ impl Client {
     }
 
     /// Ends the connection; with `session`, the session too. Requests that wait fail as closed.
-    /// Returns when the server has heard of it, or had time to.
-    pub async fn close(&self, session: bool) {
-        if self.inputs.send(Input::Close { session }).await.is_ok() {
+    /// Returns when the server has answered that the session is closed, or had time to.
+    ///
+    /// Whether the session is closed. It is not where that was not asked for; where there is no
+    /// connection at this moment, as while the client reconnects: then nothing is sent, and the
+    /// server keeps the session until it forgets it for want of a client; where the server did not
+    /// answer in time, or refused; and where it has no sessions.
+    pub async fn close(&self, session: bool) -> bool {
+        if self.closing.send(session).await.is_ok() {
             self.inputs.closed().await;
         }
+        self.shared.lock().session_closed
     }
 }
 
@@ -291,7 +317,13 @@ impl Notifications {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-type Socket = WebSocketStream<Box<dyn Stream>>;
+/// A stream that counts what is written: a long text may be on its way for long, and yet move.
+struct Counted {
+    stream: Box<dyn Stream>,
+    written: u64,
+}
+
+type Socket = WebSocketStream<Counted>;
 type Dialling = Pin<Box<dyn Future<Output = Result<Socket, String>> + Send>>;
 
 enum Link {
@@ -300,29 +332,87 @@ enum Link {
     Open(Box<Socket>),
 }
 
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = result {
+            self.written += written as u64;
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What is to be written, and what the machine knows of it.
+#[derive(Default)]
+struct Outgoing {
+    /// Texts on their way; see [`FULL`].
+    texts: VecDeque<String>,
+    unflushed: bool,
+    /// What was unwritten when the machine was told last.
+    told: usize,
+    /// Bytes that had been written then.
+    written: u64,
+}
+
+impl Outgoing {
+    fn unwritten(&self) -> usize {
+        self.texts.len() + usize::from(self.unflushed)
+    }
+
+    fn clear(&mut self) {
+        self.texts.clear();
+        self.unflushed = false;
+    }
+}
+
 struct Task {
     machine: Machine<Reply>,
     clock: Clock,
     target: Arc<Target>,
     link: Link,
-    /// Texts on their way; see [`FULL`].
-    outgoing: VecDeque<String>,
-    unflushed: bool,
+    outgoing: Outgoing,
     shared: Arc<Shared>,
     started: Option<oneshot::Sender<Result<(), ClientError>>>,
 }
 
 impl Task {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input<Reply>>) {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input<Reply>>,
+        mut closing: mpsc::Receiver<bool>,
+    ) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut handles = true;
         while self.carry_out() {
             // A server that talks without a pause leaves others their turn.
             tokio::task::coop::consume_budget().await;
             let wake = self.machine.poll_timeout();
+            let full = self.outgoing.unwritten() >= FULL;
             tokio::select! {
-                taken = inputs.recv_many(&mut batch, BATCH), if handles && self.outgoing.len() < FULL => {
-                    let now = self.clock.now();
+                taken = inputs.recv_many(&mut batch, BATCH), if handles && !full => {
+                    let now = self.tell_writing();
                     if taken == 0 {
                         handles = false;
                         self.machine.handle_input(now, Input::Close { session: false });
@@ -331,14 +421,29 @@ impl Task {
                         self.machine.handle_input(now, input);
                     }
                 }
-                input = poll_fn(|cx| poll_link(&mut self.link, &mut self.outgoing, &mut self.unflushed, cx)) => {
-                    if matches!(input, Input::Down(_)) {
-                        self.link = Link::None;
+                close = closing.recv(), if handles => {
+                    handles = close.is_some();
+                    let now = self.tell_writing();
+                    // What was said before goes before.
+                    while let Ok(input) = inputs.try_recv() {
+                        self.machine.handle_input(now, input);
                     }
-                    self.machine.handle_input(self.clock.now(), input);
+                    let session = close.unwrap_or_default();
+                    self.machine.handle_input(now, Input::Close { session });
+                }
+                input = poll_fn(|cx| poll_link(&mut self.link, &mut self.outgoing, full, cx)) => {
+                    if matches!(input, Some(Input::Down(_))) {
+                        self.link = Link::None;
+                        self.outgoing.clear();
+                    }
+                    let now = self.tell_writing();
+                    if let Some(input) = input {
+                        self.machine.handle_input(now, input);
+                    }
                 }
                 () = sleep_until(wake) => {
-                    self.machine.handle_input(self.clock.now(), Input::Timeout);
+                    let now = self.tell_writing();
+                    self.machine.handle_input(now, Input::Timeout);
                 }
             }
         }
@@ -355,6 +460,20 @@ impl Task {
         state.receivers.drain(..).for_each(|queue| queue.close());
     }
 
+    /// Tells the machine how writing goes; when that was.
+    fn tell_writing(&mut self) -> Instant {
+        let now = self.clock.now();
+        let unwritten = self.outgoing.unwritten();
+        let written = match &self.link {
+            Link::Open(socket) => socket.get_ref().written,
+            _ => 0,
+        };
+        let moved = written != self.outgoing.written;
+        (self.outgoing.told, self.outgoing.written) = (unwritten, written);
+        self.machine.handle_input(now, Input::Writing { unwritten, moved });
+        now
+    }
+
     /// Does what the machine wants done; false when that was all there is.
     fn carry_out(&mut self) -> bool {
         let mut going = true;
@@ -366,7 +485,7 @@ impl Task {
                     let target = self.target.clone();
                     self.link = Link::Dialling(Box::pin(async move { target.dial().await }));
                 }
-                Output::Send(text) => self.outgoing.push_back(text),
+                Output::Send(text) => self.outgoing.texts.push_back(text),
                 Output::Drop => {
                     self.link = Link::None;
                     self.outgoing.clear();
@@ -387,13 +506,13 @@ impl Task {
         }
         if matches!(self.link, Link::None) {
             self.outgoing.clear();
-            self.unflushed = false;
         }
         let mut state = self.shared.lock();
         if state.session.as_deref() != self.machine.session() {
             state.session = self.machine.session().map(str::to_owned);
         }
         state.connected = self.machine.is_up();
+        state.session_closed = self.machine.session_closed();
         state.counters = self.machine.counters();
         for event in told {
             tracing::debug!(?event, "client");
@@ -408,7 +527,7 @@ impl Task {
     /// The client's part of closing a WebSocket (RFC 6455 §7.1.2), and a while for the server's.
     async fn farewell(&mut self) {
         let Link::Open(mut socket) = std::mem::replace(&mut self.link, Link::None) else { return };
-        let outgoing = std::mem::take(&mut self.outgoing);
+        let outgoing = std::mem::take(&mut self.outgoing.texts);
         let goodbye = async {
             for text in outgoing {
                 socket.feed(Message::text(text)).await?;
@@ -423,62 +542,68 @@ impl Task {
     }
 }
 
-/// Drives the link as far as it goes: writes what is on its way, then reads.
+/// Drives the link as far as it goes: writes what is on its way, then reads. No input is news of the
+/// writing: it came to a halt, or is done after that, or has room where it was `full`.
 fn poll_link(
     link: &mut Link,
-    outgoing: &mut VecDeque<String>,
-    unflushed: &mut bool,
+    outgoing: &mut Outgoing,
+    full: bool,
     cx: &mut Context<'_>,
-) -> Poll<Input<Reply>> {
+) -> Poll<Option<Input<Reply>>> {
     let socket = match link {
         Link::None => return Poll::Pending,
         Link::Dialling(dialling) => {
             return dialling.as_mut().poll(cx).map(|result| match result {
                 Ok(socket) => {
                     *link = Link::Open(Box::new(socket));
-                    Input::Open
+                    Some(Input::Open)
                 }
-                Err(reason) => Input::Down(reason),
+                Err(reason) => Some(Input::Down(reason)),
             });
         }
         Link::Open(socket) => socket,
     };
-    if let Poll::Ready(Err(error)) = poll_write(socket, outgoing, unflushed, cx) {
-        return Poll::Ready(Input::Down(error.to_string()));
+    if let Poll::Ready(Err(error)) = poll_write(socket, outgoing, cx) {
+        return Poll::Ready(Some(Input::Down(error.to_string())));
+    }
+    let unwritten = outgoing.unwritten();
+    if (unwritten == 0) != (outgoing.told == 0) || (full && unwritten < FULL) {
+        return Poll::Ready(None);
     }
     // A server that asks and asks, and reads no answer.
-    if outgoing.len() >= 2 * FULL {
+    if outgoing.texts.len() >= 2 * FULL {
         return Poll::Pending;
     }
     loop {
         let reason = match std::task::ready!(socket.poll_next_unpin(cx)) {
-            Some(Ok(Message::Text(text))) => return Poll::Ready(Input::Text(text.to_string())),
+            Some(Ok(Message::Text(text))) => {
+                return Poll::Ready(Some(Input::Text(text.to_string())));
+            }
             Some(Ok(Message::Close(Some(frame)))) => format!("{} {}", frame.code, frame.reason),
             Some(Ok(Message::Close(None))) | None => "closed by the server".to_owned(),
             // Pings are answered below us; a binary message is none of ours.
             Some(Ok(_)) => continue,
             Some(Err(error)) => error.to_string(),
         };
-        return Poll::Ready(Input::Down(reason));
+        return Poll::Ready(Some(Input::Down(reason)));
     }
 }
 
 fn poll_write(
     socket: &mut Socket,
-    outgoing: &mut VecDeque<String>,
-    unflushed: &mut bool,
+    outgoing: &mut Outgoing,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Error>> {
-    while !outgoing.is_empty() {
+    while !outgoing.texts.is_empty() {
         std::task::ready!(socket.poll_ready_unpin(cx))?;
-        if let Some(text) = outgoing.pop_front() {
+        if let Some(text) = outgoing.texts.pop_front() {
             socket.start_send_unpin(Message::text(text))?;
-            *unflushed = true;
+            outgoing.unflushed = true;
         }
     }
-    if *unflushed {
+    if outgoing.unflushed {
         std::task::ready!(socket.poll_flush_unpin(cx))?;
-        *unflushed = false;
+        outgoing.unflushed = false;
     }
     Poll::Ready(Ok(()))
 }
@@ -540,6 +665,7 @@ impl Target {
             .write_buffer_size(BUFFER)
             .max_message_size(Some(self.message_bytes))
             .max_frame_size(Some(self.message_bytes));
+        let stream = Counted { stream, written: 0 };
         let opened = client_async_with_config(self.request.clone(), stream, Some(settings)).await;
         opened.map(|(socket, _)| socket).map_err(|error| text(&error))
     }

@@ -30,17 +30,33 @@ const LAST_ID: u32 = i32::MAX as u32;
 /// As good as for ever, and still a time that can be reckoned with.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// Texts on their way to a server that does not read, before requests wait instead.
+pub const FULL: usize = 8_192;
+
+/// Late answers that are waited for.
+const LATE: usize = 1_024;
+
 /// What happened. `T` is where the answer to a request is to go.
 #[derive(Debug)]
 pub enum Input<T> {
-    /// The application wants something. Without `to` it is a notification.
-    Request { to: Option<T>, method: String, params: Value, timeout: Option<Duration> },
+    /// The application wants something. Without `to` it is a notification. An answer that comes after
+    /// the time-out goes to `late`.
+    Request {
+        to: Option<T>,
+        late: Option<T>,
+        method: String,
+        params: Value,
+        timeout: Option<Duration>,
+    },
     /// The WebSocket that [`Output::Dial`] asked for is open.
     Open,
     /// It could not be opened, or is gone.
     Down(String),
     /// It brought a text.
     Text(String),
+    /// How writing goes: texts that are not with the system yet, and whether any byte of them went
+    /// there since this was said last. To be said before any other input, and when it changes.
+    Writing { unwritten: usize, moved: bool },
     /// The time of [`Machine::poll_timeout`] has come.
     Timeout,
     /// The application is done; the session may be closed with it.
@@ -56,7 +72,7 @@ pub enum Output<T> {
     Send(String),
     /// Drop it, or the attempt to open it.
     Drop,
-    /// Answer a request.
+    /// Answer a request, or give its late answer.
     Answer(T, Result<Value, ClientError>),
     /// How the very first connection went.
     Started(Result<(), ClientError>),
@@ -97,13 +113,16 @@ pub struct Counters {
     pub busy: u64,
     /// Answers to nothing that was asked, or that came too late.
     pub unmatched: u64,
+    /// Late answers no longer waited for, because there were too many.
+    pub forgotten: u64,
     /// Texts that are no message.
     pub unreadable: u64,
     /// Notifications of the server.
     pub notified: u64,
     /// Connections lost.
     pub lost: u64,
-    /// Connections lost for want of an answer to a ping, or of any traffic.
+    /// Connections lost for want of an answer to a ping, or of any traffic, or because the server
+    /// did not read.
     pub silent: u64,
 }
 
@@ -136,12 +155,18 @@ enum State {
 enum Ping {
     Off,
     At(Instant),
-    Awaited { id: u32, until: Instant },
+    /// Behind requests that went over the connection before it, by their deadlines.
+    Awaited {
+        id: u32,
+        until: Instant,
+        before: BTreeSet<(Instant, u32)>,
+    },
 }
 
 #[derive(Debug)]
 struct Request<T> {
     to: Option<T>,
+    late: Option<T>,
     /// In which order requests were made.
     order: u64,
     method: String,
@@ -159,10 +184,16 @@ pub struct Machine<T> {
     ping: Ping,
     /// When something last came from the server.
     heard: Instant,
+    /// Until when something has to be written, if anything is to be.
+    write_until: Option<Instant>,
+    /// Requests that may be sent before the texts on their way are [`FULL`].
+    room: usize,
     session: Option<String>,
     server: Option<String>,
     /// Whether the session did anything: servers forget sessions that did not.
     used: bool,
+    /// Whether the server closed the session because it was asked to.
+    session_closed: bool,
     /// Whether the server forgot the session of the connection before.
     session_lost: bool,
     /// Whether there ever was a connection.
@@ -177,6 +208,8 @@ pub struct Machine<T> {
     /// Requests that are not under way, in order.
     waiting: BTreeMap<u64, u32>,
     deadlines: BTreeSet<(Instant, u32)>,
+    /// Where the late answers of requests go that ran out of time on this connection.
+    late: VecDeque<(u32, T)>,
     outputs: VecDeque<Output<T>>,
     counters: Counters,
 }
@@ -190,9 +223,12 @@ impl<T> Machine<T> {
             state: State::Dialling { until: after(now, options.connection_timeout) },
             ping: Ping::Off,
             heard: now,
+            write_until: None,
+            room: FULL,
             session: options.session.clone(),
             server: None,
             used: options.session.is_some(),
+            session_closed: false,
             session_lost: false,
             started: false,
             failures: 0,
@@ -203,6 +239,7 @@ impl<T> Machine<T> {
             requests: HashMap::new(),
             waiting: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            late: VecDeque::new(),
             outputs: VecDeque::from([Output::Dial]),
             counters: Counters::default(),
             options,
@@ -219,12 +256,15 @@ impl<T> Machine<T> {
             return;
         }
         match input {
-            Input::Request { to, method, params, timeout } => {
-                self.request(now, to, method, params, timeout);
+            Input::Request { to, late, method, params, timeout } => {
+                let deadline = after(now, timeout.unwrap_or(self.options.request_timeout));
+                let order = self.made;
+                self.request(Request { to, late, order, method, params, deadline, sent: false });
             }
             Input::Open => self.open(now),
             Input::Down(reason) => self.down(now, ClientError::Connect(reason)),
             Input::Text(text) => self.text(now, &text),
+            Input::Writing { unwritten, moved } => self.writing(now, unwritten, moved),
             Input::Timeout => self.timeout(now),
             Input::Close { session } => self.close(now, session),
         }
@@ -242,7 +282,7 @@ impl<T> Machine<T> {
             | State::Greeting { until, .. }
             | State::Pausing { until }
             | State::Leaving { until, .. } => Some(until),
-            State::Up { .. } => self.idle_until(),
+            State::Up { .. } => [self.idle_until(), self.write_until].into_iter().flatten().min(),
             State::Ended => return None,
         };
         let of_ping = match self.ping {
@@ -258,6 +298,12 @@ impl<T> Machine<T> {
         self.session.as_deref()
     }
 
+    /// Whether the server said that the session is closed. It is not asked while there is no
+    /// connection, and may not answer.
+    pub fn session_closed(&self) -> bool {
+        self.session_closed
+    }
+
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Up { .. })
     }
@@ -266,14 +312,7 @@ impl<T> Machine<T> {
         self.counters
     }
 
-    fn request(
-        &mut self,
-        now: Instant,
-        to: Option<T>,
-        method: String,
-        params: Value,
-        timeout: Option<Duration>,
-    ) {
+    fn request(&mut self, request: Request<T>) {
         let refusal = match self.state {
             State::Leaving { .. } => Some(ClientError::Closed),
             _ if self.waiting.len() >= self.options.queue => {
@@ -283,21 +322,22 @@ impl<T> Machine<T> {
             _ => None,
         };
         if let Some(refusal) = refusal {
-            self.outputs.extend(to.map(|to| Output::Answer(to, Err(refusal))));
+            self.outputs.extend(request.to.map(|to| Output::Answer(to, Err(refusal))));
             return;
         }
         let id = self.next_id();
-        let deadline = after(now, timeout.unwrap_or(self.options.request_timeout));
-        let order = self.made;
         self.made += 1;
-        self.requests.insert(id, Request { to, order, method, params, deadline, sent: false });
-        self.waiting.insert(order, id);
-        self.deadlines.insert((deadline, id));
+        self.waiting.insert(request.order, id);
+        self.deadlines.insert((request.deadline, id));
+        self.requests.insert(id, request);
     }
 
     /// Sends what waits, as far as there is room under way.
     fn pump(&mut self) {
-        while self.is_up() && self.requests.len() - self.waiting.len() < self.options.in_flight {
+        while self.is_up()
+            && self.room > 0
+            && self.requests.len() - self.waiting.len() < self.options.in_flight
+        {
             let Some((_, id)) = self.waiting.pop_first() else { return };
             let retry = self.options.retry;
             let Some(request) = self.requests.get_mut(&id) else { continue };
@@ -315,10 +355,20 @@ impl<T> Machine<T> {
                 continue;
             }
             self.counters.sent += 1;
+            self.room -= 1;
             self.outputs.push_back(Output::Send(text));
             if wire_id.is_none() {
                 self.forget(id);
             }
+        }
+    }
+
+    fn writing(&mut self, now: Instant, unwritten: usize, moved: bool) {
+        self.room = FULL.saturating_sub(unwritten);
+        if unwritten == 0 {
+            self.write_until = None;
+        } else if moved || self.write_until.is_none() {
+            self.write_until = Some(after(now, self.options.request_timeout));
         }
     }
 
@@ -381,10 +431,12 @@ impl<T> Machine<T> {
     fn ping(&mut self, now: Instant, params: Value) {
         let id = self.next_id();
         self.send(id, "ping", &with_session(params, self.session.as_deref()));
-        let until = after(now, self.options.heartbeat_timeout);
-        // Servers answer in order, so what was asked before may take its time first.
-        let before = self.deadlines.last().map_or(until, |(deadline, _)| *deadline);
-        self.ping = Ping::Awaited { id, until: until.max(before) };
+        let under_way =
+            |request: &Request<T>| request.sent && !self.waiting.contains_key(&request.order);
+        let before = self.requests.iter().filter(|(_, request)| under_way(request));
+        let before = before.map(|(id, request)| (request.deadline, *id)).collect();
+        let until = patience(&self.options, now, &before);
+        self.ping = Ping::Awaited { id, until, before };
     }
 
     fn send(&mut self, id: u32, method: &str, params: &Value) {
@@ -412,7 +464,12 @@ impl<T> Machine<T> {
             (State::Greeting { id: greeting, until }, _) if *greeting == id => {
                 return self.greeted(now, *until, result);
             }
-            (State::Leaving { id: leaving, .. }, _) if *leaving == id => return self.end(),
+            (State::Leaving { id: leaving, .. }, _) if *leaving == id => {
+                // One that the server does not know is no more, either.
+                let unknown = |error: &ClientError| error.code() == Some(INVALID_SESSION);
+                self.session_closed = result.as_ref().map_or_else(unknown, |_| true);
+                return self.end();
+            }
             (_, Ping::Awaited { id: ping, .. }) if *ping == id => {
                 // Whatever it says, somebody is there.
                 let interval = self.options.heartbeat.unwrap_or_default();
@@ -421,9 +478,19 @@ impl<T> Machine<T> {
             }
             _ => {}
         }
-        if !self.requests.contains_key(&id) {
+        let Some(deadline) = self.requests.get(&id).map(|request| request.deadline) else {
             self.counters.unmatched += 1;
+            if let Some(at) = self.late.iter().position(|(late, _)| *late == id) {
+                let late = self.late.remove(at);
+                self.outputs.extend(late.map(|(_, to)| Output::Answer(to, result)));
+            }
             return;
+        };
+        if let Ping::Awaited { until, before, .. } = &mut self.ping
+            && before.remove(&(deadline, id))
+        {
+            // The server lives, and has less to do before the ping.
+            *until = patience(&self.options, now, before);
         }
         if let Ok(value) = &result {
             self.used = true;
@@ -440,6 +507,7 @@ impl<T> Machine<T> {
             && deadline <= now
         {
             self.counters.timed_out += 1;
+            self.expect_late(id);
             self.answer(id, Err(ClientError::Timeout));
         }
         match self.state {
@@ -455,7 +523,8 @@ impl<T> Machine<T> {
             State::Leaving { until, .. } if until <= now => self.end(),
             State::Up { .. } => {
                 let silent = matches!(self.ping, Ping::Awaited { until, .. } if until <= now);
-                if silent || self.idle_until().is_some_and(|until| until <= now) {
+                let ends = [self.idle_until(), self.write_until];
+                if silent || ends.into_iter().flatten().any(|until| until <= now) {
                     self.counters.silent += 1;
                     self.outputs.push_back(Output::Drop);
                     self.down(now, ClientError::Connect("no answer in time".to_owned()));
@@ -464,6 +533,20 @@ impl<T> Machine<T> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Remembers whom a late answer matters to, if the server may give one.
+    fn expect_late(&mut self, id: u32) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        if request.sent
+            && let Some(late) = request.late.take()
+        {
+            self.late.push_back((id, late));
+        }
+        if self.late.len() > LATE {
+            self.late.pop_front();
+            self.counters.forgotten += 1;
         }
     }
 
@@ -489,6 +572,9 @@ impl<T> Machine<T> {
             State::Dialling { .. } | State::Greeting { .. } => {}
         }
         self.ping = Ping::Off;
+        (self.write_until, self.room) = (None, FULL);
+        // Answers come over the connection that the question went over.
+        self.late.clear();
         if after_greeting {
             self.outputs.push_back(Output::Drop);
         }
@@ -549,6 +635,7 @@ impl<T> Machine<T> {
     fn end(&mut self) {
         self.close_requests();
         self.ping = Ping::Off;
+        self.late.clear();
         self.state = State::Ended;
         self.outputs.push_back(Output::End);
     }
@@ -597,6 +684,14 @@ impl<T> Machine<T> {
 /// A while later, where "for ever" may be meant.
 fn after(now: Instant, time: Duration) -> Instant {
     now + time.min(LONGEST)
+}
+
+/// Until when a ping is waited for if nothing is heard from `now` on. Servers answer in order, so what
+/// was asked `before` may take its time first, but no single answer takes all the time there is.
+fn patience(options: &Options, now: Instant, before: &BTreeSet<(Instant, u32)>) -> Instant {
+    let until = after(now, options.heartbeat_timeout);
+    let longest = after(now, options.longest_answer);
+    before.last().map_or(until, |(deadline, _)| until.max(longest.min(*deadline)))
 }
 
 /// Parameters that name the session, unless they do already or have no members.

@@ -14,7 +14,8 @@ pub struct Options {
     pub trust: Trust,
     /// A session of an earlier client to go on with.
     pub session: Option<String>,
-    /// How long a request waits for its answer, the time it spends in the queue included.
+    /// How long a request waits for its answer, the time it spends in the queue included. A server
+    /// that reads nothing for so long while there is something to be read is given up.
     pub request_timeout: Duration,
     /// How long dialling, TLS, the WebSocket's handshake and `connect` may take together.
     pub connection_timeout: Duration,
@@ -23,8 +24,13 @@ pub struct Options {
     /// How often the server is pinged. `None` for never.
     pub heartbeat: Option<Duration>,
     /// How long a ping waits for its answer before the connection is given up. Servers may answer
-    /// one request after the other, so a ping waits at least as long as the requests before it.
+    /// one request after the other, so a ping also waits for the requests that were sent before it
+    /// over the same connection, as long as they do and [`Self::longest_answer`] allows.
     pub heartbeat_timeout: Duration,
+    /// How long a ping waits for any one answer before its own, even if the request waits longer.
+    /// Raise it for servers that answer in order and may take longer over a single request: the
+    /// heartbeat would cut their connection. A server that is gone is noticed so much later.
+    pub longest_answer: Duration,
     /// What happens after a connection was lost. `None` to close the client then.
     pub reconnect: Option<Reconnect>,
     /// Whether requests that were under way when the connection was cut are sent again under the
@@ -94,6 +100,7 @@ impl Default for Options {
             idle_timeout: None,
             heartbeat: Some(Duration::from_secs(5)),
             heartbeat_timeout: Duration::from_secs(10),
+            longest_answer: Duration::from_secs(60),
             reconnect: Some(Reconnect::default()),
             retry: false,
             in_flight: 1_024,

@@ -1,5 +1,6 @@
 //! Shell: settings files on the disk.
 
+use std::env::VarError;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub struct Sources {
 /// A main file, variable or flag that is wrong. Wrong module files are warnings.
 pub fn read(
     sources: &Sources,
-    variable: &dyn Fn(&str) -> Option<String>,
+    variable: &dyn Fn(&str) -> Result<String, VarError>,
 ) -> Result<Loaded, ConfigError> {
     let mut loader = Loader::new();
     let file = match &sources.file {

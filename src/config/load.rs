@@ -1,6 +1,7 @@
 //! Layers of settings: flags over environment over files over defaults, and where each came from.
 
 use std::collections::HashMap;
+use std::env::VarError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use super::value::{Given, NONE};
 
 /// Keys of the original's file, below which anything unknown is told.
 const MAIN_KEYS: [&str; 3] = ["mediaServer", "metadata", "rivero"];
+const TOKEN: &str = "rivero.token";
 const WEBSOCKET: &str = "mediaServer.net.websocket";
 /// Warnings that are kept; a file can be long and wrong.
 const MAX_WARNINGS: usize = 100;
@@ -54,6 +56,27 @@ pub enum ConfigError {
     Net { file: PathBuf, line: u32 },
     #[error("modules.kurento.BaseRtpEndpoint.minPort is greater than maxPort ({origin})")]
     PortRange { origin: Origin },
+    #[error("the variable {name} is not UTF-8")]
+    Variable { name: &'static str },
+    #[error("{file}: held settings before, and cannot be read now", file = file.display())]
+    Missing { file: PathBuf },
+    #[error("{TOKEN} is gone; who wants to do without one says \"none\"")]
+    TokenGone,
+}
+
+/// What a variable says; an empty one counts as not set.
+///
+/// # Errors
+/// [`ConfigError::Variable`] when it is no text.
+pub fn variable(
+    name: &'static str,
+    get: &dyn Fn(&str) -> Result<String, VarError>,
+) -> Result<Option<String>, ConfigError> {
+    match get(name) {
+        Ok(text) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(ConfigError::Variable { name }),
+    }
 }
 
 /// Settings with their origins.
@@ -62,6 +85,8 @@ pub struct Loaded {
     pub config: Config,
     /// What does not stop the server and should be heard.
     pub warnings: Vec<String>,
+    /// The files that said something.
+    files: Vec<PathBuf>,
     origins: HashMap<&'static str, Origin>,
 }
 
@@ -70,13 +95,33 @@ impl Loaded {
         self.origins.get(setting.key).cloned().unwrap_or_default()
     }
 
+    /// Whether a running server may go on with these settings after those of `before`: whatever
+    /// went missing by mistake must not open a door.
+    ///
+    /// # Errors
+    /// A file that is there no more; a token that nobody took away by saying so.
+    pub fn may_follow(&self, before: &Self) -> Result<(), ConfigError> {
+        if let Some(file) = before.files.iter().find(|file| !self.files.contains(file)) {
+            return Err(ConfigError::Missing { file: file.clone() });
+        }
+        let token = settings::find(TOKEN).expect("the table has it");
+        let gone = before.config.control.token.is_some() && self.config.control.token.is_none();
+        if gone && self.origin(token) == Origin::Default {
+            return Err(ConfigError::TokenGone);
+        }
+        Ok(())
+    }
+
     /// The keys whose values differ from those of `other`.
     pub fn changed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'static Setting> + 'a {
         SETTINGS.iter().filter(|setting| match setting.key {
             // Masked where they are shown.
-            "rivero.token" => self.config.control.token != other.config.control.token,
+            TOKEN => self.config.control.token != other.config.control.token,
             "mediaServer.net.websocket.secure.password" => {
                 self.config.control.secure.password != other.config.control.secure.password
+            }
+            "mediaServer.net.websocket.registrar.address" => {
+                self.config.control.registrar.address != other.config.control.registrar.address
             }
             "modules.kurento.WebRtcEndpoint.turnURL" => {
                 self.config.modules.webrtc.turn != other.config.modules.webrtc.turn
@@ -132,6 +177,7 @@ impl Loader {
     /// # Errors
     /// A value that its setting does not understand; a network other than one WebSocket.
     pub fn main_file(&mut self, file: &Path, root: &Node, net: bool) -> Result<(), ConfigError> {
+        self.loaded.files.push(file.to_owned());
         self.check_net(file, root, net)?;
         let mut entries = Vec::new();
         flatten(root, "", &mut entries);
@@ -183,6 +229,7 @@ impl Loader {
 
     /// A file of the class `name`, such as `kurento.WebRtcEndpoint`. What is wrong in it is warned of.
     pub fn module_file(&mut self, file: &Path, name: &str, root: &Node) {
+        self.loaded.files.push(file.to_owned());
         let prefix = format!("modules.{name}.");
         let mut entries = Vec::new();
         flatten(root, &prefix, &mut entries);
@@ -201,7 +248,8 @@ impl Loader {
         let Some(setting) = settings::find(key) else { return Ok(()) };
         let origin = Origin::File { file: file.to_owned(), line: node.line };
         let mut text = node.to_string();
-        if PORTS.contains(&key) && text.trim().parse() == Ok(0) {
+        let no_port = PORTS.contains(&key) && text.trim().parse() == Ok(0);
+        if no_port || (key == TOKEN && node.value == Value::Null) {
             text = NONE.to_owned();
         }
         let folder = file.parent();
@@ -211,21 +259,24 @@ impl Loader {
     /// Variables; an empty one counts as not set.
     ///
     /// # Errors
-    /// A value that its setting does not understand.
-    pub fn environment(&mut self, get: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
-        let get = |name: &str| get(name).filter(|text| !text.trim().is_empty());
+    /// A value that its setting does not understand, or that is no text.
+    pub fn environment(
+        &mut self,
+        get: &dyn Fn(&str) -> Result<String, VarError>,
+    ) -> Result<(), ConfigError> {
         let stun = ["KMS_STUN_IP", "KMS_STUN_PORT"];
-        let half = stun.iter().filter(|name| get(name).is_some()).count() == 1;
+        let half = variable(stun[0], get)?.is_some() != variable(stun[1], get)?.is_some();
         if half {
             self.warn("KMS_STUN_IP and KMS_STUN_PORT count only together".to_owned());
         }
         for setting in SETTINGS {
-            let said = setting.env.iter().find_map(|name| Some((*name, get(name)?)));
-            if let Some((name, text)) = said
-                && !(half && stun.contains(&name))
-            {
-                let given = Given { text: &text, folder: None };
-                self.apply(setting, given, Origin::Environment(name))?;
+            for name in setting.env.iter().copied() {
+                let Some(text) = variable(name, get)? else { continue };
+                if !(half && stun.contains(&name)) {
+                    let given = Given { text: &text, folder: None };
+                    self.apply(setting, given, Origin::Environment(name))?;
+                }
+                break;
             }
         }
         Ok(())
@@ -280,10 +331,11 @@ impl Loader {
 /// The settings below a node: those that the table has are taken whole, and objects opened else.
 fn flatten(node: &Node, prefix: &str, into: &mut Vec<(String, Node)>) {
     let Value::Members(members) = &node.value else { return };
+    let last: HashMap<_, _> =
+        members.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
     for (at, (name, child)) in members.iter().enumerate() {
         // Comments; and of repeated names the last counts.
-        let repeated = || members[at + 1..].iter().any(|(later, _)| later == name);
-        if name.starts_with("//") || repeated() {
+        if name.starts_with("//") || last.get(name.as_str()) != Some(&at) {
             continue;
         }
         let key = format!("{prefix}{name}");
@@ -298,6 +350,7 @@ fn flatten(node: &Node, prefix: &str, into: &mut Vec<(String, Node)>) {
 #[cfg(test)]
 mod tests {
     use super::super::tree::{parse_ini, parse_json};
+    use super::super::value::PrivateUrl;
     use super::*;
 
     const SHIPPED: &str = r#"{
@@ -342,7 +395,7 @@ mod tests {
         assert_eq!((control.bind, control.plain, control.port), (None, true, 8888));
         assert_eq!(control.secure.port, Some(8433));
         assert_eq!(control.secure.certificate.as_deref(), Some(Path::new("/etc/k/cert+key.pem")));
-        assert_eq!(control.registrar.address.as_deref(), Some("ws://registrar"));
+        assert_eq!(control.registrar.address, Some(PrivateUrl::new("ws://registrar")));
         assert_eq!(loaded.config.resources.kill_limit, Some(0.7));
         assert_eq!(loaded.config.sessions.collector_period.as_secs(), 8);
         assert_eq!(loaded.config.metadata["n"], 1);
@@ -444,7 +497,8 @@ mod tests {
                 ("KMS_MTU", "1300"),
                 ("RIVERO_BIND", ""),
             ];
-            known.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+            let known = known.iter().find(|(known, _)| *known == name);
+            known.map(|(_, text)| (*text).to_owned()).ok_or(VarError::NotPresent)
         };
         let text = r#"{"mediaServer": {"net": {"websocket": {"port": 1, "path": "one", "connqueue": 1}}}}"#;
         let mut loader = Loader::new();
@@ -466,7 +520,10 @@ mod tests {
     fn half_a_stun_server_is_none() {
         let mut loader = Loader::new();
         loader
-            .environment(&|name| (name == "KMS_STUN_IP").then(|| "1.2.3.4".to_owned()))
+            .environment(&|name| match name {
+                "KMS_STUN_IP" => Ok("1.2.3.4".to_owned()),
+                _ => Err(VarError::NotPresent),
+            })
             .expect("good");
         let loaded = loader.finish().expect("no contradiction");
         assert_eq!((loaded.config.modules.webrtc.stun_address, loaded.warnings.len()), (None, 1));
@@ -475,9 +532,48 @@ mod tests {
     #[test]
     fn ports_that_end_before_they_begin_are_refused() {
         let mut loader = Loader::new();
-        let variable = |name: &str| (name == "KMS_MAX_PORT").then(|| "1000".to_owned());
+        let variable = |name: &str| match name {
+            "KMS_MAX_PORT" => Ok("1000".to_owned()),
+            _ => Err(VarError::NotPresent),
+        };
         loader.environment(&variable).expect("each is a port");
         assert!(matches!(loader.finish(), Err(ConfigError::PortRange { .. })));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_an_error_with_its_name() {
+        let variable = |name: &str| match name {
+            "RIVERO_TOKEN" => Err(VarError::NotUnicode("x".into())),
+            _ => Err(VarError::NotPresent),
+        };
+        let error = Loader::new().environment(&variable).expect_err("no text");
+        assert_eq!(error.to_string(), "the variable RIVERO_TOKEN is not UTF-8");
+    }
+
+    #[test]
+    fn settings_that_lost_a_file_or_the_token_may_not_follow() {
+        let with = |text| main(text, false).expect("a good file");
+        let before = with(r#"{"rivero": {"token": "key"}}"#);
+        for text in [r#"{"rivero": {"token": "other"}}"#, r#"{"rivero": {"token": "none"}}"#] {
+            assert!(with(text).may_follow(&before).is_ok(), "{text}");
+        }
+        assert!(with(r#"{"rivero": {"token": null}}"#).may_follow(&before).is_ok());
+        assert!(with("{}").may_follow(&with("{}")).is_ok());
+        assert!(matches!(with("{}").may_follow(&before), Err(ConfigError::TokenGone)));
+        let nothing = Loader::new().finish().expect("no contradiction");
+        let error = nothing.may_follow(&with("{}")).expect_err("a file is missing");
+        assert!(error.to_string().starts_with("/etc/k/kurento.conf.json: "), "{error}");
+    }
+
+    #[test]
+    fn of_repeated_members_the_last_counts() {
+        let loaded = main(r#"{"rivero": {"workers": 1, "token": "a", "workers": 2}}"#, false);
+        assert_eq!(loaded.expect("a good file").config.media.workers, Some(2));
+    }
+
+    #[test]
+    fn an_empty_token_is_an_error_and_not_none() {
+        assert!(main(r#"{"rivero": {"token": ""}}"#, false).is_err());
     }
 
     #[test]

@@ -16,10 +16,10 @@ pub mod tree;
 pub mod value;
 
 pub use files::{CONF_FILE, Sources, read};
-pub use load::{ConfigError, Loaded, Loader, Origin};
+pub use load::{ConfigError, Loaded, Loader, Origin, variable};
 pub use modules::ModuleConfig;
 pub use settings::{SETTINGS, Setting, find};
-pub use value::Secret;
+pub use value::{PrivateUrl, Secret};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,7 @@ pub struct SecureConfig {
 #[derive(Clone, Debug)]
 pub struct RegistrarConfig {
     /// A WebSocket.
-    pub address: Option<String>,
+    pub address: Option<PrivateUrl>,
     /// The name or address that the server calls itself by.
     pub local_address: String,
 }
@@ -149,8 +149,15 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Bytes of one frame of a message; a longer one closes its connection with 1009.
     pub frame_bytes: usize,
+    /// Time for a message from its first byte to its last; then its connection closes with 1008.
+    pub message: Duration,
+    /// Bytes of messages that are not answered yet, of all connections together, 64 KiB of each
+    /// not counted; the connection that brings more closes with 1013.
+    pub receiving_bytes: usize,
     /// Messages waiting for a client that does not read; one more closes its connection.
     pub queued_messages: usize,
+    /// Bytes of those messages.
+    pub queued_bytes: usize,
     /// Time a client has for its part of TLS, and to send the head of an HTTP request.
     pub handshake: Duration,
     /// TLS handshakes at the same time; further ones wait for their turn.
@@ -166,6 +173,8 @@ pub struct Limits {
     /// Bytes of a request's id.
     pub id_bytes: usize,
     pub sessions: usize,
+    /// Of them, those that began on one connection.
+    pub connection_sessions: usize,
     /// Bytes of a session id that a client chose.
     pub session_id_bytes: usize,
     /// Objects of all sessions.
@@ -182,12 +191,19 @@ pub struct Limits {
     pub tags: usize,
     /// Bytes of an object's name, of a tag's key and of its value.
     pub text_bytes: usize,
+    /// Bytes of all those texts of one object.
+    pub object_bytes: usize,
+    /// Bytes of all those texts of all objects.
+    pub attached_bytes: usize,
     /// Answers of one session that are kept for it to ask again.
     pub kept_answers: usize,
     /// Bytes of memory that all answers take that are kept.
     pub kept_bytes: usize,
     /// Requests that are finished after their connection was cut.
     pub orphaned_requests: usize,
+    /// Pairs of ports for plain RTP, each of which is two sockets. No more than take half of the files
+    /// that the system allows, in any case.
+    pub rtp_pairs: usize,
 }
 
 /// Where media comes in and who handles it.
@@ -259,7 +275,10 @@ impl Default for Limits {
             connections_per_address: None,
             message_bytes: 32_000_000,
             frame_bytes: 32_000_000,
+            message: Duration::from_secs(30),
+            receiving_bytes: 256 << 20,
             queued_messages: 4_096,
+            queued_bytes: 8 << 20,
             handshake: Duration::from_secs(10),
             tls_handshakes: 1_024,
             write: Duration::from_secs(30),
@@ -268,6 +287,7 @@ impl Default for Limits {
             values: 100_000,
             id_bytes: 1_024,
             sessions: 50_000,
+            connection_sessions: 1_000,
             session_id_bytes: 1_024,
             objects: 100_000,
             session_objects: 50_000,
@@ -276,9 +296,12 @@ impl Default for Limits {
             operations: 10_000,
             tags: 1_024,
             text_bytes: 64 << 10,
+            object_bytes: 256 << 10,
+            attached_bytes: 256 << 20,
             kept_answers: 1_024,
             kept_bytes: 32 << 20,
             orphaned_requests: 1_024,
+            rtp_pairs: 16_384,
         }
     }
 }

@@ -181,9 +181,19 @@ pub static SETTINGS: &[Setting] = &[
         .flag("media-address").env(&["RIVERO_MEDIA_ADDRESS"]),
     setting!("rivero.mediaPort", media.port, "First UDP port for media, one per media thread; 0 takes free ones")
         .flag("media-port").env(&["RIVERO_MEDIA_PORT"]),
-    setting!("rivero.token", control.token, "Whoever uses the server must say it: `Authorization: Bearer …`, or `access_token` in the query")
-        .flag("token").env(&["RIVERO_TOKEN"]).secret().live(),
-    setting!("rivero.origins", control.origins, "Pages whose scripts may connect, with commas; * is any")
+    Setting {
+        set: |config, given| {
+            // A text that was lost on its way must not open the door.
+            if given.text.trim().is_empty() {
+                return Err("a text, or none to do without");
+            }
+            config.control.token = super::value::Setting::read(given)?;
+            Ok(())
+        },
+        ..setting!("rivero.token", control.token, "Whoever uses the server must say it: `Authorization: Bearer …`, or `access_token` in the query")
+            .flag("token").env(&["RIVERO_TOKEN"]).secret().live()
+    },
+    setting!("rivero.origins", control.origins, "Pages whose scripts may connect, with commas; * is any, none is no page")
         .flag("origins").env(&["RIVERO_ORIGINS"]).live(),
     setting!("rivero.stopSeconds", control.stop, "Time for connections and pipelines to end when the server stops")
         .flag("stop-seconds").env(&["RIVERO_STOP_SECONDS"]).range(0.0, 3_600.0),
@@ -196,8 +206,14 @@ pub static SETTINGS: &[Setting] = &[
         .range(1.0, MANY).live(),
     limit!("rivero.limits.frameBytes", frame_bytes, "limits-frame-bytes", "RIVERO_LIMITS_FRAME_BYTES", "Bytes of one frame of a message")
         .range(1.0, MANY).live(),
+    limit!("rivero.limits.messageSeconds", message, "limits-message-seconds", "RIVERO_LIMITS_MESSAGE_SECONDS", "Time for a message from its first byte to its last")
+        .range(0.01, 3_600.0).live(),
+    limit!("rivero.limits.receivingBytes", receiving_bytes, "limits-receiving-bytes", "RIVERO_LIMITS_RECEIVING_BYTES", "Bytes of messages that are not answered yet, of all connections, 64 KiB of each not counted")
+        .range(0.0, 1e12).live(),
     limit!("rivero.limits.queuedMessages", queued_messages, "limits-queued-messages", "RIVERO_LIMITS_QUEUED_MESSAGES", "Messages that wait for a client that does not read")
         .range(1.0, 1e6),
+    limit!("rivero.limits.queuedBytes", queued_bytes, "limits-queued-bytes", "RIVERO_LIMITS_QUEUED_BYTES", "Bytes of those messages")
+        .range(1.0, MANY),
     limit!("rivero.limits.handshakeSeconds", handshake, "limits-handshake-seconds", "RIVERO_LIMITS_HANDSHAKE_SECONDS", "Time for TLS, and for the head of a request")
         .range(0.01, 3_600.0).live(),
     limit!("rivero.limits.tlsHandshakes", tls_handshakes, "limits-tls-handshakes", "RIVERO_LIMITS_TLS_HANDSHAKES", "TLS handshakes at the same time")
@@ -213,6 +229,8 @@ pub static SETTINGS: &[Setting] = &[
     limit!("rivero.limits.idBytes", id_bytes, "limits-id-bytes", "RIVERO_LIMITS_ID_BYTES", "Bytes of a request's id")
         .range(1.0, MANY),
     limit!("rivero.limits.sessions", sessions, "limits-sessions", "RIVERO_LIMITS_SESSIONS", "Sessions").range(1.0, MANY),
+    limit!("rivero.limits.connectionSessions", connection_sessions, "limits-connection-sessions", "RIVERO_LIMITS_CONNECTION_SESSIONS", "Sessions that began on one connection")
+        .range(1.0, MANY),
     limit!("rivero.limits.sessionIdBytes", session_id_bytes, "limits-session-id-bytes", "RIVERO_LIMITS_SESSION_ID_BYTES", "Bytes of a session's id")
         .range(36.0, 1e6),
     limit!("rivero.limits.objects", objects, "limits-objects", "RIVERO_LIMITS_OBJECTS", "Objects of all sessions").range(1.0, MANY),
@@ -228,11 +246,17 @@ pub static SETTINGS: &[Setting] = &[
         .range(1.0, MANY),
     limit!("rivero.limits.textBytes", text_bytes, "limits-text-bytes", "RIVERO_LIMITS_TEXT_BYTES", "Bytes of an object's name, of a tag's key and of its value")
         .range(1.0, MANY),
+    limit!("rivero.limits.objectBytes", object_bytes, "limits-object-bytes", "RIVERO_LIMITS_OBJECT_BYTES", "Bytes of all those texts of one object")
+        .range(1.0, MANY),
+    limit!("rivero.limits.attachedBytes", attached_bytes, "limits-attached-bytes", "RIVERO_LIMITS_ATTACHED_BYTES", "Bytes of all those texts of all objects")
+        .range(1.0, MANY),
     limit!("rivero.limits.keptAnswers", kept_answers, "limits-kept-answers", "RIVERO_LIMITS_KEPT_ANSWERS", "Answers of one session that are kept for it to ask again")
         .range(0.0, MANY),
     limit!("rivero.limits.keptBytes", kept_bytes, "limits-kept-bytes", "RIVERO_LIMITS_KEPT_BYTES", "Bytes of memory that all kept answers take")
         .range(0.0, MANY),
     limit!("rivero.limits.orphanedRequests", orphaned_requests, "limits-orphaned-requests", "RIVERO_LIMITS_ORPHANED_REQUESTS", "Requests that are finished after their connection was cut")
+        .range(0.0, MANY),
+    limit!("rivero.limits.rtpPairs", rtp_pairs, "limits-rtp-pairs", "RIVERO_LIMITS_RTP_PAIRS", "Pairs of ports for plain RTP")
         .range(0.0, MANY),
 
     setting!("rivero.logs.format", logs.format, "text, json, or kurento for lines as the original writes them")

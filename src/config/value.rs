@@ -42,6 +42,48 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A URL whose user, password and query are not shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct PrivateUrl(String);
+
+impl PrivateUrl {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PrivateUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mask = Secret::MASK;
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, behind) = rest.split_at(end);
+        let (path, query) = behind.split_at(behind.find(['?', '#']).unwrap_or(behind.len()));
+        if !scheme.is_empty() {
+            write!(out, "{scheme}://")?;
+        }
+        if behind.contains('@') {
+            // Perhaps of a password with a sign in it that ends the place of passwords.
+            return out.write_str(mask);
+        }
+        match authority.rsplit_once('@') {
+            Some((_, host)) => write!(out, "{mask}@{host}{path}")?,
+            None => write!(out, "{authority}{path}")?,
+        }
+        if query.is_empty() { Ok(()) } else { write!(out, "?{mask}") }
+    }
+}
+
+impl fmt::Debug for PrivateUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{self}")
+    }
+}
+
 /// A type of settings. What `show` writes, `read` understands; secrets aside.
 pub trait Setting: Sized {
     /// # Errors
@@ -113,6 +155,16 @@ impl Setting for Secret {
 
     fn show(&self) -> String {
         Self::MASK.to_owned()
+    }
+}
+
+impl Setting for PrivateUrl {
+    fn read(given: Given<'_>) -> Result<Self, &'static str> {
+        Ok(Self::new(given.text.trim()))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -310,7 +362,7 @@ impl Setting for LogFormat {
 impl Setting for Origins {
     fn read(given: Given<'_>) -> Result<Self, &'static str> {
         let list = Vec::<String>::read(given)?;
-        if list.is_empty() || list.iter().any(|origin| origin == "*") {
+        if list == ["*"] {
             return Ok(Self::Any);
         }
         let fits = |origin: &String| {
@@ -318,7 +370,7 @@ impl Setting for Origins {
                 || origin.split_once("://").is_some_and(|(_, host)| !host.contains('/'))
         };
         if !list.iter().all(fits) {
-            return Err("* or origins such as https://example.org, with commas between them");
+            return Err("*, none, or origins such as https://example.org with commas between them");
         }
         Ok(Self::Only(list.iter().map(|origin| origin.to_ascii_lowercase()).collect()))
     }
@@ -326,7 +378,7 @@ impl Setting for Origins {
     fn show(&self) -> String {
         match self {
             Self::Any => "*".to_owned(),
-            Self::Only(list) => list.join(","),
+            Self::Only(list) => list.show(),
         }
     }
 }
@@ -378,7 +430,11 @@ mod tests {
             read("https://A.example, http://b:8080"),
             Ok(Origins::Only(vec!["https://a.example".to_owned(), "http://b:8080".to_owned()]))
         );
-        for wrong in ["a.example", "https://a.example/page"] {
+        for nobody in ["none", "", "[]"] {
+            assert_eq!(read(nobody), Ok(Origins::Only(Vec::new())), "{nobody}");
+        }
+        assert_eq!(Origins::Only(Vec::new()).show(), "none");
+        for wrong in ["a.example", "https://a.example/page", "*,https://a.example"] {
             assert!(read::<Origins>(wrong).is_err(), "{wrong}");
         }
     }
@@ -391,6 +447,25 @@ mod tests {
         }
         assert!(read::<u16>("65536").is_err() && read::<f64>("NaN").is_err());
         assert_eq!(read::<Option<u16>>("none"), Ok(None));
+    }
+
+    #[test]
+    fn of_a_url_nothing_is_shown_that_may_be_secret() {
+        for (text, shown) in [
+            ("ws://host:1/path", "ws://host:1/path"),
+            ("wss://user:word@host/path", "wss://***@host/path"),
+            ("wss://us@er:word@host", "wss://***@host"),
+            ("ws://host?token=word", "ws://host?***"),
+            ("ws://user@host/path?a#b", "ws://***@host/path?***"),
+            ("ws://host/#word", "ws://host/?***"),
+            ("ws://user:wo/rd@host", "ws://***"),
+            ("ws://user:wo?rd@host/", "ws://***"),
+            ("user:word@host", "***@host"),
+        ] {
+            let url: PrivateUrl = read(text).expect(text);
+            assert_eq!((url.show(), url.expose()), (shown.to_owned(), text));
+            assert_eq!(format!("{url:?}"), shown);
+        }
     }
 
     #[test]

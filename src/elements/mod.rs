@@ -24,10 +24,12 @@ use crate::transport::webrtc::Session;
 use crate::transport::{Certificate, KeyKind, TransportError};
 
 mod leg;
+mod plain;
 
 include!(concat!(env!("OUT_DIR"), "/elements.rs"));
 
 pub use leg::{Inbound, Leg, Owner};
+pub use plain::{PlainLeg, PlainNet};
 
 new_key_type! {
     /// A pipeline of a worker.
@@ -36,6 +38,8 @@ new_key_type! {
     pub struct ObjectKey;
     /// A transport session of a worker.
     pub struct LegKey;
+    /// A way of plain RTP of a worker.
+    pub struct PlainKey;
 }
 
 /// One instant on all clocks.
@@ -65,6 +69,11 @@ pub trait Node {
         None
     }
 
+    /// The transport session that carries its data channels.
+    fn data(&self) -> Option<LegKey> {
+        None
+    }
+
     /// For a hub: the port whose media comes out of `port`.
     fn feeds(&self, _port: ObjectKey) -> Option<ObjectKey> {
         None
@@ -76,6 +85,9 @@ pub trait Node {
     /// One of its transport sessions moved on.
     fn handle_transport(&mut self, _: &mut Context<'_>, _: LegKey, _: transport::webrtc::Event) {}
 
+    /// One of its ways of plain RTP moved on.
+    fn handle_plain(&mut self, _: &mut Context<'_>, _: PlainKey, _: transport::plain::Event) {}
+
     /// The router noticed something about one of its parties.
     fn handle_router(&mut self, _: &mut Context<'_>, _: RouterEvent) {}
 
@@ -83,7 +95,7 @@ pub trait Node {
     fn fell_silent(&mut self, _: &mut Context<'_>, _: Kind) {}
 
     /// Statistics by id, of one kind or of all.
-    fn stats(&self, _: &Context<'_>, _: Option<Kind>) -> Map<String, Value> {
+    fn stats(&self, _: &Context<'_>, _: Option<MediaType>) -> Map<String, Value> {
         Map::new()
     }
 
@@ -111,6 +123,8 @@ pub struct Context<'a> {
     pub router: &'a mut Router,
     /// Which transport session reaches a peer of the router.
     pub peers: &'a mut SecondaryMap<PeerKey, LegKey>,
+    /// Which way of plain RTP does.
+    pub plain_peers: &'a mut SecondaryMap<PeerKey, PlainKey>,
     pub net: &'a mut Net,
     pub events: &'a mut Vec<Event>,
     /// All objects of the pipeline.
@@ -122,6 +136,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Raises an event of the object at hand.
     pub fn raise<E: EventData>(&mut self, event: E) {
+        tracing::debug!(event = E::CLASS.name, "raised");
         self.events.push(self.object.event(self.at.unix_millis, event));
     }
 
@@ -136,6 +151,7 @@ impl Context<'_> {
 pub struct Net {
     pub legs: SlotMap<LegKey, Leg>,
     pub demux: Demux<LegKey>,
+    pub plain: PlainNet,
     /// Local addresses of the worker's sockets, the preferred first; all are announced.
     pub addresses: Vec<SocketAddr>,
     pub places: Places,

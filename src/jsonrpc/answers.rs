@@ -6,8 +6,8 @@
 //! parameters are. The original compares only session and id, and so gives a client that counts from
 //! one again the answers to other questions.
 //!
-//! What is kept has bounds per session and in all; the oldest answers of the session that adds one
-//! give way.
+//! What is kept has bounds per session and in all; the oldest give way. No session has more than a
+//! sixteenth of all, and what is longer is not kept.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry as Slot, HashMap};
@@ -24,8 +24,10 @@ use super::session::SessionId;
 /// How long an answer is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(20);
 
-/// What a kept answer takes beside its text, about: its key twice, and its places in map and order.
-const OVERHEAD: usize = 200;
+/// What a kept answer takes beside texts, about: its places in map and orders.
+const OVERHEAD: usize = 250;
+/// The part of all bytes that one session may have.
+const SHARE: usize = 16;
 
 /// The text of a reply.
 pub type Reply = Bytes;
@@ -33,6 +35,23 @@ pub type Reply = Bytes;
 /// What makes two requests of a session the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// What the request asks. The session's name is no part of it: it may be given or left to the
+    /// connection.
+    pub fn of(request: &Request, hasher: &RandomState) -> Self {
+        let mut hasher = hasher.build_hasher();
+        request.id.hash(&mut hasher);
+        request.method.hash(&mut hasher);
+        if let Params::Members(members) = &request.params {
+            for (name, value) in members.iter().filter(|(name, _)| *name != "sessionId") {
+                name.hash(&mut hasher);
+                value.hash(&mut hasher);
+            }
+        }
+        Self(hasher.finish())
+    }
+}
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -48,6 +67,8 @@ pub enum Known {
 struct Kept {
     serial: u64,
     fingerprint: Fingerprint,
+    /// Bytes of memory, about.
+    weight: usize,
     reply: Reply,
 }
 
@@ -56,6 +77,7 @@ struct OfSession {
     kept: HashMap<String, Kept>,
     /// Oldest first. An id that was used again has a kept answer of another serial number.
     order: VecDeque<(Instant, u64, String)>,
+    bytes: usize,
 }
 
 /// Requests without an answer yet: each connection has one at most.
@@ -66,7 +88,8 @@ type UnderWay = HashMap<(SessionId, String), (Fingerprint, Vec<oneshot::Sender<R
 pub struct Answers {
     sessions: HashMap<SessionId, OfSession>,
     under_way: UnderWay,
-    hasher: RandomState,
+    /// In the order of their answers, all sessions together; some may be gone already.
+    order: VecDeque<(SessionId, u64, String)>,
     serial: u64,
     bytes: usize,
     per_session: usize,
@@ -75,8 +98,9 @@ pub struct Answers {
     forgotten: u64,
 }
 
-fn weight(reply: &Reply) -> usize {
-    reply.len() + OVERHEAD
+/// The id is there once in the map and once in each order.
+fn weight(id: &str, reply: &Reply) -> usize {
+    reply.len() + 3 * id.len() + OVERHEAD
 }
 
 impl Answers {
@@ -85,28 +109,13 @@ impl Answers {
         Self {
             sessions: HashMap::new(),
             under_way: HashMap::new(),
-            hasher: RandomState::new(),
+            order: VecDeque::new(),
             serial: 0,
             bytes: 0,
             per_session,
             capacity,
             forgotten: 0,
         }
-    }
-
-    /// What the request asks. The session's name is no part of it: it may be given or left to the
-    /// connection.
-    pub fn fingerprint(&self, request: &Request) -> Fingerprint {
-        let mut hasher = self.hasher.build_hasher();
-        request.id.hash(&mut hasher);
-        request.method.hash(&mut hasher);
-        if let Params::Members(members) = &request.params {
-            for (name, value) in members.iter().filter(|(name, _)| *name != "sessionId") {
-                name.hash(&mut hasher);
-                value.hash(&mut hasher);
-            }
-        }
-        Fingerprint(hasher.finish())
     }
 
     /// Whether the request was made before. A new one counts as under way from now on, until
@@ -173,18 +182,32 @@ impl Answers {
         reply: Reply,
     ) {
         let id = as_text(id).unwrap_or_default();
+        let share = self.capacity / SHARE;
+        let weight = weight(&id, &reply);
+        if weight > share {
+            self.forgotten += 1;
+            return;
+        }
         self.serial += 1;
         let serial = self.serial;
+        self.order.push_back((session.clone(), serial, id.clone()));
         let of_session = self.sessions.entry(session.clone()).or_default();
         self.bytes -= of_session.expire(now);
-        self.bytes += weight(&reply);
         of_session.order.push_back((now, serial, id.clone()));
-        if let Some(old) = of_session.kept.insert(id, Kept { serial, fingerprint, reply }) {
-            self.bytes -= weight(&old.reply);
-        }
-        while of_session.order.len() > self.per_session || self.bytes > self.capacity {
+        self.bytes += weight;
+        of_session.bytes += weight;
+        self.bytes -= of_session.insert(id, Kept { serial, fingerprint, weight, reply });
+        while of_session.order.len() > self.per_session || of_session.bytes > share {
             let Some((_, serial, id)) = of_session.order.pop_front() else { break };
             let freed = of_session.forget(serial, &id);
+            self.forgotten += u64::from(freed > 0);
+            self.bytes -= freed;
+        }
+        // Beyond the bound for all, the oldest of all give way.
+        while self.bytes > self.capacity || self.order.len() > 2 * self.capacity / OVERHEAD {
+            let Some((session, serial, id)) = self.order.pop_front() else { break };
+            let of_session = self.sessions.get_mut(&session);
+            let freed = of_session.map_or(0, |of_session| of_session.forget(serial, &id));
             self.forgotten += u64::from(freed > 0);
             self.bytes -= freed;
         }
@@ -193,7 +216,7 @@ impl Answers {
     /// The session is over.
     pub fn remove_session(&mut self, session: &str) {
         if let Some(of_session) = self.sessions.remove(session) {
-            self.bytes -= of_session.kept.values().map(|kept| weight(&kept.reply)).sum::<usize>();
+            self.bytes -= of_session.bytes;
         }
     }
 
@@ -205,6 +228,11 @@ impl Answers {
             !of_session.order.is_empty()
         });
         self.sessions.shrink_to(2 * self.sessions.len());
+        let sessions = &self.sessions;
+        self.order.retain(|(session, serial, id)| {
+            let kept = sessions.get(session).and_then(|of_session| of_session.kept.get(id));
+            kept.is_some_and(|kept| kept.serial == *serial)
+        });
     }
 
     /// Answers that gave way before their time, since this was asked last.
@@ -229,13 +257,23 @@ impl OfSession {
         freed
     }
 
+    /// Bytes of what stood in its place.
+    fn insert(&mut self, id: String, kept: Kept) -> usize {
+        let freed = self.kept.insert(id, kept).map_or(0, |old| old.weight);
+        self.bytes -= freed;
+        freed
+    }
+
+    /// Bytes that became free.
     fn forget(&mut self, serial: u64, id: &str) -> usize {
-        match self.kept.get(id) {
+        let freed = match self.kept.get(id) {
             Some(kept) if kept.serial == serial => {
-                self.kept.remove(id).map_or(0, |kept| weight(&kept.reply))
+                self.kept.remove(id).map_or(0, |kept| kept.weight)
             }
             _ => 0,
-        }
+        };
+        self.bytes -= freed;
+        freed
     }
 }
 
@@ -249,12 +287,17 @@ mod tests {
 
     struct House {
         answers: Answers,
+        hasher: RandomState,
         now: Instant,
     }
 
     impl House {
         fn new(per_session: usize, capacity: usize) -> Self {
-            Self { answers: Answers::new(per_session, capacity), now: Clock::start().now() }
+            Self {
+                answers: Answers::new(per_session, capacity),
+                hasher: RandomState::new(),
+                now: Clock::start().now(),
+            }
         }
 
         fn ask(&mut self, session: &str, id: Value, method: &str) -> Known {
@@ -273,7 +316,7 @@ mod tests {
             let text = json!({"jsonrpc": "2.0", "id": id, "method": method}).to_string();
             let limits = message::Limits::default();
             let request = message::parse(&text, &limits).expect("a request");
-            (id, self.answers.fingerprint(&request))
+            (id, Fingerprint::of(&request, &self.hasher))
         }
 
         fn known(&mut self, session: &str, id: Value, method: &str) -> Option<String> {
@@ -286,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_same_request_has_the_same_answer_for_twenty_seconds() {
-        let mut house = House::new(10, 10_000);
+        let mut house = House::new(10, 100_000);
         assert!(matches!(house.ask("a", json!(1), "create"), Known::New));
         house.answer("a", json!(1), "create", "first");
         house.now += KEPT_FOR - Duration::from_millis(1);
@@ -298,7 +341,7 @@ mod tests {
 
     #[test]
     fn another_session_id_or_method_is_another_request() {
-        let mut house = House::new(10, 10_000);
+        let mut house = House::new(10, 100_000);
         house.answer("a", json!(1), "create", "first");
         assert_eq!(house.known("b", json!(1), "create"), None);
         assert_eq!(house.known("a", json!(2), "create"), None);
@@ -309,7 +352,7 @@ mod tests {
 
     #[test]
     fn who_asks_again_before_the_answer_gets_the_same_one() {
-        let mut house = House::new(10, 10_000);
+        let mut house = House::new(10, 100_000);
         assert!(matches!(house.ask("a", json!(1), "create"), Known::New));
         let Known::UnderWay(mut waiting) = house.ask("a", json!(1), "create") else {
             panic!("it is under way")
@@ -320,7 +363,7 @@ mod tests {
 
     #[test]
     fn the_oldest_answers_of_a_session_give_way_and_those_of_others_do_not() {
-        let mut house = House::new(2, 10_000);
+        let mut house = House::new(2, 100_000);
         house.answer("b", json!(0), "m", "other");
         for id in 0..4 {
             house.answer("a", json!(id), "m", "answer");
@@ -333,11 +376,13 @@ mod tests {
 
     #[test]
     fn an_answer_beyond_all_bounds_is_not_kept_and_nothing_is_miscounted() {
-        let mut house = House::new(10, OVERHEAD + 10);
+        let mut house = House::new(10, SHARE * (OVERHEAD + 13));
         house.answer("a", json!(1), "m", "12345");
         house.answer("a", json!(1), "n", "1234567");
         house.answer("a", json!(2), "m", "12345678901");
-        assert_eq!(house.answers.bytes(), 0);
+        assert_eq!(house.answers.bytes(), OVERHEAD + 10);
+        assert_eq!(house.known("a", json!(1), "n").as_deref(), Some("1234567"));
+        assert_eq!(house.known("a", json!(2), "m"), None);
         house.answer("a", json!(3), "m", "123");
         house.answers.remove_session("a");
         assert_eq!(house.answers.bytes(), 0);
@@ -345,5 +390,21 @@ mod tests {
         house.now += KEPT_FOR;
         house.answers.handle_timeout(house.now);
         assert!(house.answers.sessions.is_empty() && house.answers.bytes() == 0);
+    }
+
+    #[test]
+    fn when_all_is_full_the_oldest_answer_of_anybody_gives_way() {
+        let mut house = House::new(100, 20 * (OVERHEAD + 13));
+        for session in 0..20 {
+            house.answer(&session.to_string(), json!(1), "m", "1234567890");
+        }
+        assert_eq!(house.known("0", json!(1), "m").as_deref(), Some("1234567890"));
+        house.answer("20", json!(1), "m", "1234567890");
+        assert_eq!(house.known("0", json!(1), "m"), None);
+        assert_eq!(house.known("1", json!(1), "m").as_deref(), Some("1234567890"));
+        assert_eq!(house.known("20", json!(1), "m").as_deref(), Some("1234567890"));
+        house.now += KEPT_FOR;
+        house.answers.handle_timeout(house.now);
+        assert!(house.answers.order.is_empty() && house.answers.bytes() == 0);
     }
 }

@@ -19,6 +19,6 @@ pub mod session;
 mod server;
 
 pub use message::{Error, Params, Request};
-pub use queue::{Farewell, Inbox};
+pub use queue::{Farewell, Inbox, Messages};
 pub use server::{Caller, Handler, Policy, Server};
 pub use session::{ConnectionId, Expiry, SessionId};

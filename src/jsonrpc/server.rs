@@ -1,6 +1,7 @@
 //! Texts in, replies and notifications out, for all connections of one protocol.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use super::answers::{Answers, Fingerprint, KEPT_FOR, Known, Reply};
 use super::message::{self, Error, Params, Request, as_text};
 use super::queue::{self, Farewell, Inbox, Outbox};
-use super::session::{ConnectionId, Expiry, SessionId, Sessions};
+use super::session::{ConnectionId, Expiry, Full, SessionId, Sessions};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -22,10 +23,14 @@ use crate::metrics::Metrics;
 pub struct Policy {
     pub expiry: Expiry,
     pub sessions: usize,
+    /// Of them, those that began on one connection.
+    pub connection_sessions: usize,
     /// Bytes of a session id that a client chose.
     pub session_id_bytes: usize,
     /// Messages waiting for a client that does not read; one more closes its connection.
     pub queued_messages: usize,
+    /// Bytes of those messages.
+    pub queued_bytes: usize,
     pub message: message::Limits,
     /// Answers kept for those who ask again, per session; none switches that off.
     pub kept_answers: usize,
@@ -64,6 +69,8 @@ pub struct Server {
     clock: Clock,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    /// Makes fingerprints that nobody outside can foresee.
+    hasher: RandomState,
     orphans: AtomicUsize,
 }
 
@@ -75,6 +82,9 @@ struct State {
     forget_at: Instant,
 }
 
+/// Bytes of a text that is read aside.
+const LONG_TEXT: usize = 64 << 10;
+
 /// Connections that did not ping as they promised.
 const NO_PING: Farewell = Farewell { code: 1000, reason: "Close for not receive ping from client" };
 
@@ -82,18 +92,30 @@ impl Server {
     pub fn new(policy: Policy, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let now = clock.now();
         let state = Mutex::new(State {
-            sessions: Sessions::new(now, policy.expiry, policy.sessions),
+            sessions: Sessions::new(
+                now,
+                policy.expiry,
+                policy.sessions,
+                policy.connection_sessions,
+            ),
             outboxes: HashMap::new(),
             last_connection: 0,
             answers: Answers::new(policy.kept_answers, policy.kept_bytes),
             forget_at: now + KEPT_FOR,
         });
-        Self { policy, clock, metrics, state, orphans: AtomicUsize::new(0) }
+        Self {
+            policy,
+            clock,
+            metrics,
+            state,
+            hasher: RandomState::new(),
+            orphans: AtomicUsize::new(0),
+        }
     }
 
     /// A connection opened: its number, and the queue of what is to be sent to it beside replies.
     pub fn open(&self) -> (ConnectionId, Inbox) {
-        let (outbox, inbox) = queue::queue(self.policy.queued_messages);
+        let (outbox, inbox) = queue::queue(self.policy.queued_messages, self.policy.queued_bytes);
         let mut state = self.lock();
         state.last_connection += 1;
         let connection = state.last_connection;
@@ -123,15 +145,15 @@ impl Server {
             handler.refused(&error);
             message::reply(id, Err(error)).map(Reply::from)
         };
-        let request = match message::parse(text, &self.policy.message) {
-            Ok(request) => request,
+        let (request, fingerprint) = match self.read(text).await {
+            Ok(read) => read,
             Err((id, error)) => return refuse(id, error),
         };
         let session = match self.session_of(connection, &request.params) {
             Ok(session) => session,
             Err(error) => return refuse(request.id, error),
         };
-        let ticket = self.ticket(&request);
+        let ticket = request.id.clone().zip(fingerprint);
         if let (Some(session), Some((id, fingerprint))) = (&session, &ticket) {
             let known = self.lock().answers.begin(self.clock.now(), session, id, *fingerprint);
             match known {
@@ -181,14 +203,26 @@ impl Server {
         reply
     }
 
-    /// What identifies a request when it comes again; none when it cannot.
-    fn ticket(&self, request: &Request) -> Option<(Value, Fingerprint)> {
-        if self.policy.kept_answers == 0 {
-            return None;
+    /// Reads a request, and what identifies it when it comes again. A long text takes its time, and
+    /// others' requests are not to wait for that.
+    async fn read(
+        &self,
+        text: &str,
+    ) -> Result<(Request, Option<Fingerprint>), (Option<Value>, Error)> {
+        let limits = self.policy.message;
+        let hasher = (self.policy.kept_answers > 0).then(|| self.hasher.clone());
+        let read = move |text: &str| {
+            let request = message::parse(text, &limits)?;
+            let fingerprint = hasher.map(|hasher| Fingerprint::of(&request, &hasher));
+            Ok((request, fingerprint))
+        };
+        if text.len() <= LONG_TEXT {
+            return read(text);
         }
-        let id = request.id.clone()?;
-        let fingerprint = self.lock().answers.fingerprint(request);
-        Some((id, fingerprint))
+        let text = text.to_owned();
+        let reading = tokio::task::spawn_blocking(move || read(&text)).await;
+        // It ends early only when the server does.
+        reading.unwrap_or(Err((None, Error::Parse)))
     }
 
     /// The session a request speaks for: the one it names, or the one its connection is bound to.
@@ -217,9 +251,13 @@ impl Server {
     /// [`Error::TooMuch`]
     pub fn touch(&self, caller: &Caller, session: &SessionId) -> Result<(), Error> {
         let mut state = self.lock();
-        if !state.sessions.touch(session) {
-            return Err(Error::TooMuch { what: "sessions", limit: self.policy.sessions });
-        }
+        state.sessions.touch(session, Some(caller.connection)).map_err(|full| match full {
+            Full::Sessions => Error::TooMuch { what: "sessions", limit: self.policy.sessions },
+            Full::OfConnection => Error::TooMuch {
+                what: "connection sessions",
+                limit: self.policy.connection_sessions,
+            },
+        })?;
         drop(state);
         self.bind(caller.connection, session);
         Ok(())
@@ -229,7 +267,7 @@ impl Server {
     pub fn remember(&self, session: &SessionId) -> bool {
         let now = self.clock.now();
         let mut state = self.lock();
-        let known = state.sessions.touch(session);
+        let known = state.sessions.touch(session, None).is_ok();
         state.sessions.abandon(now, session);
         known
     }
@@ -440,9 +478,11 @@ mod tests {
     fn start(change: impl FnOnce(&mut Policy)) -> Arc<Protocol> {
         let mut policy = Policy {
             expiry: Expiry::After(TIME_TO_RETURN),
-            sessions: 2,
+            sessions: 3,
             session_id_bytes: 10,
             queued_messages: 4,
+            queued_bytes: 1_000,
+            connection_sessions: 2,
             message: message::Limits::default(),
             kept_answers: 10,
             kept_bytes: 10_000,
@@ -487,7 +527,7 @@ mod tests {
         assert_eq!(again["result"]["value"], "made");
         assert_eq!(protocol.ended(3 * TIME_TO_RETURN), []);
         protocol.server.notify("made", Bytes::from_static(b"{}"));
-        assert!(inbox.messages.try_recv().is_ok());
+        assert!(inbox.messages.try_recv().is_some());
         protocol.server.close(second);
         assert_eq!(protocol.ended(2 * TIME_TO_RETURN), [SessionId::from("made")]);
         assert_eq!(protocol.server.session_count(), 0);
@@ -546,17 +586,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_long_request_is_read_as_a_short_one_is() {
+        let protocol = start(|policy| policy.message.values = 1_000_000);
+        let (connection, _inbox) = protocol.server.open();
+        let params = json!({"sessionId": "a", "filling": vec![0; 100_000]});
+        let reply = protocol.ask_as(connection, 1, "name", params).await;
+        assert_eq!(reply["result"]["value"], "a");
+        let too_many = json!({"filling": vec![0; 1_000_001]});
+        let reply = protocol.ask_as(connection, 2, "name", too_many).await;
+        assert_eq!(reply["id"], 2);
+        assert_eq!(reply["error"]["message"], "Reached values limit: 1000000");
+    }
+
+    #[tokio::test]
     async fn limits_are_named() {
         let protocol = start(|_| ());
         let (connection, _inbox) = protocol.server.open();
+        let (other, _other) = protocol.server.open();
         for (session, text) in [
             ("a", None),
             ("b", None),
-            ("c", Some("Reached sessions limit: 2")),
+            ("c", Some("Reached connection sessions limit: 2")),
             ("12345678901", Some("Reached session id bytes limit: 10")),
         ] {
             let named = json!({"sessionId": session});
             let reply = protocol.ask_as(connection, 1, "name", named).await;
+            assert_eq!(reply["error"]["message"].as_str(), text, "{session}");
+        }
+        for (session, text) in [("c", None), ("d", Some("Reached sessions limit: 3"))] {
+            let reply = protocol.ask_as(other, 2, "name", json!({"sessionId": session})).await;
             assert_eq!(reply["error"]["message"].as_str(), text, "{session}");
         }
     }

@@ -38,8 +38,9 @@ const USUAL_PING: Duration = Duration::from_secs(20);
 /// All sessions and their connections.
 #[derive(Debug)]
 pub struct Sessions {
-    /// Whether each known session showed itself since the last round of the collector.
-    known: HashMap<SessionId, bool>,
+    known: HashMap<SessionId, Known>,
+    /// How many known sessions began on each connection that is open.
+    begun: HashMap<ConnectionId, usize>,
     of_connection: HashMap<ConnectionId, SessionId>,
     connection_of: HashMap<SessionId, ConnectionId>,
     expiry: Expiry,
@@ -52,17 +53,40 @@ pub struct Sessions {
     /// Interval of a watched connection's pings, and when it is overdue.
     watched: HashMap<ConnectionId, (Duration, Instant)>,
     capacity: usize,
+    capacity_of_connection: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Whether it showed itself since the last round of the collector.
+    marked: bool,
+    /// The connection it began on.
+    begun_on: Option<ConnectionId>,
+}
+
+/// Why a session is not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Full {
+    Sessions,
+    /// Too many began on this connection.
+    OfConnection,
 }
 
 impl Sessions {
-    /// At most `capacity` known sessions.
-    pub fn new(now: Instant, expiry: Expiry, capacity: usize) -> Self {
+    /// At most `capacity` known sessions, and so many that began on one connection.
+    pub fn new(
+        now: Instant,
+        expiry: Expiry,
+        capacity: usize,
+        capacity_of_connection: usize,
+    ) -> Self {
         let period = match expiry {
             Expiry::Rounds(period) => Some(period),
             Expiry::After(_) => None,
         };
         Self {
             known: HashMap::new(),
+            begun: HashMap::new(),
             of_connection: HashMap::new(),
             connection_of: HashMap::new(),
             expiry,
@@ -73,29 +97,50 @@ impl Sessions {
             ended: VecDeque::new(),
             watched: HashMap::new(),
             capacity,
+            capacity_of_connection,
         }
     }
 
-    /// A sign of life that makes the session known; false when there is no room for one more.
-    pub fn touch(&mut self, session: &SessionId) -> bool {
-        if let Some(marked) = self.known.get_mut(session) {
-            *marked = true;
-        } else if self.known.len() < self.capacity {
-            self.known.insert(session.clone(), true);
-        } else {
-            return false;
+    /// A sign of life that makes the session known, as one that began on `connection`.
+    ///
+    /// # Errors
+    /// [`Full`]
+    pub fn touch(
+        &mut self,
+        session: &SessionId,
+        connection: Option<ConnectionId>,
+    ) -> Result<(), Full> {
+        if let Some(known) = self.known.get_mut(session) {
+            known.marked = true;
+            return Ok(());
         }
-        true
+        if self.known.len() >= self.capacity {
+            return Err(Full::Sessions);
+        }
+        if let Some(connection) = connection {
+            let begun = self.begun.entry(connection).or_default();
+            if *begun >= self.capacity_of_connection {
+                return Err(Full::OfConnection);
+            }
+            *begun += 1;
+        }
+        self.known.insert(session.clone(), Known { marked: true, begun_on: connection });
+        Ok(())
+    }
+
+    fn forget(&mut self, session: &str) {
+        let begun_on = self.known.remove(session).and_then(|known| known.begun_on);
+        discount(&mut self.begun, begun_on);
     }
 
     /// A sign of life of a session that must be known already; false when it is not.
     pub fn keep_alive(&mut self, session: &str) -> bool {
-        self.known.get_mut(session).map(|marked| *marked = true).is_some()
+        self.known.get_mut(session).map(|known| known.marked = true).is_some()
     }
 
     /// Forgets a session. Its connection stays bound, so that it can come back under its name.
     pub fn close(&mut self, session: &str) {
-        self.known.remove(session);
+        self.forget(session);
         self.stay(session);
     }
 
@@ -116,6 +161,7 @@ impl Sessions {
     pub fn leave(&mut self, now: Instant, connection: ConnectionId) {
         self.unbind(now, connection);
         self.watched.remove(&connection);
+        self.begun.remove(&connection);
     }
 
     fn unbind(&mut self, now: Instant, connection: ConnectionId) {
@@ -197,7 +243,7 @@ impl Sessions {
         while self.ends.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, session)) = self.ends.pop_first() else { break };
             self.ends_at.remove(&session);
-            self.known.remove(&session);
+            self.forget(&session);
             self.ended.push_back(session);
         }
     }
@@ -205,8 +251,8 @@ impl Sessions {
     fn mark(&mut self, now: Instant, period: Duration) {
         if self.mark_at.is_some_and(|at| at <= now) {
             for session in self.connection_of.keys() {
-                if let Some(marked) = self.known.get_mut(session) {
-                    *marked = true;
+                if let Some(known) = self.known.get_mut(session) {
+                    known.marked = true;
                 }
             }
             self.mark_at = Some(now + period / 4);
@@ -215,11 +261,12 @@ impl Sessions {
 
     fn collect(&mut self, now: Instant, period: Duration) {
         if self.collect_at.is_some_and(|at| at <= now) {
-            let ended = &mut self.ended;
-            self.known.retain(|session, marked| {
-                let keep = std::mem::take(marked);
+            let (ended, begun) = (&mut self.ended, &mut self.begun);
+            self.known.retain(|session, known| {
+                let keep = std::mem::take(&mut known.marked);
                 if !keep {
                     ended.push_back(session.clone());
+                    discount(begun, known.begun_on);
                 }
                 keep
             });
@@ -233,6 +280,13 @@ impl Sessions {
     }
 }
 
+/// One session fewer of those that began there.
+fn discount(begun: &mut HashMap<ConnectionId, usize>, on: Option<ConnectionId>) {
+    if let Some(count) = on.and_then(|connection| begun.get_mut(&connection)) {
+        *count -= 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,7 +296,7 @@ mod tests {
 
     fn sessions() -> (Sessions, Instant) {
         let now = Clock::start().now();
-        (Sessions::new(now, Expiry::Rounds(PERIOD), 3), now)
+        (Sessions::new(now, Expiry::Rounds(PERIOD), 3, 2), now)
     }
 
     fn id(name: &str) -> SessionId {
@@ -265,7 +319,7 @@ mod tests {
     #[test]
     fn a_session_without_a_connection_lives_for_one_to_two_periods() {
         let (mut sessions, start) = sessions();
-        assert!(sessions.touch(&id("a")));
+        sessions.touch(&id("a"), Some(1)).expect("room");
         sessions.bind(start, 1, &id("a"));
         assert_eq!(run(&mut sessions, start, 3), []);
         sessions.leave(start, 1);
@@ -276,7 +330,7 @@ mod tests {
     #[test]
     fn an_idle_open_connection_keeps_its_session_for_ever() {
         let (mut sessions, start) = sessions();
-        sessions.touch(&id("a"));
+        sessions.touch(&id("a"), Some(1)).expect("room");
         sessions.bind(start, 1, &id("a"));
         assert_eq!(run(&mut sessions, start, 3_600), []);
     }
@@ -284,7 +338,7 @@ mod tests {
     #[test]
     fn a_connection_that_was_replaced_keeps_nothing_alive() {
         let (mut sessions, start) = sessions();
-        sessions.touch(&id("a"));
+        sessions.touch(&id("a"), Some(1)).expect("room");
         sessions.bind(start, 1, &id("a"));
         sessions.bind(start, 2, &id("a"));
         assert_eq!(sessions.bound_to(1), None);
@@ -314,7 +368,7 @@ mod tests {
     #[test]
     fn closing_forgets_the_session_but_not_the_binding() {
         let (mut sessions, start) = sessions();
-        sessions.touch(&id("a"));
+        sessions.touch(&id("a"), Some(1)).expect("room");
         sessions.bind(start, 1, &id("a"));
         sessions.close("a");
         assert!(!sessions.keep_alive("a"));
@@ -325,18 +379,18 @@ mod tests {
     fn one_session_too_many_is_refused_and_known_ones_are_not() {
         let (mut sessions, _) = sessions();
         for name in ["a", "b", "c"] {
-            assert!(sessions.touch(&id(name)));
+            sessions.touch(&id(name), None).expect("room");
         }
-        assert!(!sessions.touch(&id("d")));
-        assert!(sessions.touch(&id("a")));
+        assert_eq!(sessions.touch(&id("d"), None), Err(Full::Sessions));
+        assert_eq!(sessions.touch(&id("a"), None), Ok(()));
     }
 
     #[test]
     fn a_session_may_come_back_within_its_time_and_ends_after_it() {
         let start = Clock::start().now();
-        let mut sessions = Sessions::new(start, Expiry::After(PERIOD), 3);
+        let mut sessions = Sessions::new(start, Expiry::After(PERIOD), 3, 3);
         for name in ["a", "b"] {
-            sessions.touch(&id(name));
+            sessions.touch(&id(name), None).expect("room");
         }
         sessions.bind(start, 1, &id("a"));
         sessions.bind(start, 2, &id("b"));
@@ -363,5 +417,21 @@ mod tests {
         assert_eq!(sessions.take_overdue(at(25)), [1]);
         assert!(sessions.take_overdue(at(59)).is_empty());
         assert_eq!(sessions.take_overdue(at(60)), [2]);
+    }
+
+    #[test]
+    fn a_connection_begins_so_many_sessions_and_may_begin_more_when_some_ended() {
+        let (mut sessions, start) = sessions();
+        for name in ["a", "b"] {
+            assert_eq!(sessions.touch(&id(name), Some(1)), Ok(()));
+        }
+        assert_eq!(sessions.touch(&id("c"), Some(1)), Err(Full::OfConnection));
+        assert_eq!(sessions.touch(&id("a"), Some(1)), Ok(()));
+        sessions.close("a");
+        assert_eq!(sessions.touch(&id("c"), Some(1)), Ok(()));
+        run(&mut sessions, start, 60);
+        assert_eq!(sessions.begun[&1], 0);
+        sessions.leave(start, 1);
+        assert!(sessions.begun.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::local_now;
 use crate::clock::Local;
 
-/// When a new file is due.
+/// When a new file is due. It stays due until it has begun.
 #[derive(Debug)]
 pub struct Rotation {
     /// Bytes of one file.
@@ -28,11 +28,10 @@ impl Rotation {
     }
 
     /// Before `bytes` are written: the name of the file to begin, if one is due.
-    pub fn handle_input(&mut self, now: &Local, bytes: u64) -> Option<String> {
+    pub fn due(&self, now: &Local, bytes: u64) -> Option<String> {
         let day = Some((now.year, now.month, now.day));
         let full = self.written > 0 && self.written + bytes > self.limit;
         if day == self.day && !full {
-            self.written += bytes;
             return None;
         }
         let Local { year, month, day: date, hour, minute, second, .. } = now;
@@ -41,10 +40,18 @@ impl Rotation {
             self.number,
             std::process::id()
         );
-        self.number = (self.number + 1) % 100_000;
-        self.day = day;
-        self.written = bytes;
         Some(name)
+    }
+
+    /// The file that was due is there.
+    pub fn begun(&mut self, now: &Local) {
+        self.number = (self.number + 1) % 100_000;
+        self.day = Some((now.year, now.month, now.day));
+        self.written = 0;
+    }
+
+    pub fn written(&mut self, bytes: u64) {
+        self.written += bytes;
     }
 }
 
@@ -80,11 +87,12 @@ impl Files {
 
     /// Begins a new file if one is due for `bytes` more.
     fn prepare(&mut self, bytes: u64) -> io::Result<()> {
-        if let Some(name) = self.rotation.handle_input(&local_now(), bytes) {
-            self.file = None;
+        let now = local_now();
+        if let Some(name) = self.rotation.due(&now, bytes) {
             self.make_room(self.rotation.limit)?;
             let mut options = File::options();
             self.file = Some(options.append(true).create(true).open(self.folder.join(name))?);
+            self.rotation.begun(&now);
         }
         Ok(())
     }
@@ -105,7 +113,11 @@ impl Files {
             if total <= self.total {
                 break;
             }
-            std::fs::remove_file(self.folder.join(name))?;
+            match std::fs::remove_file(self.folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                // Or somebody else did.
+                _ => {}
+            }
             total -= bytes;
         }
         Ok(())
@@ -124,10 +136,10 @@ fn is_ours(name: &str) -> bool {
 impl Write for Files {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.prepare(line.len() as u64)?;
-        match &mut self.file {
-            Some(file) => file.write(line),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        let bytes = file.write(line)?;
+        self.rotation.written(bytes as u64);
+        Ok(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -148,11 +160,35 @@ mod tests {
         let mut rotation = Rotation::new(100);
         let names: Vec<_> = [(20, 60), (20, 40), (20, 1), (21, 1), (21, 500), (21, 1)]
             .into_iter()
-            .map(|(day, bytes)| rotation.handle_input(&at(day, 12), bytes))
+            .map(|(day, bytes)| {
+                let name = rotation.due(&at(day, 12), bytes);
+                if name.is_some() {
+                    rotation.begun(&at(day, 12));
+                }
+                rotation.written(bytes);
+                name
+            })
             .map(|name| name.map(|name| name.split(".pid").next().unwrap_or_default().to_owned()))
             .collect();
         let name = |day: u32, number: u32| Some(format!("2025-03-{day}T101112.{number:05}"));
         assert_eq!(names, [name(20, 0), None, name(20, 1), name(21, 2), name(21, 3), name(21, 4)]);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_opened_is_tried_again() {
+        let folder = std::env::temp_dir().join(format!("rivero-logs-{}", uuid::Uuid::new_v4()));
+        let mut files = Files::open(&folder, 100, 3).expect("a log");
+        files.write_all(&[b'x'; 80]).expect("room");
+        std::fs::remove_dir_all(&folder).expect("it is there");
+        for _ in 0..2 {
+            assert!(files.write_all(&[b'y'; 80]).is_err());
+        }
+        std::fs::create_dir_all(&folder).expect("a folder");
+        files.write_all(&[b'z'; 80]).expect("a new file");
+        let names: Vec<_> = folder.read_dir().expect("a folder").collect();
+        let file = names.first().expect("a file").as_ref().expect("an entry").path();
+        assert_eq!((names.len(), std::fs::read(file).expect("a text")), (1, vec![b'z'; 80]));
+        std::fs::remove_dir_all(&folder).expect("it is there");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Runs `f` on the body of the object, with what a body may touch.
     pub fn with_body<R>(&mut self, f: impl FnOnce(&mut Body, &mut Context<'_>) -> R) -> R {
-        let Pipeline { objects, router, peers, ids, stale, .. } = &mut *self.pipeline;
+        let Pipeline { objects, router, peers, plain_peers, ids, stale, .. } = &mut *self.pipeline;
         let entry = &mut objects[self.key];
         let mut cx = Context {
             at: self.at,
@@ -25,6 +25,7 @@ impl Call<'_> {
             object: &mut entry.object,
             router,
             peers,
+            plain_peers,
             net: self.net,
             events: self.events,
             ids,

@@ -10,12 +10,13 @@ use std::time::Instant;
 use slotmap::{SecondaryMap, SlotMap};
 
 use super::{Command, Notice, Pipeline, Ticket, WorkerId};
-use crate::elements::{Leg, LegKey, Moment, Net, PipelineKey};
+use crate::elements::{Inbound, Leg, LegKey, Moment, Net, Owner, PipelineKey, PlainKey, PlainLeg};
 use crate::model::{Event, ObjectId, RemoteError};
 use crate::router::{Egress, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
 use crate::transport::demux::{Datagram, classify};
 use crate::transport::path::{self, Path};
+use crate::transport::plain;
 use crate::transport::srtp::Sender;
 use crate::transport::webrtc::{Output, Received};
 use crate::transport::{HEADROOM, LinkOutput};
@@ -50,6 +51,22 @@ pub trait Outbox {
 
     /// Looks a name up, for [`Machine::handle_resolved`].
     fn resolve(&mut self, _leg: LegKey, _number: u32, _name: String) {}
+}
+
+/// The way out for what the router of a pipeline sends. The pipeline is borrowed from the machine
+/// already, which a method could not know.
+macro_rules! sealed {
+    ($machine:ident, $pipeline:ident, $out:ident) => {
+        Sealed {
+            legs: &mut $machine.net.legs,
+            peers: &$pipeline.peers,
+            plain: &mut $machine.net.plain.legs,
+            plain_peers: &$pipeline.plain_peers,
+            touched: &mut $machine.net.plain.touched,
+            out: $out,
+            unsent: &mut $machine.dropped.unsent,
+        }
+    };
 }
 
 /// Why the machine dropped a packet, beyond what transport and router count.
@@ -167,6 +184,7 @@ impl Machine {
             self.net.demux.remove(leg);
             self.net.legs.remove(leg);
         }
+        self.net.plain.close_all(key);
         // Those that were waiting to be looked at are asked again at once.
         for leg in std::mem::take(&mut self.net.touched) {
             if self.net.legs.contains_key(leg) {
@@ -268,16 +286,23 @@ impl Machine {
     ) -> bool {
         let Some(leg) = self.net.legs.get_mut(key) else { return false };
         self.at_work = Some(leg.owner.pipeline);
+        // Media is not logged, and pays for no name.
+        let setting_up = !matches!(classify(bytes), Datagram::Rtp | Datagram::Rtcp);
+        let pipeline = self.pipelines.get(leg.owner.pipeline).filter(|_| setting_up);
+        let _named = pipeline.map(|pipeline| pipeline.span(leg.owner.object).entered());
         match leg.session.handle_datagram(at.now, local, remote, bytes) {
-            Received::Rtp(len) => self.forward(at, key, &bytes[..len], out),
-            Received::Rtcp(len) => self.handle_rtcp(at, key, &bytes[..len], out),
+            Received::Rtp(len) => self.forward(at, Way::Session(key), &bytes[..len], out),
+            Received::Rtcp(len) => {
+                let (peer, owner) = (leg.peer, leg.owner);
+                self.handle_rtcp(at, peer, owner, &bytes[..len], out);
+            }
             Received::Nothing => {
                 self.net.touched.push(key);
                 self.settle(at, out);
             }
             Received::Dropped(reason) => {
                 *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
-                if !matches!(classify(bytes), Datagram::Rtp | Datagram::Rtcp) {
+                if setting_up {
                     // It may have set something going all the same.
                     self.net.touched.push(key);
                     self.settle(at, out);
@@ -288,21 +313,66 @@ impl Machine {
         true
     }
 
-    fn forward(&mut self, at: Moment, key: LegKey, bytes: &[u8], out: &mut impl Outbox) {
+    /// A datagram arrived at an address that belongs to one way of plain RTP.
+    pub fn handle_plain_datagram(
+        &mut self,
+        at: Moment,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(key) = self.net.plain.find(local) else {
+            self.dropped.unknown_session += 1;
+            return;
+        };
+        let leg = &mut self.net.plain.legs[key];
+        let (peer, owner) = (leg.peer, leg.owner);
+        self.at_work = Some(owner.pipeline);
+        let received = leg.session.handle_datagram(at.now, local, remote, bytes);
+        if leg.session.has_events() {
+            // Whoever is sent to from now on gets what this packet brings about.
+            self.tell_plain(at, key);
+        }
+        match received {
+            Received::Rtp(len) => self.forward(at, Way::Plain(key), &bytes[..len], out),
+            Received::Rtcp(len) => self.handle_rtcp(at, peer, owner, &bytes[..len], out),
+            Received::Nothing => {}
+            Received::Dropped(reason) => {
+                *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Hands on what a way of plain RTP noticed.
+    fn tell_plain(&mut self, at: Moment, key: PlainKey) {
+        while let Some(leg) = self.net.plain.legs.get_mut(key)
+            && let Some(event) = leg.session.poll_event()
+        {
+            let owner = leg.owner;
+            self.at_work = Some(owner.pipeline);
+            self.busy.push(owner.pipeline);
+            if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
+                let (net, events) = (&mut self.net, &mut self.events);
+                pipeline.with_object(at, net, events, owner.object, |node, cx| {
+                    node.handle_plain(cx, key, event);
+                });
+            }
+        }
+    }
+
+    fn forward(&mut self, at: Moment, way: Way, bytes: &[u8], out: &mut impl Outbox) {
         let Ok(packet) = RtpPacket::parse(bytes) else {
             self.dropped.malformed_rtp += 1;
             return;
         };
-        let leg = &mut self.net.legs[key];
-        let Some(found) = leg.inbound.source(packet.ssrc, packet.payload_type) else {
+        let Some((inbound, owner)) = way.inbound(&mut self.net) else { return };
+        let Some(found) = inbound.source(packet.ssrc, packet.payload_type) else {
             self.dropped.unknown_stream += 1;
             return;
         };
-        let owner = leg.owner;
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
-        let unsent = &mut self.dropped.unsent;
-        let legs = &mut self.net.legs;
-        let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
+        let mut egress = sealed!(self, pipeline, out);
         pipeline.router.forward(at.now, found.source, &packet, &mut egress);
         if found.woke {
             pipeline.flow_due = Some(at.now);
@@ -312,13 +382,17 @@ impl Machine {
         }
     }
 
-    fn handle_rtcp(&mut self, at: Moment, key: LegKey, compound: &[u8], out: &mut impl Outbox) {
-        let leg = &self.net.legs[key];
-        let (Some(peer), owner) = (leg.peer, leg.owner) else { return };
+    fn handle_rtcp(
+        &mut self,
+        at: Moment,
+        peer: Option<PeerKey>,
+        owner: Owner,
+        compound: &[u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(peer) = peer else { return };
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
-        let unsent = &mut self.dropped.unsent;
-        let legs = &mut self.net.legs;
-        let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
+        let mut egress = sealed!(self, pipeline, out);
         pipeline.router.handle_rtcp(at.now, at.ntp, peer, compound, &mut egress);
         self.busy.push(owner.pipeline);
     }
@@ -409,6 +483,8 @@ impl Machine {
                 Timer::Session(key) => {
                     if let Some(leg) = self.net.legs.get_mut(key) {
                         self.at_work = Some(leg.owner.pipeline);
+                        let pipeline = self.pipelines.get(leg.owner.pipeline);
+                        let _named = pipeline.map(|it| it.span(leg.owner.object).entered());
                         leg.session.handle_timeout(at.now);
                         self.net.touched.push(key);
                     }
@@ -416,9 +492,7 @@ impl Machine {
                 Timer::Pipeline(key) => {
                     self.at_work = Some(key);
                     if let Some(pipeline) = self.pipelines.get_mut(key) {
-                        let legs = &mut self.net.legs;
-                        let unsent = &mut self.dropped.unsent;
-                        let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
+                        let mut egress = sealed!(self, pipeline, out);
                         pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
                         self.look_at(at, key, out);
                     }
@@ -436,8 +510,11 @@ impl Machine {
             let peer = match event {
                 RouterEvent::FirstRtcp(peer) | RouterEvent::Bye(peer) => peer,
             };
-            let owner = pipeline.peers.get(peer).and_then(|leg| self.net.legs.get(*leg));
-            if let Some(object) = owner.map(|leg| leg.owner.object) {
+            let leg = pipeline.peers.get(peer).and_then(|leg| self.net.legs.get(*leg));
+            let plain = pipeline.plain_peers.get(peer);
+            let plain = plain.and_then(|leg| self.net.plain.legs.get(*leg));
+            let owner = leg.map(|leg| leg.owner).or(plain.map(|leg| leg.owner));
+            if let Some(Owner { object, .. }) = owner {
                 pipeline.with_object(at, &mut self.net, &mut self.events, object, |node, cx| {
                     node.handle_router(cx, event);
                 });
@@ -447,9 +524,7 @@ impl Machine {
             pipeline.update_flow(at, &mut self.net, &mut self.events);
         }
         if pipeline.router.poll_timeout().is_some_and(|due| due <= at.now) {
-            let legs = &mut self.net.legs;
-            let unsent = &mut self.dropped.unsent;
-            let mut egress = Sealed { legs, peers: &pipeline.peers, out, unsent };
+            let mut egress = sealed!(self, pipeline, out);
             pipeline.router.handle_timeout(at.now, at.ntp, &mut egress);
         }
         let next = [pipeline.router.poll_timeout(), pipeline.flow_due].into_iter().flatten().min();
@@ -474,6 +549,9 @@ impl Machine {
         }
         while let Some(key) = self.net.touched.pop() {
             self.at_work = self.net.legs.get(key).map(|leg| leg.owner.pipeline);
+            if let Some(leg) = self.net.legs.get_mut(key) {
+                leg.session.flush(at.now);
+            }
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
@@ -487,6 +565,27 @@ impl Machine {
                     Output::Expect(transaction) => self.net.demux.expect(transaction, key),
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
+                    }
+                    Output::Message { channel, message } => {
+                        if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
+                            let dropped = &mut self.dropped_by_transport;
+                            pipeline.carry_message(
+                                at,
+                                &mut self.net,
+                                key,
+                                channel,
+                                &message,
+                                dropped,
+                            );
+                        }
+                    }
+                    Output::Drained => {
+                        if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
+                            pipeline.resume_data(at, &mut self.net, key);
+                        }
+                    }
+                    Output::Dropped(reason) => {
+                        *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
                     }
                     Output::Event(event) => {
                         let owner = leg.owner;
@@ -507,7 +606,28 @@ impl Machine {
                 self.timers.set(Timer::Session(key), next);
             }
         }
+        while let Some(key) = self.net.plain.touched.pop() {
+            self.tell_plain(at, key);
+        }
         self.notices.extend(self.events.drain(..).map(Notice::Event));
+    }
+}
+
+/// By which way a packet came.
+#[derive(Clone, Copy)]
+enum Way {
+    Session(LegKey),
+    Plain(PlainKey),
+}
+
+impl Way {
+    fn inbound(self, net: &mut Net) -> Option<(&mut Inbound, Owner)> {
+        match self {
+            Self::Session(key) => net.legs.get_mut(key).map(|leg| (&mut leg.inbound, leg.owner)),
+            Self::Plain(key) => {
+                net.plain.legs.get_mut(key).map(|leg| (&mut leg.inbound, leg.owner))
+            }
+        }
     }
 }
 
@@ -522,6 +642,10 @@ fn transmit(out: &mut impl Outbox, mark: u8, local: SocketAddr, remote: SocketAd
 struct Sealed<'a, O> {
     legs: &'a mut SlotMap<LegKey, Leg>,
     peers: &'a SecondaryMap<PeerKey, LegKey>,
+    plain: &'a mut SlotMap<PlainKey, PlainLeg>,
+    plain_peers: &'a SecondaryMap<PeerKey, PlainKey>,
+    /// Ways of plain RTP with something to tell.
+    touched: &'a mut Vec<PlainKey>,
     out: &'a mut O,
     unsent: &'a mut u64,
 }
@@ -552,15 +676,49 @@ impl<O: Outbox> Sealed<'_, O> {
         }
         *self.unsent += u64::from(!sealed);
     }
+
+    /// Sends by a way of plain RTP; false when the party has none.
+    fn plainly(
+        &mut self,
+        to: PeerKey,
+        path: impl FnOnce(&plain::Session) -> Option<(SocketAddr, SocketAddr)>,
+        write: impl FnOnce(&mut plain::Session, &mut [u8]) -> Option<usize>,
+    ) -> bool {
+        let Some(&key) = self.plain_peers.get(to) else { return false };
+        let mut written = false;
+        if let Some(leg) = self.plain.get_mut(key)
+            && let Some((local, remote)) = path(&leg.session)
+        {
+            self.out.send(local, remote, |slot| {
+                let len = write(&mut leg.session, slot);
+                written = len.is_some();
+                len
+            });
+            if leg.session.has_events() {
+                self.touched.push(key);
+            }
+        }
+        *self.unsent += u64::from(!written);
+        true
+    }
 }
 
 impl<O: Outbox> Egress for Sealed<'_, O> {
     fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64) {
-        self.seal(to, |srtp, slot| srtp.seal_rtp(header, payload, index, slot).ok());
+        let write = |session: &mut plain::Session, slot: &mut [u8]| {
+            session.write_rtp(header, payload, index, slot)
+        };
+        if !self.plainly(to, plain::Session::rtp_path, write) {
+            self.seal(to, |srtp, slot| srtp.seal_rtp(header, payload, index, slot).ok());
+        }
     }
 
     fn rtcp(&mut self, to: PeerKey, compound: &[u8]) {
-        self.seal(to, |srtp, slot| srtp.seal_rtcp(compound, slot).ok());
+        let write =
+            |session: &mut plain::Session, slot: &mut [u8]| session.write_rtcp(compound, slot);
+        if !self.plainly(to, plain::Session::rtcp_path, write) {
+            self.seal(to, |srtp, slot| srtp.seal_rtcp(compound, slot).ok());
+        }
     }
 }
 

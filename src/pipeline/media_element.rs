@@ -135,11 +135,7 @@ impl Call<'_> {
     }
 
     pub fn get_stats(&mut self, media: Option<MediaType>) -> Result<Map<String, Value>> {
-        let kind = media.map(kind_of);
-        if kind == Some(None) {
-            return Ok(Map::new());
-        }
-        Ok(self.with_body(|body, cx| body.node().stats(cx, kind.flatten())))
+        Ok(self.with_body(|body, cx| body.node().stats(cx, media)))
     }
 
     pub fn is_media_flowing_in(&self, media: MediaType, description: String) -> Result<bool> {

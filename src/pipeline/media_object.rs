@@ -36,7 +36,7 @@ impl Call<'_> {
     }
 
     pub fn set_name(&mut self, name: String) -> Result<()> {
-        let limits = self.net.object_limits;
+        let limits = self.net.object_limits.clone();
         self.object_mut().set_name(name, &limits)
     }
 
@@ -54,12 +54,13 @@ impl Call<'_> {
     }
 
     pub fn add_tag(&mut self, key: String, value: String) -> Result<()> {
-        let limits = self.net.object_limits;
+        let limits = self.net.object_limits.clone();
         self.object_mut().add_tag(key, value, &limits)
     }
 
     pub fn remove_tag(&mut self, key: String) -> Result<()> {
-        self.object_mut().remove_tag(&key);
+        let limits = self.net.object_limits.clone();
+        self.object_mut().remove_tag(&key, &limits);
         Ok(())
     }
 

@@ -6,11 +6,13 @@
 mod call;
 mod classes;
 pub mod command;
+mod data;
 mod flow;
 mod graph;
 pub mod machine;
 mod media_element;
 mod media_object;
+mod own_sockets;
 mod pool;
 mod resolver;
 mod streams;
@@ -27,7 +29,7 @@ pub use pool::{Notices, Pool};
 
 use crate::elements::{
     Context, Element, EncoderBitrates, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner,
-    PipelineKey, media_type,
+    PipelineKey, PlainKey, media_type,
 };
 use crate::model::types::event as model_event;
 use crate::model::{Args, Class, Event, Method, Object, ObjectId, RemoteError};
@@ -35,6 +37,7 @@ use crate::router::{PeerKey, Router, SourceKey};
 use crate::rtp::Kind;
 use call::Call;
 use classes::Body;
+use data::DataRoutes;
 use graph::{Graph, Upstream};
 
 /// A pipeline with everything in it.
@@ -44,9 +47,12 @@ pub struct Pipeline {
     ids: HashMap<ObjectId, ObjectKey>,
     root: ObjectKey,
     graph: Graph,
+    data: DataRoutes,
     pub router: Router,
     /// Which transport session reaches a party of the router.
     pub peers: SecondaryMap<PeerKey, LegKey>,
+    /// Which way of plain RTP does.
+    pub plain_peers: SecondaryMap<PeerKey, PlainKey>,
     /// Whether connections or endpoints changed since the router was told its routes.
     stale: bool,
     /// When flow states are looked at next; none while nothing flows.
@@ -80,8 +86,10 @@ impl Pipeline {
             ids: HashMap::from([(id, root)]),
             root,
             graph: Graph::default(),
+            data: DataRoutes::default(),
             router: Router::new(at.now),
             peers: SecondaryMap::new(),
+            plain_peers: SecondaryMap::new(),
             stale: false,
             flow_due: None,
             latency_stats: false,
@@ -220,8 +228,15 @@ impl Pipeline {
         f: impl FnOnce(&mut dyn Node, &mut Context<'_>),
     ) {
         if self.objects.contains_key(key) {
+            let _named = self.span(key).entered();
             self.call(at, net, events, key).with_body(|body, cx| f(body.node_mut(), cx));
         }
+    }
+
+    /// Names the object in what is logged inside; its id begins with the pipeline's.
+    pub fn span(&self, key: ObjectKey) -> tracing::Span {
+        let object = self.objects.get(key).map(|entry| tracing::field::display(&entry.object.id));
+        tracing::info_span!("element", object)
     }
 
     fn call<'a>(
@@ -248,6 +263,7 @@ impl Pipeline {
                 }
             }
         }
+        self.settle_data(at, net);
         self.update_flow(at, net, events);
     }
 

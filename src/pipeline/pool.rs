@@ -15,8 +15,10 @@ use super::{Command, Notice, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics, Resource};
+use crate::model::ObjectLimits;
 use crate::transport::interfaces::{self, Interface, Loopback};
+use crate::transport::ports::{PortRange, Quota};
 use crate::transport::tcp::{Listener, tls_config};
 use crate::transport::udp::UdpSocket;
 use crate::transport::{Certificate, KeyKind, MAX_LOCAL_CANDIDATES};
@@ -60,8 +62,13 @@ impl Pool {
         let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
+        // Connections need files as well, and they are how clients let go of ports.
+        let files = metrics::resource_limit(Resource::Files).unwrap_or(u64::MAX);
+        let most = usize::try_from(files / 4).unwrap_or(usize::MAX);
+        let rtp_pairs = Arc::new(Quota::new(config.limits.rtp_pairs.min(most)));
         // Dropping it on an error below stops the workers that run already.
         let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
+        let object_limits = ObjectLimits::from(&config.limits);
         for id in 0..count {
             let sockets = bind(config, &places, id, count)?;
             let listeners = listen(config, &sockets);
@@ -79,7 +86,12 @@ impl Pool {
                 load: load.clone(),
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
-                object_limits: (&config.limits).into(),
+                object_limits: object_limits.clone(),
+                rtp_ports: PortRange {
+                    first: config.modules.rtp.min_port,
+                    last: config.modules.rtp.max_port,
+                },
+                rtp_pairs: rtp_pairs.clone(),
                 defaults: defaults.clone(),
             })?;
             shared.workers.push(Worker { mailbox, load });

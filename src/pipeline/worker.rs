@@ -14,26 +14,32 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
+use tracing::Span;
 
 use super::machine::{Machine, Outbox};
+use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
 use super::resolver::{Question, Resolver};
 use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
-use crate::elements::{Certificates, LegKey, Moment, Net, Places};
+use crate::elements::{Certificates, LegKey, Moment, Net, Places, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::LinkOutput;
 use crate::transport::demux::Demux;
 use crate::transport::interfaces::Interface;
 use crate::transport::path::{self, Path};
+use crate::transport::ports::{PortRange, Ports, Quota};
 use crate::transport::tcp::{Listener, MAX_FRAME};
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
+
+/// Sockets of endpoints and connections that are told of at once; others are told of the next time.
+const MAX_READY: usize = 64;
 
 /// How often counters are handed to the metrics.
 const METRICS_PERIOD: Duration = Duration::from_millis(500);
@@ -54,6 +60,9 @@ pub(super) struct Parts {
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
+    /// Where endpoints of plain RTP get their ports, and how many all workers together.
+    pub rtp_ports: PortRange,
+    pub rtp_pairs: Arc<Quota>,
     /// What new elements start with.
     pub defaults: Arc<ModuleConfig>,
 }
@@ -82,7 +91,8 @@ struct Shell {
     clock: Clock,
     poller: Poller,
     out: Sockets,
-    received: RecvBatch,
+    /// None only while it is in use.
+    received: Option<RecvBatch>,
     /// One message of a connection.
     message: Vec<u8>,
     mailbox: Arc<Mailbox>,
@@ -101,7 +111,10 @@ struct Counts {
 
 impl Shell {
     fn new(parts: Parts, poller: Poller, streams: Streams, tcp: Vec<SocketAddr>) -> Self {
+        let own = OwnSockets::new(poller.epoll.clone());
+        let ports = Ports::new(parts.rtp_ports, parts.rtp_pairs, Box::new(own.clone()));
         let net = Net {
+            plain: PlainNet::new(ports),
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
@@ -118,13 +131,14 @@ impl Shell {
             poller,
             out: Sockets {
                 list: parts.sockets.into_iter().map(|one| (one, SendBatch::new())).collect(),
+                own,
                 stats: SendStats::default(),
                 streams,
                 resolver: parts.resolver,
                 mailbox: parts.mailbox.clone(),
                 now: parts.clock.now(),
             },
-            received: RecvBatch::new(),
+            received: Some(RecvBatch::new()),
             message: Vec::with_capacity(MAX_FRAME),
             mailbox: parts.mailbox,
             load: parts.load,
@@ -139,7 +153,8 @@ impl Shell {
         let _closing = Closing(self.mailbox.clone());
         while !self.mailbox.stopped() {
             let due = self.machine.poll_timeout();
-            let uncounted = self.counts.packets > 0 || self.out.stats.sent > 0;
+            let uncounted =
+                self.counts.packets > 0 || self.out.stats.sent > 0 || self.out.own.has_sent();
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
             let sweep_at = self.out.streams.poll_timeout();
             let next = due.into_iter().chain(count_at).chain(sweep_at).min();
@@ -153,7 +168,12 @@ impl Shell {
                         self.out.streams.accept(now, number);
                     }
                     Some(Ready::Open(number)) => self.read_stream(number, events),
-                    None => self.read_socket(token as usize),
+                    None if token >= OwnSockets::FIRST_TOKEN => {
+                        self.with_room(|shell, room| shell.read_own_socket(token, room));
+                    }
+                    None => {
+                        self.with_room(|shell, room| shell.read_socket(token as usize, room));
+                    }
                 }
             }
             let at = self.moment();
@@ -194,7 +214,8 @@ impl Shell {
     fn read_mailbox(&mut self) {
         let at = self.moment();
         let (commands, answers) = self.mailbox.take();
-        for (command, ticket) in commands {
+        for (command, ticket, request) in commands {
+            let _named = request.entered();
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
         }
         for Answer { leg, number, ip } in answers {
@@ -205,7 +226,7 @@ impl Shell {
     fn read_stream(&mut self, number: usize, events: u32) {
         let at = self.moment();
         if self.out.streams.datagrams(number).is_some() {
-            self.read_link(at, number);
+            self.with_room(|shell, room| shell.read_link(at, number, room));
             return;
         }
         self.out.streams.serve(at.now, number, events);
@@ -236,11 +257,10 @@ impl Shell {
     }
 
     /// Takes what a TURN server sent by UDP.
-    fn read_link(&mut self, at: Moment, number: usize) {
-        let mut batch = std::mem::take(&mut self.received);
+    fn read_link(&mut self, at: Moment, number: usize, batch: &mut RecvBatch) {
         for _ in 0..MAX_BATCHES {
             let Some((socket, server, leg)) = self.out.streams.datagrams(number) else { break };
-            if !matches!(socket.recv_batch(&mut batch), Ok(1..)) {
+            if !matches!(socket.recv_batch(batch), Ok(1..)) {
                 break;
             }
             for (from, bytes) in batch.iter_mut().filter(|(from, _)| *from == server) {
@@ -251,7 +271,6 @@ impl Shell {
             }
             self.guarded(at, |machine, out| machine.end_of_batch(at, out));
         }
-        self.received = batch;
         self.out.flush();
     }
 
@@ -262,11 +281,19 @@ impl Shell {
         }
     }
 
-    fn read_socket(&mut self, number: usize) {
+    /// Runs `read` with the room for datagrams, which is the same every time: a new one would cost more
+    /// than the few packets that an endpoint's own port has at once.
+    fn with_room(&mut self, read: impl FnOnce(&mut Self, &mut RecvBatch)) {
+        let mut room = self.received.take().unwrap_or_default();
+        read(self, &mut room);
+        self.received = Some(room);
+    }
+
+    fn read_socket(&mut self, number: usize, batch: &mut RecvBatch) {
         for _ in 0..MAX_BATCHES {
             let Some((socket, _)) = self.out.list.get(number) else { return };
             let local = socket.local_addr();
-            match socket.recv_batch(&mut self.received) {
+            match socket.recv_batch(batch) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => {
@@ -274,24 +301,45 @@ impl Shell {
                     return;
                 }
             }
-            self.counts.truncated += self.received.truncated() as u64;
-            let at = self.moment();
-            let mut batch = std::mem::take(&mut self.received);
-            let full = batch.len() == RECV_BATCH;
-            for (remote, bytes) in batch.iter_mut() {
-                self.counts.packets += 1;
-                self.counts.bytes += bytes.len() as u64;
-                self.guarded(at, |machine, out| {
-                    machine.handle_datagram(at, local, remote, bytes, out);
-                });
-            }
-            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
-            self.received = batch;
-            self.out.flush();
-            if !full {
+            self.handle_batch(batch, |machine, at, remote, bytes, out| {
+                machine.handle_datagram(at, local, remote, bytes, out);
+            });
+            if batch.len() < RECV_BATCH {
                 return;
             }
         }
+    }
+
+    fn read_own_socket(&mut self, token: u64, batch: &mut RecvBatch) {
+        for _ in 0..MAX_BATCHES {
+            let Some((local, count)) = self.out.own.receive(token, batch) else { return };
+            if count == 0 {
+                return;
+            }
+            self.handle_batch(batch, |machine, at, remote, bytes, out| {
+                machine.handle_plain_datagram(at, local, remote, bytes, out);
+            });
+            if count < RECV_BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Gives each datagram to the machine and sends what comes of all of them.
+    fn handle_batch(
+        &mut self,
+        batch: &mut RecvBatch,
+        handle: impl Fn(&mut Machine, Moment, SocketAddr, &mut [u8], &mut Sockets),
+    ) {
+        self.counts.truncated += batch.truncated() as u64;
+        let at = self.moment();
+        for (remote, bytes) in batch.iter_mut() {
+            self.counts.packets += 1;
+            self.counts.bytes += bytes.len() as u64;
+            self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
+        }
+        self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        self.out.flush();
     }
 
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
@@ -310,7 +358,8 @@ impl Shell {
         let metrics = self.outlet.metrics();
         let counts = std::mem::take(&mut self.counts);
         metrics.received(counts.packets, counts.bytes);
-        let sent = std::mem::take(&mut self.out.stats);
+        let mut sent = std::mem::take(&mut self.out.stats);
+        sent += self.out.own.take_stats();
         let streamed = std::mem::take(&mut self.out.streams.sent);
         metrics.sent(sent.sent as u64 + streamed.0, sent.bytes as u64 + streamed.1);
         let cuts = std::mem::take(&mut self.out.streams.cuts);
@@ -337,6 +386,8 @@ impl Shell {
 /// The worker's sockets with what waits to be sent from each.
 struct Sockets {
     list: Vec<(UdpSocket, SendBatch)>,
+    /// Those of single endpoints.
+    own: OwnSockets,
     stats: SendStats,
     streams: Streams,
     resolver: Resolver,
@@ -349,17 +400,11 @@ impl Sockets {
         self.streams.flush();
         for (socket, batch) in &mut self.list {
             if !batch.is_empty() {
-                add(&mut self.stats, batch.flush(socket));
+                self.stats += batch.flush(socket);
             }
         }
+        self.own.flush();
     }
-}
-
-fn add(total: &mut SendStats, one: SendStats) {
-    total.sent += one.sent;
-    total.bytes += one.bytes;
-    total.dropped_full += one.dropped_full;
-    total.dropped_refused += one.dropped_refused;
 }
 
 impl Outbox for Sockets {
@@ -388,10 +433,10 @@ impl Outbox for Sockets {
         }
         let Some((socket, batch)) = self.list.iter_mut().find(|(one, _)| one.local_addr() == local)
         else {
-            return;
+            return self.own.send(local, remote, fill);
         };
         if batch.is_full() {
-            add(&mut self.stats, batch.flush(socket));
+            self.stats += batch.flush(socket);
         }
         if let Some(len) = fill(batch.slot()) {
             batch.commit_marked(len, remote, mark);
@@ -438,7 +483,7 @@ pub(super) struct Answer {
 
 #[derive(Default)]
 struct Inner {
-    commands: Vec<(Command, Ticket)>,
+    commands: Vec<(Command, Ticket, Span)>,
     /// Bounded by the questions that wait for one.
     answers: Vec<Answer>,
     closed: bool,
@@ -462,7 +507,8 @@ impl Mailbox {
             if inner.closed {
                 return;
             }
-            inner.commands.push((command, ticket));
+            // What is logged on the way is part of the request that asks for it.
+            inner.commands.push((command, ticket, Span::current()));
             inner.commands.len() == 1
         };
         if was_empty {
@@ -494,7 +540,7 @@ impl Mailbox {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn take(&self) -> (Vec<(Command, Ticket)>, Vec<Answer>) {
+    fn take(&self) -> (Vec<(Command, Ticket, Span)>, Vec<Answer>) {
         let mut count = 0_u64;
         // SAFETY: `count` has the eight bytes that an eventfd gives. That it may not be rung is fine.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
@@ -518,8 +564,6 @@ struct Poller {
 impl Poller {
     /// The mailbox's token; a socket's is its number.
     const MAILBOX: u64 = u64::MAX;
-    /// How many are told of at once; others are next.
-    const EVENTS: usize = 64;
 
     fn new(parts: &Parts) -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked before it is used.
@@ -533,7 +577,8 @@ impl Poller {
         for (number, socket) in parts.sockets.iter().enumerate() {
             epoll.add(socket.as_raw_fd(), number as u64, libc::EPOLLIN)?;
         }
-        Ok(Self { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; Self::EVENTS] })
+        let events = vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + MAX_READY];
+        Ok(Self { epoll, events })
     }
 
     /// Waits until something is ready or `wait` is over, without one for as long as it takes; returns

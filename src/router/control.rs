@@ -1,7 +1,7 @@
 //! RTCP from a peer: reports into statistics and clocks, requests into retransmissions and
 //! requests of our own.
 
-use super::{Egress, PeerKey, Router, RouterEvent, SinkKey, SourceKey, clock::Stamp};
+use super::{DropReason, Egress, PeerKey, Router, RouterEvent, SinkKey, SourceKey, clock::Stamp};
 use crate::rtp::{
     Bitrate, NtpTime,
     rtcp::{NackedSequences, ReportBlock, ReportBlocks, Rtcp, packets},
@@ -30,12 +30,18 @@ impl Router {
                 if let Some(one) = self.peers.get_mut(peer) {
                     one.stats.malformed += 1;
                 }
+                self.drops_of_control.count(DropReason::MalformedRtcp);
                 return;
             };
+            if is_empty(&packet) {
+                self.drops_of_control.count(DropReason::EmptyFeedback);
+                continue;
+            }
             if self.handle_packet(now, ntp, peer, packet, out).is_none()
                 && let Some(one) = self.peers.get_mut(peer)
             {
                 one.stats.unknown_ssrc += 1;
+                self.drops_of_control.count(DropReason::ForeignSsrc);
             }
         }
     }
@@ -188,6 +194,17 @@ impl Router {
     fn sink_of(&self, peer: PeerKey, ssrc: u32) -> Option<SinkKey> {
         let mut sinks = self.peers.get(peer)?.sinks.iter().copied();
         sinks.find(|&key| self.sinks.get(key).is_some_and(|one| one.ssrc() == ssrc))
+    }
+}
+
+/// Whether feedback lacks the entry that its format asks for at least (RFC 4585 §6.2.1, RFC 5104
+/// §4.3.1).
+fn is_empty(packet: &Rtcp<'_>) -> bool {
+    match packet {
+        Rtcp::Nack { lost, .. } => lost.clone().next().is_none(),
+        Rtcp::Fir { entries, .. } => entries.clone().next().is_none(),
+        Rtcp::Remb { ssrcs, .. } => ssrcs.clone().next().is_none(),
+        _ => false,
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Router {
     scratch: reports::Scratch,
     /// Of sources and sinks that were removed.
     drops_of_removed: Drops,
+    /// Of control packets, which belong to no stream.
+    drops_of_control: Drops,
     drops_taken: Drops,
 }
 
@@ -104,6 +106,7 @@ impl Router {
             wake: None,
             scratch: reports::Scratch::default(),
             drops_of_removed: Drops::default(),
+            drops_of_control: Drops::default(),
             drops_taken: Drops::default(),
         }
     }
@@ -351,6 +354,7 @@ impl Router {
     /// What was dropped since this was asked last.
     pub fn take_drops(&mut self) -> Drops {
         let mut total = self.drops_of_removed;
+        total.add(&self.drops_of_control);
         self.sources.values().for_each(|source| total.add(&source.stats.drops));
         self.sinks.values().for_each(|sink| total.add(&sink.stats.drops));
         let new = total.since(&self.drops_taken);

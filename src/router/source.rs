@@ -353,8 +353,9 @@ impl Source {
             Codec::Vp8 => rivero_vp8::starts_keyframe(payload),
             Codec::Vp9 => rivero_vp9::starts_keyframe(payload),
             Codec::H264 => rivero_h264::starts_keyframe(payload),
+            Codec::H265 => rivero_h265::starts_keyframe(payload),
             Codec::Av1 => rivero_av1::starts_keyframe(payload),
-            Codec::Opus | Codec::Pcmu | Codec::Pcma => false,
+            Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::Amr => false,
         };
         if starts {
             // Parameter sets and each slice of a picture may say the same.

@@ -28,10 +28,16 @@ pub enum DropReason {
     NotKept,
     /// Asked for again within a round trip.
     RepeatedTooSoon,
+    /// A compound control packet that cannot be read to its end.
+    MalformedRtcp,
+    /// Feedback that says nothing about any packet or stream.
+    EmptyFeedback,
+    /// A control packet about streams that its sender has no part in.
+    ForeignSsrc,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -43,6 +49,9 @@ impl DropReason {
         Self::Inactive,
         Self::NotKept,
         Self::RepeatedTooSoon,
+        Self::MalformedRtcp,
+        Self::EmptyFeedback,
+        Self::ForeignSsrc,
     ];
 
     /// The reason as a metric's label.
@@ -59,6 +68,9 @@ impl DropReason {
             Self::Inactive => "inactive",
             Self::NotKept => "not_kept",
             Self::RepeatedTooSoon => "repeated_too_soon",
+            Self::MalformedRtcp => "malformed_rtcp",
+            Self::EmptyFeedback => "empty_feedback",
+            Self::ForeignSsrc => "foreign_ssrc",
         }
     }
 }

@@ -113,7 +113,12 @@ impl Control {
                 if let Some(holder) = state.registry.insert(id.clone(), class, parent, home) {
                     // A session that was closed meanwhile is known again, so that the collector
                     // finds what it holds.
-                    self.server.remember(&holder);
+                    if !self.server.remember(&holder) {
+                        // There is no room to remember it, and nobody else knows of the object.
+                        for object in state.registry.end(&holder) {
+                            self.release(&state, object);
+                        }
+                    }
                 }
                 self.announce(&state, ObjectCreated { object: id });
             }
@@ -152,7 +157,7 @@ impl Control {
     /// Looks after sessions: ends those that nobody uses and releases what they held.
     pub fn handle_timeout(&self, now: Instant) {
         for session in self.server.handle_timeout(now) {
-            tracing::info!(%session, "session collected");
+            tracing::info!(session = &*session, "session collected");
             let mut state = self.shared.lock();
             state.subscriptions.remove_session(&session);
             for object in state.registry.end(&session) {
@@ -185,6 +190,8 @@ fn policy(config: &Config) -> Policy {
         sessions: limits.sessions,
         session_id_bytes: limits.session_id_bytes,
         queued_messages: limits.queued_messages,
+        queued_bytes: limits.queued_bytes,
+        connection_sessions: limits.connection_sessions,
         message: message::Limits {
             nesting: limits.nesting,
             values: limits.values,

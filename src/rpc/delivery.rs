@@ -4,7 +4,9 @@
 //! Names of 6.x are events of their own to their subscribers; their message goes out first. A
 //! session without a connection misses what happens meanwhile, as with the original.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -12,117 +14,121 @@ use serde_json::Value;
 use crate::jsonrpc::{SessionId, message};
 use crate::model::{Event, ObjectId};
 
+/// What a subscription is to: an object, and the name the client used for the event.
 #[derive(Debug)]
 struct Subscription {
-    id: String,
-    session: SessionId,
-    /// The name that the client used, one of those the event has.
+    object: ObjectId,
     name: &'static str,
+    session: SessionId,
 }
+
+/// How many subscriptions each session has to one event of an object. Sorted, so that sessions hear
+/// in the same order every time.
+type Hearers = BTreeMap<SessionId, usize>;
 
 /// All subscriptions.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    of_object: HashMap<ObjectId, Vec<Subscription>>,
-    count_of: HashMap<SessionId, usize>,
-    all: usize,
+    by_id: HashMap<Arc<str>, Subscription>,
+    of_object: HashMap<ObjectId, HashMap<&'static str, Hearers>>,
+    /// Ids, so that those of an object or of a session are found when it ends.
+    ids_of_object: HashMap<ObjectId, HashSet<Arc<str>>>,
+    ids_of_session: HashMap<SessionId, HashSet<Arc<str>>>,
 }
 
 impl Subscriptions {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.all
+        self.by_id.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.all == 0
+        self.by_id.is_empty()
     }
 
     /// How many a session has.
     pub fn count(&self, session: &str) -> usize {
-        self.count_of.get(session).copied().unwrap_or(0)
+        self.ids_of_session.get(session).map_or(0, HashSet::len)
     }
 
     /// Subscribes a session to the event `name` of an object; the subscription's id.
-    pub fn add(&mut self, session: &SessionId, object: &str, name: &'static str) -> String {
-        let id = uuid::Uuid::new_v4().to_string();
-        *self.count_of.entry(session.clone()).or_default() += 1;
-        self.all += 1;
-        self.of_object.entry(ObjectId::from(object)).or_default().push(Subscription {
-            id: id.clone(),
-            session: session.clone(),
-            name,
-        });
+    pub fn add(&mut self, session: &SessionId, object: &str, name: &'static str) -> Arc<str> {
+        let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+        let object = ObjectId::from(object);
+        let hearers = self.of_object.entry(object.clone()).or_default().entry(name).or_default();
+        *hearers.entry(session.clone()).or_default() += 1;
+        self.ids_of_object.entry(object.clone()).or_default().insert(id.clone());
+        self.ids_of_session.entry(session.clone()).or_default().insert(id.clone());
+        self.by_id.insert(id.clone(), Subscription { object, name, session: session.clone() });
         id
     }
 
     /// Takes back one subscription to `object`; an unknown one is no error.
     pub fn remove(&mut self, object: &str, id: &str) {
-        if let Some(list) = self.of_object.get_mut(object) {
-            list.retain(|subscription| {
-                let keep = subscription.id != id;
-                if !keep {
-                    self.all -= 1;
-                    discount(&mut self.count_of, &subscription.session);
-                }
-                keep
-            });
-            if list.is_empty() {
-                self.of_object.remove(object);
-            }
+        if self.by_id.get(id).is_some_and(|known| known.object.as_str() == object) {
+            self.forget(id);
         }
     }
 
     /// The object is no more.
     pub fn remove_object(&mut self, object: &str) {
-        for subscription in self.of_object.remove(object).unwrap_or_default() {
-            self.all -= 1;
-            discount(&mut self.count_of, &subscription.session);
+        for id in self.ids_of_object.remove(object).unwrap_or_default() {
+            self.forget(&id);
         }
     }
 
     /// The session is no more.
     pub fn remove_session(&mut self, session: &str) {
-        if let Some(count) = self.count_of.remove(session) {
-            self.all -= count;
-            self.of_object.retain(|_, list| {
-                list.retain(|subscription| &*subscription.session != session);
-                !list.is_empty()
-            });
+        for id in self.ids_of_session.remove(session).unwrap_or_default() {
+            self.forget(&id);
         }
+    }
+
+    fn forget(&mut self, id: &str) {
+        let Some(Subscription { object, name, session }) = self.by_id.remove(id) else { return };
+        if let Some(events) = self.of_object.get_mut(&object) {
+            if let Some(hearers) = events.get_mut(name) {
+                if let Some(count) = hearers.get_mut(&session) {
+                    *count -= 1;
+                    if *count == 0 {
+                        hearers.remove(&session);
+                    }
+                }
+                if hearers.is_empty() {
+                    events.remove(name);
+                }
+            }
+            if events.is_empty() {
+                self.of_object.remove(&object);
+            }
+        }
+        remove_id(&mut self.ids_of_object, &object, id);
+        remove_id(&mut self.ids_of_session, &session, id);
     }
 
     /// Tells an event to those who subscribed to it.
     pub fn deliver(&self, event: Event, mut notify: impl FnMut(&SessionId, Bytes)) {
-        let Some(list) = self.of_object.get(event.source.as_str()) else { return };
+        let Some(events) = self.of_object.get(event.source.as_str()) else { return };
         let mut data = Value::Object(event.data);
         let names = event.class.legacy.iter().copied().chain([event.class.name]);
         for name in names {
-            // Sorted, so that sessions hear in the same order every time; each hears once.
-            let hearers: BTreeSet<&SessionId> = list
-                .iter()
-                .filter(|subscription| subscription.name == name)
-                .map(|subscription| &subscription.session)
-                .collect();
-            if hearers.is_empty() {
-                continue;
-            }
+            let Some(hearers) = events.get(name) else { continue };
             if event.class.media {
                 data["type"] = Value::from(name);
             }
             let text = Bytes::from(message::event(event.source.as_str(), name, &data));
-            for session in hearers {
+            for session in hearers.keys() {
                 notify(session, text.clone());
             }
         }
     }
 }
 
-fn discount(count_of: &mut HashMap<SessionId, usize>, session: &SessionId) {
-    if let Some(count) = count_of.get_mut(session) {
-        *count -= 1;
-        if *count == 0 {
-            count_of.remove(session);
+fn remove_id<K: Eq + Hash>(ids: &mut HashMap<K, HashSet<Arc<str>>>, of: &K, id: &str) {
+    if let Some(known) = ids.get_mut(of) {
+        known.remove(id);
+        if known.is_empty() {
+            ids.remove(of);
         }
     }
 }
@@ -193,6 +199,7 @@ mod tests {
         all.add(&"a".into(), "p/e", FOUND.name);
         all.remove_session("a");
         assert_eq!(raise(&all), []);
-        assert!(all.of_object.is_empty() && all.count_of.is_empty() && all.is_empty());
+        assert!(all.is_empty() && all.ids_of_session.is_empty());
+        assert!(all.of_object.is_empty() && all.ids_of_object.is_empty());
     }
 }

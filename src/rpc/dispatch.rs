@@ -72,7 +72,7 @@ impl Handler for Control {
         async {
             let result = self.answer(&caller, &method, params, &mut budget).await;
             if let Err(error) = &result {
-                tracing::debug!(method, %error, "refused");
+                tracing::debug!(method, error = error.to_string(), "refused");
                 self.metrics.error(error.code());
             }
             result
@@ -240,7 +240,7 @@ impl Control {
             return Err(too_many("subscriptions", self.limits.subscriptions));
         }
         let id = state.subscriptions.add(&session, &object, known);
-        Ok(valued(&session, Value::from(id)))
+        Ok(valued(&session, Value::from(&*id)))
     }
 
     fn unsubscribe(&self, caller: &Caller, params: &Params) -> Answer {

@@ -1,6 +1,6 @@
 //! What a stream carries: kind of media, codec, and the parameters that make two streams of one
-//! codec different formats (RFC 7656 §2.1.6; H.264 RFC 6184 §8.1, VP9 RFC 9628 §7, AV1 payload
-//! format §7.2).
+//! codec different formats (RFC 7656 §2.1.6; H.264 RFC 6184 §8.1, H.265 RFC 7798 §7.1, VP9 RFC 9628
+//! §7, AV1 payload format §7.2, AMR RFC 4867 §8.1).
 
 /// The kinds of media that travel as RTP.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -15,15 +15,26 @@ pub enum Codec {
     Opus,
     Pcmu,
     Pcma,
+    Amr,
     Vp8,
     Vp9,
     H264,
+    H265,
     Av1,
 }
 
 impl Codec {
-    pub const ALL: [Self; 7] =
-        [Self::Opus, Self::Pcmu, Self::Pcma, Self::Vp8, Self::Vp9, Self::H264, Self::Av1];
+    pub const ALL: [Self; 9] = [
+        Self::Opus,
+        Self::Pcmu,
+        Self::Pcma,
+        Self::Amr,
+        Self::Vp8,
+        Self::Vp9,
+        Self::H264,
+        Self::H265,
+        Self::Av1,
+    ];
 
     /// The encoding name of `a=rtpmap`, in its usual spelling.
     pub const fn name(self) -> &'static str {
@@ -31,17 +42,19 @@ impl Codec {
             Self::Opus => "opus",
             Self::Pcmu => "PCMU",
             Self::Pcma => "PCMA",
+            Self::Amr => "AMR",
             Self::Vp8 => "VP8",
             Self::Vp9 => "VP9",
             Self::H264 => "H264",
+            Self::H265 => "H265",
             Self::Av1 => "AV1",
         }
     }
 
     pub const fn kind(self) -> Kind {
         match self {
-            Self::Opus | Self::Pcmu | Self::Pcma => Kind::Audio,
-            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 => Kind::Video,
+            Self::Opus | Self::Pcmu | Self::Pcma | Self::Amr => Kind::Audio,
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 => Kind::Video,
         }
     }
 
@@ -49,8 +62,8 @@ impl Codec {
     pub const fn clock_rate(self) -> u32 {
         match self {
             Self::Opus => 48_000,
-            Self::Pcmu | Self::Pcma => 8_000,
-            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 => 90_000,
+            Self::Pcmu | Self::Pcma | Self::Amr => 8_000,
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 => 90_000,
         }
     }
 
@@ -77,7 +90,8 @@ impl Codec {
 pub struct Format {
     pub codec: Codec,
     /// VP9 and AV1: the profile. H.264: packetization mode in bit 16, `profile_idc` and the
-    /// constraint flags below it. Zero for all others.
+    /// constraint flags below it. H.265: the profile. AMR: whether it is octet-aligned. Zero for all
+    /// others.
     pub profile: u32,
 }
 
@@ -93,6 +107,10 @@ impl Format {
         let profile = match codec {
             Codec::Vp9 => number("profile-id").unwrap_or(0),
             Codec::Av1 => number("profile").unwrap_or(0),
+            // Main, unless another is named (RFC 7798 §7.1).
+            Codec::H265 => number("profile-id").unwrap_or(1),
+            // The two layouts of a payload do not look alike (RFC 4867 §8.1).
+            Codec::Amr => number("octet-align").unwrap_or(0) & 1,
             Codec::H264 => {
                 let mode = number("packetization-mode").unwrap_or(0) & 1;
                 // Without the parameter the stream is Baseline, level 1 (RFC 6184 §8.1).
@@ -144,6 +162,13 @@ mod tests {
         let zero = Format::new(Codec::Vp9, "");
         assert_eq!(zero, Format::new(Codec::Vp9, "profile-id=0"));
         assert_eq!(zero.takes(Format::new(Codec::Vp9, "profile-id=2")), 0);
+    }
+
+    #[test]
+    fn amr_is_forwarded_to_receivers_of_the_same_layout() {
+        let aligned = Format::new(Codec::Amr, "octet-align=1");
+        assert_eq!(aligned.takes(Format::new(Codec::Amr, "mode-set=0,2; octet-align=1")), 2);
+        assert_eq!(aligned.takes(Format::new(Codec::Amr, "")), 0);
     }
 
     #[test]

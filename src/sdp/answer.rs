@@ -9,8 +9,8 @@ use super::bundle::{self, Layout};
 use super::description::{Attribute, Description, Direction, MediaSection};
 use super::media::{self, ABS_SEND_TIME, Media, MediaKind, extension, rtpmap, take_feedback};
 use super::negotiate::{
-    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, NO_ADDRESS, has_feedback,
-    push_transport, session_section,
+    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, MAX_MESSAGE, NO_ADDRESS,
+    has_feedback, push_transport, session_section,
 };
 
 /// An answer as text and as meaning.
@@ -24,7 +24,8 @@ pub struct Negotiated {
 /// Answers an offer.
 ///
 /// # Errors
-/// [`SdpError::DataSection`] when data channels are on and offered in a form that is not RFC 8841;
+/// [`SdpError::DataSection`] when data channels are on and offered in a form that is neither that of
+/// RFC 8841 nor that of its drafts;
 /// [`SdpError::LocalParameters`] when `local` is too short for the offer.
 pub fn answer(
     offer: &Description,
@@ -71,7 +72,7 @@ pub fn answer(
 /// would make claims about this server that are not true. Its copy of the offerer's own fingerprint
 /// goes unheeded where sections have one too (RFC 8122 §5), but some peers refuse a description whose
 /// fingerprints differ.
-fn is_offerers_own(attribute: &Attribute) -> bool {
+pub(super) fn is_offerers_own(attribute: &Attribute) -> bool {
     matches!(
         attribute.name.as_str(),
         "group"
@@ -118,7 +119,7 @@ fn is_secure_rtp(proto: &str) -> bool {
     matches!(proto.strip_prefix("UDP/TLS/").unwrap_or(proto), "RTP/SAVPF" | "RTP/SAVP")
 }
 
-fn refusal(offered: &MediaSection) -> MediaSection {
+pub(super) fn refusal(offered: &MediaSection) -> MediaSection {
     let mut section = section_like(offered, 0);
     section.formats.clone_from(&offered.formats);
     section.push_flag(Direction::Inactive.name());
@@ -128,7 +129,7 @@ fn refusal(offered: &MediaSection) -> MediaSection {
     section
 }
 
-fn section_like(offered: &MediaSection, port: u16) -> MediaSection {
+pub(super) fn section_like(offered: &MediaSection, port: u16) -> MediaSection {
     MediaSection {
         media: offered.media.clone(),
         port,
@@ -184,7 +185,11 @@ fn answer_rtp(
 }
 
 /// Of the header extensions only the absolute send time, under the offered id.
-fn answer_extensions(offered: &MediaSection, agreed: &mut Media, section: &mut MediaSection) {
+pub(super) fn answer_extensions(
+    offered: &MediaSection,
+    agreed: &mut Media,
+    section: &mut MediaSection,
+) {
     let Some((id, direction)) = extension(offered, ABS_SEND_TIME) else { return };
     let words = match Direction::from_name(direction) {
         Some(Direction::SendRecv) | None => format!("{id} {ABS_SEND_TIME}"),
@@ -195,7 +200,11 @@ fn answer_extensions(offered: &MediaSection, agreed: &mut Media, section: &mut M
     section.push("extmap", words);
 }
 
-fn answer_feedback(offered: &MediaSection, agreed: &mut Media, section: &mut MediaSection) {
+pub(super) fn answer_feedback(
+    offered: &MediaSection,
+    agreed: &mut Media,
+    section: &mut MediaSection,
+) {
     if !has_feedback(&offered.proto) {
         return;
     }
@@ -214,7 +223,7 @@ pub fn feedback_is_known(feedback: &str) -> bool {
     matches!(feedback.split_ascii_whitespace().next(), Some("nack" | "ccm" | "goog-remb"))
 }
 
-fn is_kept(agreed: &Media, number: u8) -> bool {
+pub(super) fn is_kept(agreed: &Media, number: u8) -> bool {
     agreed.formats.iter().any(|(kept, _)| *kept == number)
 }
 
@@ -239,7 +248,8 @@ fn answer_copied(offered: &MediaSection, agreed: &Media, section: &mut MediaSect
 }
 
 fn answer_data(offered: &MediaSection, agreed: &mut Media) -> Result<MediaSection, SdpError> {
-    let is_usable = offered.formats.iter().any(|format| format == DATA_FORMAT);
+    let draft = media::sctpmap(offered);
+    let is_usable = draft.is_some() || offered.formats.iter().any(|format| format == DATA_FORMAT);
     let Some(port) = agreed.sctp_port.filter(|_| is_usable) else {
         return Err(SdpError::DataSection(agreed.index));
     };
@@ -247,14 +257,21 @@ fn answer_data(offered: &MediaSection, agreed: &mut Media) -> Result<MediaSectio
     agreed.send = agreed.accepted;
     agreed.receive = agreed.accepted;
     let mut section = section_like(offered, if agreed.accepted { LIVE_PORT } else { 0 });
-    section.formats.push(DATA_FORMAT.to_owned());
+    section.formats.push(if draft.is_some() { port.to_string() } else { DATA_FORMAT.to_owned() });
     if !agreed.accepted {
         section.push_flag(Direction::Inactive.name());
     }
     section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
     if agreed.accepted {
-        section.push("sctp-port", port.to_string());
+        match draft {
+            Some(_) => section.push("sctpmap", format!("{port} {DATA_FORMAT} 1024")),
+            None => section.push("sctp-port", port.to_string()),
+        }
         section.push("setup", agreed.setup.name());
+        // Said to those only who know the word.
+        if offered.has("max-message-size") {
+            section.push("max-message-size", MAX_MESSAGE);
+        }
     }
     Ok(section)
 }

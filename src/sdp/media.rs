@@ -4,6 +4,7 @@ use crate::rtp::format::{Codec, Format, Kind};
 
 use super::bundle::Place;
 use super::description::{Attribute, Description, MediaSection, find};
+use super::negotiate::DATA_FORMAT;
 
 /// The header extension that carries the time of sending, in 6.18 fixed point seconds.
 pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
@@ -116,6 +117,8 @@ pub struct Media {
     pub max_bandwidth: Option<u32>,
     /// The other side's SCTP port, for data.
     pub sctp_port: Option<u16>,
+    /// The longest message the other side takes over a data channel, in bytes; none if it takes any.
+    pub max_message: Option<usize>,
 }
 
 /// The remote half of a [`Media`]; the local half is refused until the caller says otherwise.
@@ -146,7 +149,34 @@ pub(super) fn remote(description: &Description, index: usize, place: Place) -> M
         transport: place.transport,
         rtcp_mux: has_rtcp_mux(description, index, place),
         max_bandwidth: bandwidth(section),
-        sctp_port: section.values("sctp-port").find_map(|port| port.trim().parse().ok()),
+        sctp_port: sctp_port(section),
+        max_message: max_message(section),
+    }
+}
+
+/// The port as RFC 8841 §5 says it, or as its drafts did: `m=application 9 DTLS/SCTP 5000` with
+/// `a=sctpmap:5000 webrtc-datachannel 1024`.
+fn sctp_port(section: &MediaSection) -> Option<u16> {
+    let port = section.values("sctp-port").find_map(|port| port.trim().parse().ok());
+    port.or_else(|| sctpmap(section)?.value().split(' ').next()?.parse().ok())
+}
+
+/// The line by which drafts described data channels, if the section is one of theirs.
+pub(super) fn sctpmap(section: &MediaSection) -> Option<&Attribute> {
+    section.attributes.iter().filter(|attribute| attribute.name == "sctpmap").find(|attribute| {
+        let mut words = attribute.value().split_ascii_whitespace();
+        let number = words.next();
+        words.next() == Some(DATA_FORMAT)
+            && number.is_some_and(|number| section.formats.iter().any(|format| format == number))
+    })
+}
+
+/// RFC 8841 §6.1: 64 KiB unless something else is said, and 0 for no limit.
+fn max_message(section: &MediaSection) -> Option<usize> {
+    let said = section.values("max-message-size").find_map(|size| size.trim().parse().ok());
+    match said.unwrap_or(64 * 1024) {
+        0 => None,
+        size => Some(size),
     }
 }
 

@@ -1,20 +1,22 @@
 //! Session descriptions: text to types and back (RFC 8866), and offer/answer between them and what
 //! this server can do (RFC 3264, RFC 9429, RFC 9143).
 //!
-//! The texts follow the habits of Kurento's WebRtcEndpoint down to the order of the lines, because
+//! The texts follow the habits of Kurento's endpoints down to the order of the lines, because
 //! clients look into them. What is negotiated is what is forwarded: codecs, loss and keyframe
 //! feedback, REMB and the absolute send time. Retransmission streams, transport-wide feedback, RIDs
 //! and simulcast are not negotiated; [`feedback_is_known`], the choice of formats and that of header
-//! extensions in [`fn@answer`] and [`fn@offer`] are where they come in. Plain RTP and SDES keys are
-//! left out as well.
+//! extensions in [`fn@answer`] and [`fn@offer`] are where they come in. Plain RTP, with and without
+//! keys in the text, is [`plain`]'s.
 
 mod answer;
 pub mod bundle;
+pub mod crypto;
 pub mod description;
 pub mod media;
 pub mod negotiate;
 mod offer;
 mod parse;
+pub mod plain;
 mod write;
 
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tests;
 
 pub use answer::{Negotiated, answer, feedback_is_known};
 pub use bundle::Layout;
+pub use crypto::{Crypto, Suite};
 pub use description::{Attribute, Description, Direction, MediaSection, SessionSection};
 pub use media::{Media, MediaKind, Setup};
 pub use negotiate::{Capabilities, Credentials, Local};
@@ -47,6 +50,11 @@ pub enum SdpError {
     #[error("answer has {answered} media sections, the offer has {offered}")]
     SectionCount { offered: usize, answered: usize },
     /// The caller brought too few SSRCs or no ICE credentials.
+    /// With keys in the text, no key of our suite came.
+    #[error("media section {0} has no usable key")]
+    NoKey(usize),
+    #[error("no ports are to be had")]
+    NoPorts,
     #[error("local parameters do not cover media section {0}")]
     LocalParameters(usize),
 }

@@ -2,6 +2,8 @@
 //! and how its own sections speak of transport. [`fn@super::answer`] and [`fn@super::offer`] do the
 //! rest.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::rtp::format::Codec;
 
 use super::SdpError;
@@ -15,6 +17,9 @@ pub(super) const NO_ADDRESS: &str = "IN IP4 0.0.0.0";
 pub(super) const LIVE_PORT: u16 = 1;
 pub(super) const DATA_PROTOCOLS: [&str; 2] = ["DTLS/SCTP", "UDP/DTLS/SCTP"];
 pub(super) const DATA_FORMAT: &str = "webrtc-datachannel";
+/// The longest message over a data channel that is taken here. Browsers send no longer ones, and
+/// without this no longer ones than 64 KiB.
+pub(super) const MAX_MESSAGE: &str = "262144";
 
 /// What may be agreed on.
 #[derive(Clone, Debug)]
@@ -100,10 +105,16 @@ pub(super) fn push_transport(
 }
 
 pub(super) fn session_section(local: &Local) -> SessionSection {
+    session_section_at(local.session_id, Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// The session of a server that is reached at `address`; the unspecified one says nothing yet.
+pub(super) fn session_section_at(session_id: u64, address: IpAddr) -> SessionSection {
+    let family = if address.is_ipv6() { "IP6" } else { "IP4" };
     SessionSection {
-        origin: Some(format!("- {0} {0} {NO_ADDRESS}", local.session_id)),
+        origin: Some(format!("- {session_id} {session_id} IN {family} {address}")),
         name: Some(SESSION_NAME.to_owned()),
-        connection: Some(NO_ADDRESS.to_owned()),
+        connection: Some(format!("IN {family} {address}")),
         times: vec![('t', "0 0".to_owned())],
         ..SessionSection::default()
     }

@@ -9,8 +9,8 @@ use super::media::{
     self, ABS_SEND_TIME, Media, MediaKind, Setup, extension, static_payload_type, take_feedback,
 };
 use super::negotiate::{
-    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, NO_ADDRESS, has_feedback,
-    push_transport, session_section,
+    Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, MAX_MESSAGE, NO_ADDRESS,
+    has_feedback, push_transport, session_section,
 };
 
 /// The id of the absolute send time in our offers.
@@ -55,7 +55,7 @@ pub fn offer(
     wishes: &OfferWishes,
 ) -> Result<Description, SdpError> {
     let mut sections = Vec::new();
-    let mut numbers = Numbers { next: FIRST_DYNAMIC };
+    let mut numbers = Numbers::default();
     let audio_lines = if wishes.audio { capabilities.audio_lines } else { 0 };
     let video_lines = if wishes.video { capabilities.video_lines } else { 0 };
     let rtp = [
@@ -85,6 +85,7 @@ pub fn offer(
         section.push("setup", Setup::ActPass.name());
         section.push("sctp-port", wishes.data_port.to_string());
         section.push("mid", "application0");
+        section.push("max-message-size", MAX_MESSAGE);
         push_transport(&mut section, local, 0, sections.len())?;
         sections.push(section);
     }
@@ -95,12 +96,22 @@ pub fn offer(
 
 /// Payload types of offers. Each line takes numbers for all codecs of both kinds, and shows those
 /// of its own kind; so numbers differ between lines, and a line has the numbers clients know.
-struct Numbers {
+pub(super) struct Numbers {
     next: u8,
 }
 
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { next: FIRST_DYNAMIC }
+    }
+}
+
 impl Numbers {
-    fn line(&mut self, capabilities: &Capabilities, shown: &[Codec]) -> Vec<(u8, Codec)> {
+    pub(super) fn line(
+        &mut self,
+        capabilities: &Capabilities,
+        shown: &[Codec],
+    ) -> Vec<(u8, Codec)> {
         let all = capabilities.audio.iter().chain(&capabilities.video);
         let dynamic = all.clone().filter(|codec| static_payload_type(**codec).is_none()).count();
         // Past the end the numbers start again: every line numbers alike, so a number that comes
@@ -131,6 +142,17 @@ fn offer_rtp(word: &str, formats: &[(u8, Codec)], direction: Direction, mid: &st
         formats: formats.iter().map(|(number, _)| number.to_string()).collect(),
         ..MediaSection::default()
     };
+    offer_formats(&mut section, formats);
+    section.push("rtcp", format!("9 {NO_ADDRESS}"));
+    section.push_flag("rtcp-mux");
+    section.push_flag(direction.name());
+    section.push("mid", mid);
+    offer_feedback(&mut section, formats);
+    section
+}
+
+/// What an offer says of itself before it says where it can be reached.
+pub(super) fn offer_formats(section: &mut MediaSection, formats: &[(u8, Codec)]) {
     section.push("setup", Setup::ActPass.name());
     section.push("extmap", format!("{ABS_SEND_TIME_ID} {ABS_SEND_TIME}"));
     for (number, codec) in formats {
@@ -145,16 +167,14 @@ fn offer_rtp(word: &str, formats: &[(u8, Codec)], direction: Direction, mid: &st
             section.push("fmtp", format!("{number} {parameters}"));
         }
     }
-    section.push("rtcp", format!("9 {NO_ADDRESS}"));
-    section.push_flag("rtcp-mux");
-    section.push_flag(direction.name());
-    section.push("mid", mid);
+}
+
+pub(super) fn offer_feedback(section: &mut MediaSection, formats: &[(u8, Codec)]) {
     for (number, codec) in formats {
         for feedback in offered_feedback(*codec) {
             section.push("rtcp-fb", format!("{number} {feedback}"));
         }
     }
-    section
 }
 
 const fn offered_parameters(codec: Codec) -> Option<&'static str> {
@@ -164,15 +184,15 @@ const fn offered_parameters(codec: Codec) -> Option<&'static str> {
         }
         Codec::Av1 => Some("level-idx=5;profile=0;tier=0"),
         Codec::Vp9 => Some("profile-id=0"),
-        Codec::Vp8 | Codec::Opus | Codec::Pcmu | Codec::Pcma => None,
+        Codec::Vp8 | Codec::H265 | Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::Amr => None,
     }
 }
 
 const fn offered_feedback(codec: Codec) -> &'static [&'static str] {
     match codec {
         Codec::Vp8 | Codec::Vp9 | Codec::Av1 => &["nack", "nack pli", "goog-remb", "ccm fir"],
-        Codec::H264 => &["nack", "nack pli", "ccm fir"],
-        Codec::Opus | Codec::Pcmu | Codec::Pcma => &[],
+        Codec::H264 | Codec::H265 => &["nack", "nack pli", "ccm fir"],
+        Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::Amr => &[],
     }
 }
 
@@ -214,12 +234,12 @@ pub fn accept(
     Ok(media)
 }
 
-fn own_ssrc(offered: &MediaSection) -> u32 {
+pub(super) fn own_ssrc(offered: &MediaSection) -> u32 {
     let number = offered.values("ssrc").find_map(|value| value.split(' ').next()?.parse().ok());
     number.unwrap_or(0)
 }
 
-fn accept_rtp(
+pub(super) fn accept_rtp(
     offer: &Description,
     answer: &Description,
     agreed: &mut Media,

@@ -260,15 +260,28 @@ fn wildcard_feedback_and_unknown_feedback_are_dropped() {
 }
 
 #[test]
-fn data_is_taken_only_in_its_present_form_and_only_when_on() {
+fn data_is_taken_in_its_present_and_its_old_form_and_only_when_on() {
     let negotiated = answered("chrome_data", &with_data());
     assert!(negotiated.media[2].accepted);
     assert_eq!(negotiated.media[2].sctp_port, Some(5_000));
+    assert_eq!(negotiated.media[2].max_message, Some(262_144));
     assert_eq!(live(&answered("chrome_data", &can()).local), [true, true, false]);
     let old = parse("v=0\nm=application 9 DTLS/SCTP 5000\na=sctpmap:5000 webrtc-datachannel 256\n")
         .expect("parses");
-    assert_eq!(answer(&old, &with_data(), &local()).unwrap_err(), SdpError::DataSection(0));
+    let answered = answer(&old, &with_data(), &local()).expect("answer");
+    assert_eq!(answered.media[0].sctp_port, Some(5_000));
+    assert_eq!(answered.media[0].max_message, Some(65_536));
+    let text = answered.local.to_string();
+    assert!(text.contains("m=application 1 DTLS/SCTP 5000\r\n"), "{text}");
+    assert!(text.contains("a=sctpmap:5000 webrtc-datachannel 1024\r\n"), "{text}");
+    assert!(!text.contains("sctp-port") && !text.contains("max-message-size"), "{text}");
     assert_eq!(live(&answer(&old, &can(), &local()).expect("answer").local), [false]);
+    for other in ["a=sctpmap:5001 webrtc-datachannel", "a=sctpmap:5000 other", "a=mid:0"] {
+        let text = format!("v=0\nm=application 9 DTLS/SCTP 5000\n{other}\n");
+        let offer = parse(&text).expect("parses");
+        let refused = answer(&offer, &with_data(), &local()).unwrap_err();
+        assert_eq!(refused, SdpError::DataSection(0), "{other}");
+    }
 }
 
 #[test]
@@ -434,5 +447,218 @@ proptest! {
             let ours = offer(&with_data(), &local(), &OfferWishes::default()).expect("offer");
             let _ = accept(&ours, &description, &with_data());
         }
+    }
+}
+
+mod plain {
+    use super::super::plain::*;
+    use super::*;
+
+    fn can() -> Capabilities {
+        Capabilities {
+            audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::Amr],
+            video: vec![Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
+            data: false,
+            audio_lines: 1,
+            video_lines: 1,
+        }
+    }
+
+    fn local() -> PlainLocal {
+        PlainLocal {
+            session_id: 3_990_000_000,
+            cname: "user1@host-1".to_owned(),
+            address: [192, 0, 2, 2].into(),
+            crypto: None,
+            ssrcs: (1_001..1_020).collect(),
+        }
+    }
+
+    fn key(suite: Suite, first: u8) -> Crypto {
+        let key = (first..).take(suite.key_len()).collect();
+        Crypto { tag: 1, suite, key, lifetime: None }
+    }
+
+    fn sealed(suite: Suite) -> PlainLocal {
+        PlainLocal { crypto: Some(key(suite, 1)), ..local() }
+    }
+
+    const HEAD: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n";
+
+    fn ports(section: usize) -> Option<(u16, u16)> {
+        let rtp = 5_000 + 2 * section as u16;
+        Some((rtp, rtp + 1))
+    }
+
+    fn answered(sections: &str, local: &PlainLocal) -> PlainNegotiated {
+        let offer = parse(&format!("{HEAD}{sections}")).expect("a description");
+        answer_plain(&offer, &can(), local, ports).expect("an answer")
+    }
+
+    fn at(text: &str) -> Option<std::net::SocketAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn descriptions_of_plain_rtp_stay_as_they_are() {
+        let offer = offer_plain(&can(), &local(), &OfferWishes::default(), ports).expect("offer");
+        check("rtp.offer.sdp", &offer.to_string());
+        let local_sealed = sealed(Suite::Aes128Sha1_80);
+        let wishes = OfferWishes {
+            max_audio_bandwidth: Some(40),
+            max_video_bandwidth: Some(900),
+            ..OfferWishes::default()
+        };
+        let secure = offer_plain(&can(), &local_sealed, &wishes, ports).expect("offer");
+        check("rtp_keys.offer.sdp", &secure.to_string());
+        let answer = answer_plain(&offer, &can(), &local(), ports).expect("answer");
+        check("rtp.answer.sdp", &answer.local.to_string());
+        let other = PlainLocal { crypto: Some(key(Suite::Aes128Sha1_80, 77)), ..local() };
+        let answer = answer_plain(&secure, &can(), &other, ports).expect("answer");
+        check("rtp_keys.answer.sdp", &answer.local.to_string());
+    }
+
+    #[test]
+    fn an_offer_and_its_answer_mean_the_same_to_both_sides() {
+        let wishes = OfferWishes::default();
+        for suite in Suite::ALL {
+            let (ours, theirs) =
+                (sealed(suite), PlainLocal { address: [192, 0, 2, 9].into(), ..sealed(suite) });
+            let offer = offer_plain(&can(), &ours, &wishes, ports).expect("offer");
+            let offer = parse(&offer.to_string()).expect("reads");
+            let answer = answer_plain(&offer, &can(), &theirs, ports).expect("answer");
+            let text = parse(&answer.local.to_string()).expect("reads");
+            let accepted = accept_plain(&offer, &text, &can(), &ours).expect("accepted");
+            for (answered, accepted) in answer.media.iter().zip(&accepted) {
+                assert!(answered.media.accepted && accepted.media.accepted);
+                assert_eq!(answered.media.formats, accepted.media.formats);
+                assert_eq!(answered.media.nack, accepted.media.nack);
+                assert_eq!(answered.media.remb, accepted.media.remb);
+                assert_eq!(answered.crypto, ours.crypto);
+                assert_eq!(accepted.crypto, theirs.crypto);
+            }
+            assert_eq!(answer.media[1].remote.rtp, at("192.0.2.2:5002"));
+            assert_eq!(accepted[1].remote.rtcp, at("192.0.2.9:5003"));
+        }
+    }
+
+    #[test]
+    fn feedback_is_for_profiles_that_have_it() {
+        let section = |proto: &str| {
+            format!(
+                "m=video 41002 {proto} 97\r\na=rtpmap:97 VP8/90000\r\na=rtcp-fb:97 nack\r\n\
+                 a=rtcp-fb:97 nack pli\r\na=rtcp-fb:97 ccm fir\r\na=rtcp-fb:97 goog-remb\r\n"
+            )
+        };
+        let plain = &answered(&section("RTP/AVP"), &local());
+        let media = &plain.media[0].media;
+        assert!(!(media.nack || media.pli || media.fir || media.remb));
+        assert!(!plain.local.to_string().contains("rtcp-fb"));
+        let media = answered(&section("RTP/AVPF"), &local()).media.remove(0).media;
+        assert!(media.nack && media.pli && media.fir && media.remb);
+    }
+
+    #[test]
+    fn a_section_of_the_other_kind_of_security_is_refused() {
+        let plain = "m=video 41002 RTP/AVP 97\r\na=rtpmap:97 VP8/90000\r\n";
+        let secure = "m=video 41002 RTP/SAVP 97\r\na=rtpmap:97 VP8/90000\r\n\
+             a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNk\r\n";
+        let browser = "m=video 9 UDP/TLS/RTP/SAVPF 97\r\na=rtpmap:97 VP8/90000\r\n";
+        for (sections, local) in [
+            (secure, local()),
+            (browser, local()),
+            (plain, sealed(Suite::Aes128Sha1_80)),
+            (browser, sealed(Suite::Aes128Sha1_80)),
+        ] {
+            let answer = answered(sections, &local);
+            assert!(!answer.media[0].media.accepted);
+            assert!(answer.local.to_string().ends_with(" 97\r\na=inactive\r\n"), "{sections}");
+            assert_eq!(answer.local.media[0].port, 0);
+        }
+    }
+
+    #[test]
+    fn the_key_of_our_suite_is_taken_whichever_line_it_is_in() {
+        let own = sealed(Suite::Aes256Sha1_80);
+        let lines =
+            [key(Suite::Aes128Sha1_80, 9), Crypto { tag: 4, ..key(Suite::Aes256Sha1_80, 9) }]
+                .map(|crypto| format!("a=crypto:{}\r\n", crypto.value()));
+        let section = "m=audio 41000 RTP/SAVP 0\r\n";
+        let answer = answered(&format!("{section}{}{}", lines[0], lines[1]), &own);
+        assert_eq!(answer.media[0].crypto, Some(Crypto { tag: 4, ..key(Suite::Aes256Sha1_80, 9) }));
+        let said = Crypto { tag: 4, ..key(Suite::Aes256Sha1_80, 1) };
+        assert!(answer.local.to_string().contains(&format!("a=crypto:{}\r\n", said.value())));
+        let offer = parse(&format!("{HEAD}{section}{}", lines[0])).expect("a description");
+        let refused = answer_plain(&offer, &can(), &own, ports);
+        assert_eq!(refused.err(), Some(SdpError::NoKey(0)));
+    }
+
+    #[test]
+    fn an_active_side_is_to_be_learnt() {
+        let section =
+            |direction: &str| format!("m=audio 9 RTP/AVP 0\r\na=direction:{direction}\r\n");
+        for (theirs, ours, learns) in
+            [("active", "passive", true), ("passive", "active", false), ("both", "active", false)]
+        {
+            let answer = answered(&section(theirs), &local());
+            assert_eq!(answer.media[0].learns, learns);
+            assert!(answer.local.to_string().contains(&format!("a=direction:{ours}\r\n")));
+        }
+        assert!(!answered("m=audio 9 RTP/AVP 0\r\n", &local()).media[0].learns);
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_section_and_of_its_rtcp() {
+        let remote = |section: &str| answered(section, &local()).media[0].remote;
+        let plain = remote("m=audio 41000 RTP/AVP 0\r\n");
+        assert_eq!((plain.rtp, plain.rtcp), (at("127.0.0.1:41000"), at("127.0.0.1:41001")));
+        let own = remote("m=audio 41000 RTP/AVP 0\r\nc=IN IP6 2001:db8::7\r\na=rtcp:50001\r\n");
+        assert_eq!((own.rtp, own.rtcp), (at("[2001:db8::7]:41000"), at("[2001:db8::7]:50001")));
+        let apart = remote("m=audio 41000 RTP/AVP 0\r\na=rtcp:50001 IN IP4 192.0.2.77\r\n");
+        assert_eq!(apart.rtcp, at("192.0.2.77:50001"));
+        for nowhere in [
+            "IP4 0.0.0.0",
+            "IP4 224.2.1.1/127",
+            "IP4 255.255.255.255",
+            "IP4 media.example",
+            "IP6 ::",
+            "x",
+        ] {
+            let none = remote(&format!("m=audio 41000 RTP/AVP 0\r\nc=IN {nowhere}\r\n"));
+            assert_eq!(none, PlainRemote::default(), "{nowhere}");
+        }
+        let last = remote("m=audio 65535 RTP/AVP 0\r\n");
+        assert_eq!((last.rtp, last.rtcp), (at("127.0.0.1:65535"), None));
+    }
+
+    #[test]
+    fn ports_are_taken_only_for_what_is_accepted() {
+        let mut asked = Vec::new();
+        let offer = parse(&format!(
+            "{HEAD}m=audio 41000 RTP/AVP 0\r\nm=audio 41002 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n\
+             a=rtpmap:96 VP8/90000\r\nm=video 41006 RTP/AVP 96\r\na=rtpmap:96 theora/90000\r\n\
+             m=text 41008 RTP/AVP 98\r\n"
+        ))
+        .expect("a description");
+        let answer = answer_plain(&offer, &can(), &local(), |section| {
+            asked.push(section);
+            ports(section)
+        })
+        .expect("an answer");
+        assert_eq!(asked, [0]);
+        assert_eq!(live(&answer.local), [true, false, false, false, false]);
+        let none = answer_plain(&offer, &can(), &local(), |_| None);
+        assert_eq!(none.err(), Some(SdpError::NoPorts));
+    }
+
+    #[test]
+    fn h264_written_by_hand_is_taken_to_be_fragmented() {
+        let mode = |fmtp: &str| {
+            let section = format!("m=video 5004 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n{fmtp}");
+            answered(&section, &local()).media[0].media.formats[0].1.profile >> 16
+        };
+        assert_eq!(mode(""), 1);
+        assert_eq!(mode("a=fmtp:96 profile-level-id=42e01f\r\n"), 1);
+        assert_eq!(mode("a=fmtp:96 packetization-mode=0\r\n"), 0);
     }
 }

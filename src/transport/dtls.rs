@@ -1,4 +1,4 @@
-//! DTLS 1.2 (RFC 6347) over the endpoint of `rtc`, for nothing but SRTP keys (RFC 5764).
+//! DTLS 1.2 (RFC 6347) over the endpoint of `rtc`, for SRTP keys (RFC 5764) and for SCTP (RFC 8261).
 //!
 //! What surrounds the library here:
 //! * As server, AES-GCM is made to happen although browsers list it behind AES-CM: the handshake is
@@ -87,6 +87,10 @@ pub(super) struct Dtls {
     state: DtlsState,
     outgoing: VecDeque<BytesMut>,
     keys: Option<(Sender, Receiver)>,
+    /// Whether an association without SRTP will do.
+    data_only: bool,
+    /// What the peer sent over the association.
+    incoming: VecDeque<BytesMut>,
     /// The server's place in [`SERVER_ATTEMPTS`], and the datagrams for the next one.
     attempt: usize,
     kept: Vec<BytesMut>,
@@ -116,12 +120,19 @@ impl Dtls {
             state: DtlsState::New,
             outgoing: VecDeque::new(),
             keys: None,
+            data_only: false,
+            incoming: VecDeque::new(),
             attempt: 0,
             kept: Vec::new(),
             backoff: FIRST_RETRANSMISSION,
             retransmit_at: None,
             give_up_at: None,
         })
+    }
+
+    /// No media goes over the association: peers need not know SRTP.
+    pub(super) fn set_data_only(&mut self) {
+        self.data_only = true;
     }
 
     pub(super) fn state(&self) -> DtlsState {
@@ -172,6 +183,21 @@ impl Dtls {
 
     pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {
         self.outgoing.pop_front()
+    }
+
+    /// What the peer sent over the association, datagram by datagram.
+    pub(super) fn poll_data(&mut self) -> Option<BytesMut> {
+        self.incoming.pop_front()
+    }
+
+    /// Sends a datagram over the association, if there is one.
+    pub(super) fn send(&mut self, now: Instant, bytes: &[u8]) {
+        if self.state == DtlsState::Connected {
+            if let Err(error) = self.endpoint.write(now, PEER, bytes) {
+                tracing::debug!(%error, "nothing sent over DTLS");
+            }
+            self.take_transmits();
+        }
     }
 
     /// The keys of a finished handshake, once.
@@ -232,7 +258,7 @@ impl Dtls {
                     match event {
                         EndpointEvent::HandshakeComplete => self.complete(),
                         EndpointEvent::PeerClosed => self.state = DtlsState::Closed,
-                        // Data channels have no consumer yet.
+                        EndpointEvent::ApplicationData(data) => self.incoming.push_back(data),
                         _ => {}
                     }
                 }
@@ -278,21 +304,24 @@ impl Dtls {
         self.keys = self.export();
         self.kept = Vec::new();
         self.filter.complete();
-        self.state = match self.keys {
-            Some(_) => DtlsState::Connected,
-            None => DtlsState::Failed,
-        };
+        let will_do = self.keys.is_some() || (self.data_only && self.is_trusted());
+        self.state = if will_do { DtlsState::Connected } else { DtlsState::Failed };
         self.retransmit_at = None;
         self.give_up_at = None;
     }
 
+    /// The closure saw the certificate already; that it was asked at all is the library's promise.
+    fn is_trusted(&self) -> bool {
+        let state = self.endpoint.get_connection_state(PEER);
+        let shown = state.and_then(|state| state.peer_certificates.first());
+        shown.is_some_and(|shown| trusted(&self.fingerprints, shown))
+    }
+
     fn export(&self) -> Option<(Sender, Receiver)> {
-        let state = self.endpoint.get_connection_state(PEER)?;
-        // The closure saw it already; that it was asked at all is the library's promise.
-        let shown = state.peer_certificates.first()?;
-        if !trusted(&self.fingerprints, shown) {
+        if !self.is_trusted() {
             return None;
         }
+        let state = self.endpoint.get_connection_state(PEER)?;
         let profile = match state.srtp_protection_profile() {
             SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::AeadAes128Gcm,
             SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => Profile::AeadAes256Gcm,

@@ -434,11 +434,18 @@ impl Ice {
             Path::Tcp => tcp && own.port() == 0,
             Path::Udp | Path::Relay => !tcp,
         };
-        if !fits || own.is_ipv4() != other.is_ipv4() {
+        if !fits || own.is_ipv4() != other.is_ipv4() || self.is_neighbour(local, remote) {
             return;
         }
         let priority = self.pair_priority(ours, theirs);
         self.insert_pair(local, remote, priority);
+    }
+
+    /// Whether a datagram between the two would come back to the sockets it left by: the peer is another
+    /// session that shares them. Who an answer is for could not be told, and one of the two would take
+    /// the pair for a good one. Over TCP such sessions have connections of their own.
+    fn is_neighbour(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        path::of(local) == Path::Udp && self.locals.iter().any(|own| own.addr == remote)
     }
 
     fn insert_pair(&mut self, local: SocketAddr, remote: SocketAddr, priority: u64) {
@@ -510,6 +517,9 @@ impl Ice {
         let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
         if username != peer.incoming.as_bytes() {
             return Err(DropReason::StunUsername);
+        }
+        if self.is_neighbour(local, remote) {
+            return Err(DropReason::StunUnexpected);
         }
         let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
         if !self.settle_roles(now, local, remote, &transaction, bytes) {

@@ -1,16 +1,21 @@
 //! Datagrams ↔ RTP.
 //!
 //! [`udp`] reads and writes batches of datagrams, [`demux`] finds the [`Session`](webrtc::Session) they
-//! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. All but `udp`, `tcp` and
-//! `interfaces` decide without I/O. No type of the `rtc` crates leaves this folder.
+//! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. Plain RTP has
+//! [ports](ports) of its own, each known to one [`plain::Session`]. All but `udp`, `tcp` and `interfaces`
+//! decide without I/O. No type of the `rtc` crates leaves this folder.
 
 pub mod certificate;
+pub mod data_channel;
 pub mod demux;
 mod dtls;
 mod ice;
 pub mod interfaces;
 pub mod mdns;
 pub mod path;
+pub mod plain;
+pub mod ports;
+mod sctp;
 pub mod srtp;
 mod stun;
 pub mod tcp;
@@ -20,6 +25,7 @@ pub mod webrtc;
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
 pub use ice::{HEADROOM, IceState, LinkOutput, MAX_LOCAL_CANDIDATES, Servers};
+pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;
 
@@ -76,12 +82,47 @@ pub enum DropReason {
     SrtpReplay,
     SrtpTooOld,
     SrtpTooManyStreams,
+    /// On a port of plain RTP, from another address than the declared one, or from a second sender
+    /// beside one that is there.
+    UnexpectedSender,
+    /// What a new sender on such a port sent first is no RTP of a negotiated payload type.
+    RtpMalformed,
+    /// What a new sender on such a port sent first is no report.
+    RtcpMalformed,
     /// The session is closed.
     Closed,
+    /// Data of a session that negotiated none, or no SCTP packet.
+    SctpMalformed,
+    /// Between other ports than those negotiated.
+    SctpPort,
+    /// A chunk or packet that has no business now, or that is not known.
+    SctpUnexpected,
+    /// More attempts to associate than an association needs.
+    SctpFlood,
+    /// A stream beyond those negotiated.
+    SctpStream,
+    /// Far ahead of what was acknowledged, or while nothing is read.
+    SctpAhead,
+    /// Pieces of messages that do not end.
+    SctpHoard,
+    /// An opening message of a data channel that cannot be read, or that asks for what cannot be.
+    DataOpening,
+    /// More channels than an endpoint may have.
+    DataTooManyChannels,
+    /// A message longer than [`MAX_MESSAGE`], or than the peer takes.
+    DataTooLong,
+    /// A message on a stream that is no channel.
+    DataNoChannel,
+    /// A message of an unknown kind, or a text that is not UTF-8.
+    DataNoMessage,
+    /// Too much waits to be sent to a peer that is slow.
+    DataSlowPeer,
+    /// A channel was not open, or the peer has none that fits.
+    DataNotOpen,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 35] = [
         Self::UnknownProtocol,
         Self::StunMalformed,
         Self::StunUsername,
@@ -99,7 +140,24 @@ impl DropReason {
         Self::SrtpReplay,
         Self::SrtpTooOld,
         Self::SrtpTooManyStreams,
+        Self::UnexpectedSender,
+        Self::RtpMalformed,
+        Self::RtcpMalformed,
         Self::Closed,
+        Self::SctpMalformed,
+        Self::SctpPort,
+        Self::SctpUnexpected,
+        Self::SctpFlood,
+        Self::SctpStream,
+        Self::SctpAhead,
+        Self::SctpHoard,
+        Self::DataOpening,
+        Self::DataTooManyChannels,
+        Self::DataTooLong,
+        Self::DataNoChannel,
+        Self::DataNoMessage,
+        Self::DataSlowPeer,
+        Self::DataNotOpen,
     ];
 
     /// The reason's name among the metrics.
@@ -122,7 +180,24 @@ impl DropReason {
             Self::SrtpReplay => "srtp_replay",
             Self::SrtpTooOld => "srtp_too_old",
             Self::SrtpTooManyStreams => "srtp_too_many_streams",
+            Self::UnexpectedSender => "unexpected_sender",
+            Self::RtpMalformed => "malformed_rtp",
+            Self::RtcpMalformed => "malformed_rtcp",
             Self::Closed => "closed",
+            Self::SctpMalformed => "sctp_malformed",
+            Self::SctpPort => "sctp_port",
+            Self::SctpUnexpected => "sctp_unexpected",
+            Self::SctpFlood => "sctp_flood",
+            Self::SctpStream => "sctp_stream",
+            Self::SctpAhead => "sctp_ahead",
+            Self::SctpHoard => "sctp_hoard",
+            Self::DataOpening => "data_opening",
+            Self::DataTooManyChannels => "data_too_many_channels",
+            Self::DataTooLong => "data_too_long",
+            Self::DataNoChannel => "data_no_channel",
+            Self::DataNoMessage => "data_no_message",
+            Self::DataSlowPeer => "data_slow_peer",
+            Self::DataNotOpen => "data_not_open",
         }
     }
 }

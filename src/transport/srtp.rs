@@ -2,9 +2,10 @@
 //!
 //! A [`Sender`] writes header, sealed payload and tag straight into the caller's send slot; a
 //! [`Receiver`] opens a packet where it lies. Neither allocates per packet. Keys come out of the DTLS
-//! exporter (RFC 5764 §4.2) through [`Keys`].
+//! exporter (RFC 5764 §4.2) through [`Keys`], or out of a session description (RFC 4568, with 256 bits
+//! RFC 6188), and then each direction has its own.
 //!
-//! Left out: key derivation rates, master key identifiers, 32-bit tags, unencrypted SRTP.
+//! Left out: key derivation rates, master key identifiers, unencrypted SRTP.
 
 mod cipher;
 mod kdf;
@@ -31,14 +32,20 @@ pub enum Profile {
     AeadAes256Gcm,
     /// `SRTP_AES128_CM_HMAC_SHA1_80` (RFC 5764 §4.1.2).
     Aes128CmHmacSha1_80,
+    /// `AES_CM_128_HMAC_SHA1_32` (RFC 4568 §6.2.2): the tag of SRTP has 32 bits, that of SRTCP 80.
+    Aes128CmHmacSha1_32,
+    /// `AES_256_CM_HMAC_SHA1_80` (RFC 6188 §5).
+    Aes256CmHmacSha1_80,
+    /// `AES_256_CM_HMAC_SHA1_32` (RFC 6188 §5).
+    Aes256CmHmacSha1_32,
 }
 
 impl Profile {
     /// Bytes of a master key.
     pub const fn key_len(self) -> usize {
         match self {
-            Self::AeadAes128Gcm | Self::Aes128CmHmacSha1_80 => 16,
-            Self::AeadAes256Gcm => 32,
+            Self::AeadAes128Gcm | Self::Aes128CmHmacSha1_80 | Self::Aes128CmHmacSha1_32 => 16,
+            Self::AeadAes256Gcm | Self::Aes256CmHmacSha1_80 | Self::Aes256CmHmacSha1_32 => 32,
         }
     }
 
@@ -46,15 +53,25 @@ impl Profile {
     pub const fn salt_len(self) -> usize {
         match self {
             Self::AeadAes128Gcm | Self::AeadAes256Gcm => 12,
-            Self::Aes128CmHmacSha1_80 => 14,
+            _ => 14,
         }
     }
 
-    /// Bytes of an authentication tag.
+    /// Bytes of an authentication tag of SRTP.
     pub const fn tag_len(self) -> usize {
         match self {
             Self::AeadAes128Gcm | Self::AeadAes256Gcm => 16,
-            Self::Aes128CmHmacSha1_80 => 10,
+            Self::Aes128CmHmacSha1_80 | Self::Aes256CmHmacSha1_80 => 10,
+            Self::Aes128CmHmacSha1_32 | Self::Aes256CmHmacSha1_32 => 4,
+        }
+    }
+
+    /// Bytes of an authentication tag of SRTCP: never fewer than 10, however short that of SRTP is
+    /// (RFC 3711 §5.2, RFC 4568 §6.2.2).
+    pub const fn rtcp_tag_len(self) -> usize {
+        match self {
+            Self::AeadAes128Gcm | Self::AeadAes256Gcm => 16,
+            _ => 10,
         }
     }
 
@@ -63,12 +80,15 @@ impl Profile {
         2 * (self.key_len() + self.salt_len())
     }
 
-    /// The profile's name in the IANA registry.
+    /// The profile's name in the IANA registries.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
             Self::AeadAes256Gcm => "SRTP_AEAD_AES_256_GCM",
             Self::Aes128CmHmacSha1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
+            Self::Aes128CmHmacSha1_32 => "SRTP_AES128_CM_HMAC_SHA1_32",
+            Self::Aes256CmHmacSha1_80 => "AES_256_CM_HMAC_SHA1_80",
+            Self::Aes256CmHmacSha1_32 => "AES_256_CM_HMAC_SHA1_32",
         }
     }
 }

@@ -220,6 +220,15 @@ pub struct SendStats {
     pub dropped_refused: usize,
 }
 
+impl std::ops::AddAssign for SendStats {
+    fn add_assign(&mut self, one: Self) {
+        self.sent += one.sent;
+        self.bytes += one.bytes;
+        self.dropped_full += one.dropped_full;
+        self.dropped_refused += one.dropped_refused;
+    }
+}
+
 /// Datagrams to be sent in one go. Write into [`SendBatch::slot`], then [`SendBatch::commit`].
 pub struct SendBatch {
     slots: Box<[[u8; SEND_SLOT]; SEND_BATCH]>,

@@ -1,4 +1,4 @@
-//! One ICE, DTLS and SRTP session: a BUNDLE of everything an endpoint exchanges with its peer.
+//! One ICE, DTLS, SRTP and SCTP session: a BUNDLE of everything an endpoint exchanges with its peer.
 //!
 //! Sans-IO: datagrams and instants go in, datagrams and [`Event`]s come out. DTLS begins as soon as a
 //! pair carries datagrams both ways. Nothing is learnt from a datagram before its MESSAGE-INTEGRITY or
@@ -8,7 +8,7 @@
 //! Addresses are marked by their path, see [`path`]. What goes over a relay is wrapped here, and leaves
 //! as [`Output::Link`]; media is wrapped by whoever seals it, with [`Session::wrap`].
 //!
-//! Left out: data channels (SCTP), ICE restarts, separate transports per media section.
+//! Left out: ICE restarts, separate transports per media section.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +19,9 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::certificate::{Certificate, Fingerprint};
+use super::data_channel::{
+    ChannelOptions, DataChannels, DataError, DataOutput, DataSettings, Message,
+};
 use super::demux::{Datagram, classify};
 use super::dtls::{Dtls, DtlsRole, DtlsState};
 use super::ice::{Ice, IceEvent, IceState, LinkOutput, Servers};
@@ -80,6 +83,15 @@ pub enum Output {
     /// What is to be done with the session's connection to a TURN server.
     Link(LinkOutput),
     Event(Event),
+    /// A message came over a data channel.
+    Message {
+        channel: u16,
+        message: Message,
+    },
+    /// Messages may be sent again after [`Session::is_full`].
+    Drained,
+    /// Something of a datagram or message was dropped.
+    Dropped(DropReason),
 }
 
 /// What happened to the session, in the order in which Kurento tells of it.
@@ -100,6 +112,9 @@ pub enum Event {
     Connected,
     /// The peer said goodbye.
     Closed,
+    /// A data channel with this number opened.
+    ChannelOpened(u16),
+    ChannelClosed(u16),
 }
 
 /// One session with one peer.
@@ -109,6 +124,8 @@ pub struct Session {
     dtls: Option<Dtls>,
     sender: Option<Sender>,
     receiver: Option<Receiver>,
+    data_settings: Option<(DataSettings, bool)>,
+    data: Option<DataChannels>,
     /// The DTLS state that the owner was told.
     told: DtlsState,
     /// Where the last DTLS datagram came from: where to answer while no pair is usable.
@@ -130,6 +147,8 @@ impl Session {
             dtls: None,
             sender: None,
             receiver: None,
+            data_settings: None,
+            data: None,
             told: DtlsState::New,
             dtls_from: None,
             outputs: VecDeque::new(),
@@ -253,6 +272,11 @@ impl Session {
         self.ice.local_candidates().map(str::to_owned).collect()
     }
 
+    /// Data channels were negotiated, `alone` or beside media. Called before [`Session::start`].
+    pub fn carry_data(&mut self, settings: DataSettings, alone: bool) {
+        self.data_settings = Some((settings, alone));
+    }
+
     /// The descriptions are exchanged: checks begin, and DTLS follows as soon as a pair works.
     ///
     /// # Errors
@@ -262,7 +286,13 @@ impl Session {
         if self.dtls.is_some() {
             return Err(TransportError::AlreadyStarted);
         }
-        let dtls = Dtls::new(self.certificate.clone(), remote.role, remote.fingerprints)?;
+        let mut dtls = Dtls::new(self.certificate.clone(), remote.role, remote.fingerprints)?;
+        if let Some((settings, alone)) = self.data_settings {
+            self.data = Some(DataChannels::new(remote.role, settings));
+            if alone {
+                dtls.set_data_only();
+            }
+        }
         self.ice.start(now, &remote.ufrag, &remote.pwd);
         self.dtls = Some(dtls);
         self.advance(now);
@@ -318,6 +348,70 @@ impl Session {
         self.sender.as_mut()
     }
 
+    /// The data channels, where they were negotiated; none before [`Session::start`].
+    pub fn data(&self) -> Option<&DataChannels> {
+        self.data.as_ref()
+    }
+
+    /// Opens a data channel; its number.
+    ///
+    /// # Errors
+    /// [`DataError`]
+    pub fn open_channel(
+        &mut self,
+        now: Instant,
+        options: ChannelOptions,
+    ) -> Result<u16, DataError> {
+        let data = self.data.as_mut().filter(|_| !self.closed).ok_or(DataError::NotConnected)?;
+        let id = data.open(now, options)?;
+        self.advance(now);
+        Ok(id)
+    }
+
+    /// Closes a data channel; [`Event::ChannelClosed`] follows.
+    pub fn close_channel(&mut self, now: Instant, id: u16) {
+        if let Some(data) = &mut self.data {
+            data.close(now, id);
+            self.advance(now);
+        }
+    }
+
+    /// Queues a message; [`Session::flush`] sends it on its way.
+    ///
+    /// # Errors
+    /// Why it cannot be sent: [`DropReason::DataNotOpen`], [`DropReason::DataTooLong`],
+    /// [`DropReason::DataSlowPeer`].
+    pub fn send_message(
+        &mut self,
+        now: Instant,
+        channel: u16,
+        message: &Message,
+    ) -> Result<(), DropReason> {
+        let data = self.data.as_mut().filter(|_| !self.closed).ok_or(DropReason::DataNotOpen)?;
+        data.send(now, channel, message)
+    }
+
+    /// Sends what was queued.
+    pub fn flush(&mut self, now: Instant) {
+        if let Some(data) = self.data.as_mut().filter(|_| !self.closed) {
+            data.flush(now);
+            self.advance(now);
+        }
+    }
+
+    /// Whether senders of messages should wait for [`Output::Drained`].
+    pub fn is_full(&self) -> bool {
+        self.data.as_ref().is_some_and(DataChannels::is_full)
+    }
+
+    /// Whether messages of the peer are taken.
+    pub fn set_reading(&mut self, now: Instant, reading: bool) {
+        if let Some(data) = self.data.as_mut().filter(|_| !self.closed) {
+            data.set_reading(now, reading);
+            self.advance(now);
+        }
+    }
+
     pub fn ice_state(&self) -> IceState {
         self.ice.state()
     }
@@ -331,6 +425,10 @@ impl Session {
         if self.closed {
             return;
         }
+        if let Some(data) = &mut self.data {
+            data.abort(now);
+        }
+        self.drain_data(now);
         if let Some(dtls) = &mut self.dtls {
             dtls.close(now);
         }
@@ -351,7 +449,8 @@ impl Session {
             return None;
         }
         let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
-        self.ice.poll_timeout().into_iter().chain(dtls).min()
+        let data = self.data.as_ref().and_then(DataChannels::poll_timeout);
+        self.ice.poll_timeout().into_iter().chain(dtls).chain(data).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -361,6 +460,9 @@ impl Session {
         self.ice.handle_timeout(now);
         if let Some(dtls) = &mut self.dtls {
             dtls.handle_timeout(now);
+        }
+        if let Some(data) = &mut self.data {
+            data.handle_timeout(now);
         }
         self.advance(now);
     }
@@ -415,8 +517,42 @@ impl Session {
                 self.receiver = Some(receiver);
             }
         }
-        self.send_dtls(now);
+        // Channels open only after clients know of the connection they are on.
         self.tell_dtls();
+        self.drain_data(now);
+        self.send_dtls(now);
+    }
+
+    /// Hands packets of SCTP back and forth, and tells of channels and messages.
+    fn drain_data(&mut self, now: Instant) {
+        let Some(dtls) = &mut self.dtls else { return };
+        let state = dtls.state();
+        let Some(data) = &mut self.data else {
+            while dtls.poll_data().is_some() {
+                self.outputs.push_back(Output::Dropped(DropReason::SctpUnexpected));
+            }
+            return;
+        };
+        match state {
+            DtlsState::Connected => data.connect(now),
+            DtlsState::Closed | DtlsState::Failed => data.abort(now),
+            DtlsState::New | DtlsState::Connecting => {}
+        }
+        while let Some(packet) = dtls.poll_data() {
+            data.handle_packet(now, packet);
+        }
+        while let Some(packet) = data.poll_transmit() {
+            dtls.send(now, &packet);
+        }
+        while let Some(output) = data.poll_output() {
+            self.outputs.push_back(match output {
+                DataOutput::Opened(id) => Output::Event(Event::ChannelOpened(id)),
+                DataOutput::Closed(id) => Output::Event(Event::ChannelClosed(id)),
+                DataOutput::Message { channel, message } => Output::Message { channel, message },
+                DataOutput::Drained => Output::Drained,
+                DataOutput::Dropped(reason) => Output::Dropped(reason),
+            });
+        }
     }
 
     fn drain_ice(&mut self) {

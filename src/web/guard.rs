@@ -4,7 +4,7 @@
 //! a WebSocket, as `access_token` or `token` in the query.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -82,7 +82,7 @@ pub fn welcomes(origins: &Origins, headers: &HeaderMap) -> bool {
     })
 }
 
-/// How many connections each address has. As many entries as there are connections.
+/// How many connections each address has, or each /64 of IPv6. As many entries as there are connections.
 #[derive(Debug, Default)]
 pub struct Crowd(Mutex<HashMap<IpAddr, usize>>);
 
@@ -96,8 +96,7 @@ pub struct Member {
 impl Crowd {
     /// None when the address has `limit` already.
     pub fn join(self: &Arc<Self>, address: IpAddr, limit: Option<usize>) -> Option<Member> {
-        // The same peer, by whichever socket it came.
-        let address = address.to_canonical();
+        let address = household(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         // A fresh entry of 0 cannot stay: no limit is below 1.
@@ -106,6 +105,17 @@ impl Crowd {
         }
         *count += 1;
         Some(Member { crowd: self.clone(), address })
+    }
+}
+
+/// The same for all addresses that one peer can have: whoever has one of IPv6 has, as a rule, all
+/// with its first 64 bits (RFC 6177 §2).
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address => address,
     }
 }
 
@@ -176,8 +186,11 @@ mod tests {
         let _second = crowd.join(address("::ffff:1.2.3.4"), Some(2)).expect("free");
         assert!(crowd.join(address("1.2.3.4"), Some(2)).is_none());
         let other = crowd.join(address("1.2.3.5"), Some(2)).expect("another address");
+        let _six = crowd.join(address("2001:db8::1"), Some(1)).expect("another family");
+        assert!(crowd.join(address("2001:db8::ffff:0:0:1"), Some(1)).is_none());
+        drop(crowd.join(address("2001:db8:0:1::1"), Some(1)).expect("another network"));
         drop((first, other));
         assert!(crowd.join(address("1.2.3.4"), Some(2)).is_some());
-        assert_eq!(crowd.0.lock().expect("nobody panicked").len(), 1);
+        assert_eq!(crowd.0.lock().expect("nobody panicked").len(), 2);
     }
 }

@@ -84,24 +84,83 @@ fn bind_at(address: SocketAddr, backlog: Option<u32>) -> io::Result<TcpListener>
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         both_families(&socket)?;
     }
+    notice_absence(&socket)?;
     socket.bind(address)?;
     // The system cuts it to what it allows.
     socket.listen(backlog.unwrap_or(libc::SOMAXCONN.unsigned_abs()).clamp(1, i32::MAX as u32))
 }
 
+/// Has connections end whose peer vanished without a word, so that somebody else finds the place
+/// and the session free. Accepted sockets inherit it.
+fn notice_absence(socket: &TcpSocket) -> io::Result<()> {
+    for (level, option, value) in [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        // Seconds of silence until the first probe, and between probes.
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 30),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3),
+        // Milliseconds in which what was sent is acknowledged (RFC 5482).
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 60_000),
+    ] {
+        set(socket, level, option, value)?;
+    }
+    Ok(())
+}
+
 /// Has a socket for IPv6 take IPv4 too, whatever the system's default is (RFC 3493 §5.3).
 fn both_families(socket: &TcpSocket) -> io::Result<()> {
-    let off: libc::c_int = 0;
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)
+}
+
+fn set(socket: &TcpSocket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as `socket` is, and the option is an int that lives
     // through the call.
     let status = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_V6ONLY,
-            (&raw const off).cast(),
-            size_of_val(&off) as libc::socklen_t,
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_notice_when_their_peer_is_gone() {
+        let config = ControlConfig { port: 0, ..ControlConfig::default() };
+        let opened = listen(&config).expect("a free port");
+        let listener = &opened.list[0];
+        let address = listener.address().expect("it is bound");
+        let (accepted, peer) = tokio::join!(listener.socket.accept(), TcpStream::connect(address));
+        let (accepted, _peer) = (accepted.expect("a connection").0, peer.expect("a connection"));
+        let value = |level, option| {
+            let mut value: libc::c_int = 0;
+            let mut length = size_of_val(&value) as libc::socklen_t;
+            // SAFETY: the descriptor is open, and both places live through the call.
+            let status = unsafe {
+                libc::getsockopt(
+                    accepted.as_raw_fd(),
+                    level,
+                    option,
+                    (&raw mut value).cast(),
+                    &raw mut length,
+                )
+            };
+            assert_eq!(status, 0);
+            value
+        };
+        assert_eq!(value(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        let of_tcp =
+            [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT];
+        let values = of_tcp.map(|option| value(libc::IPPROTO_TCP, option));
+        assert_eq!(values, [30, 10, 3, 60_000]);
+    }
 }

@@ -6,7 +6,8 @@
 //!
 //! What a stranger can hold is bounded: connections, those of one address, TLS handshakes, the time
 //! for a handshake and for the head of a request, the time in which something that is sent must be
-//! taken, the bytes of a message. What falls out is counted under its reason.
+//! taken, the bytes of a message and the time for it, the bytes of all messages that are not answered
+//! yet. What falls out is counted under its reason.
 //!
 //! As in the original, a WebSocket on another path is opened and closed with 1002, a plain request
 //! for the WebSocket's path is answered 426, and an upgrade without a key 500: the original's own
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::FusedStream;
 use futures_util::{SinkExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -24,8 +26,9 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
@@ -35,13 +38,15 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use self::guard::{Crowd, Member};
+use self::receiving::{Allowance, Budget, Receiving, Refusal};
 use self::stream::{Impatient, Stream};
 use crate::config::Config;
-use crate::jsonrpc::Farewell;
+use crate::jsonrpc::{Farewell, Messages};
 use crate::metrics::Metrics;
 
 mod guard;
 mod listen;
+mod receiving;
 mod stream;
 mod tls;
 
@@ -69,17 +74,26 @@ pub trait Service: Send + Sync + 'static {
     fn request(&self, connection: u64, text: &str) -> impl Future<Output = Option<Bytes>> + Send;
     /// The WebSocket is gone.
     fn close(&self, connection: u64);
-    /// JSON for `/health`.
-    fn health(&self) -> String;
+    /// For `/health`.
+    fn health(&self) -> Health;
     /// Text for `/metrics`.
     fn metrics(&self) -> String;
+}
+
+/// What monitors are told.
+#[derive(Debug)]
+pub struct Health {
+    /// Whether work can be done.
+    pub well: bool,
+    /// JSON.
+    pub text: String,
 }
 
 /// What goes out over a WebSocket beside replies. What was queued before a reply goes out before it.
 #[derive(Debug)]
 pub struct Outgoing {
     /// JSON texts.
-    pub messages: mpsc::Receiver<Bytes>,
+    pub messages: Messages,
     /// Tells the connection to close, and why.
     pub close: oneshot::Receiver<Farewell>,
 }
@@ -90,6 +104,8 @@ struct Door<S> {
     metrics: Arc<Metrics>,
     /// For TLS handshakes.
     turns: Semaphore,
+    /// For messages that are not answered yet.
+    budget: Arc<Budget>,
     stop: watch::Receiver<bool>,
 }
 
@@ -111,7 +127,7 @@ pub async fn serve<S: Service>(
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let crowd = Arc::new(Crowd::default());
     let turns = Semaphore::new(config.limits.tls_handshakes);
-    let door = Arc::new(Door { service, rules, metrics, turns, stop });
+    let door = Arc::new(Door { service, rules, metrics, turns, budget: Arc::default(), stop });
     let mut accepting = tokio::task::JoinSet::new();
     for listener in listeners {
         accepting.spawn(door.clone().accept(listener, places.clone(), crowd.clone()));
@@ -168,19 +184,26 @@ impl<S: Service> Door<S> {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
         let config = self.rules.get();
-        let stream = Impatient::new(stream, config.limits.write, self.metrics.clone());
+        let metrics = self.metrics.clone();
+        let impatient = |stream| Impatient::new(stream, config.limits.write, metrics);
         let Some(tls) = tls else {
-            return self.speak_http(Stream::Plain(stream), &config, place).await;
+            return self.speak_http(Stream::Plain(impatient(stream)), &config, place).await;
         };
+        let patience = config.limits.handshake;
         let handshake = async {
-            let turn = self.turns.acquire().await;
-            let result = tls.accept(stream).await;
-            drop(turn);
-            result
+            // Who has said nothing yet does not need a turn, and the time until one is free is not
+            // the client's.
+            match tokio::time::timeout(patience, stream.peek(&mut [0])).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Ok(Err(error)),
+                Err(late) => return Err(late),
+            }
+            let _turn = self.turns.acquire().await;
+            tokio::time::timeout(patience, tls.accept(impatient(stream))).await
         };
         let mut stop = self.stop.clone();
         let secured = tokio::select! {
-            secured = tokio::time::timeout(config.limits.handshake, handshake) => secured,
+            secured = handshake => secured,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match secured {
@@ -231,7 +254,14 @@ impl<S: Service> Door<S> {
             "/" | "/index.html" => page("text/html; charset=utf-8", PAGE.to_owned()),
             "/demo.js" => page("text/javascript; charset=utf-8", SCRIPT.to_owned()),
             "/demo.css" => page("text/css; charset=utf-8", STYLE.to_owned()),
-            "/health" => page("application/json", self.service.health()),
+            "/health" => {
+                let health = self.service.health();
+                let mut response = page("application/json", health.text);
+                if !health.well {
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                }
+                response
+            }
             "/metrics" if !self.knows_token(&config, &request) => unauthorised(),
             "/metrics" => page(
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -314,8 +344,11 @@ impl<S: Service> Door<S> {
             .write_buffer_size(BUFFER)
             .max_message_size(Some(limits.message_bytes))
             .max_frame_size(Some(limits.frame_bytes.min(limits.message_bytes)));
+        let allowance = Allowance { patience: limits.message, limit: limits.receiving_bytes };
+        let stream = parts.io.into_inner();
+        let stream = Receiving::new(stream, &parts.read_buf, self.budget.clone(), allowance);
         let mut socket = WebSocketStream::from_partially_read(
-            parts.io.into_inner(),
+            stream,
             parts.read_buf.to_vec(),
             Role::Server,
             Some(settings),
@@ -329,9 +362,16 @@ impl<S: Service> Door<S> {
         if let Some((code, reason)) = farewell {
             let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
             let goodbye = async {
+                let deaf = socket.is_terminated();
                 socket.close(Some(frame)).await?;
                 // The peer's own close; a socket closed over unread bytes would take ours back.
                 while socket.next().await.is_some_and(|message| message.is_ok()) {}
+                if deaf {
+                    let stream = socket.get_mut().raw();
+                    stream.shutdown().await?;
+                    let mut waste = vec![0; BUFFER];
+                    while stream.read(&mut waste).await? > 0 {}
+                }
                 Ok::<_, Error>(())
             };
             match tokio::time::timeout(LINGER, goodbye).await {
@@ -344,7 +384,7 @@ impl<S: Service> Door<S> {
     /// Talks until one side ends it; what to say in parting, unless the peer said it.
     async fn converse(
         &self,
-        socket: &mut WebSocketStream<Stream>,
+        socket: &mut WebSocketStream<Receiving<Stream>>,
         idle: Option<Duration>,
     ) -> Option<(CloseCode, &'static str)> {
         let (connection, outgoing) = self.service.open();
@@ -354,6 +394,14 @@ impl<S: Service> Door<S> {
         let mut stop = self.stop.clone();
         tokio::select! {
             result = self.exchange(socket, connection, &mut messages, idle) => match result {
+                Err(Error::Io(_)) if let Some(refusal) = socket.get_ref().refusal() => {
+                    let (reason, farewell) = match refusal {
+                        Refusal::Slow => ("slow_message", (CloseCode::Policy, "Message not finished in time")),
+                        Refusal::Full => ("receiving_bytes", (CloseCode::Again, "Too much is being received")),
+                    };
+                    self.metrics.connection_cut(reason);
+                    Some(farewell)
+                }
                 Ok(End::Gone) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => None,
                 Err(Error::Utf8(_)) => Some((CloseCode::Invalid, "Invalid UTF8 encoding")),
                 Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
@@ -374,37 +422,50 @@ impl<S: Service> Door<S> {
 
     async fn exchange(
         &self,
-        socket: &mut WebSocketStream<Stream>,
+        socket: &mut WebSocketStream<Receiving<Stream>>,
         connection: u64,
-        messages: &mut mpsc::Receiver<Bytes>,
+        messages: &mut Messages,
         idle: Option<Duration>,
     ) -> Result<End, Error> {
         let mut silence = std::pin::pin!(tokio::time::sleep(idle.unwrap_or_default()));
+        // What came while a request was carried out.
+        let mut ahead = None;
         loop {
-            let incoming = tokio::select! {
-                Some(message) = messages.recv() => {
-                    feed(socket, message, messages).await?;
-                    socket.flush().await?;
-                    continue;
+            let incoming = match ahead.take() {
+                Some(incoming) => {
+                    socket.get_mut().resume();
+                    Some(incoming)
                 }
-                incoming = socket.next() => incoming,
-                () = &mut silence, if idle.is_some() => return Ok(End::Idle),
+                None => tokio::select! {
+                    Some(message) = messages.recv() => {
+                        feed(socket, message, messages).await?;
+                        socket.flush().await?;
+                        continue;
+                    }
+                    incoming = socket.next() => incoming,
+                    () = &mut silence, if idle.is_some() => return Ok(End::Idle),
+                },
             };
-            let reply = match incoming {
+            let reply = match incoming.transpose()? {
                 None => return Ok(End::Gone),
-                Some(Ok(Message::Text(text))) => {
-                    self.request(socket, connection, &text, messages).await?
+                Some(Message::Text(text)) => {
+                    let reply =
+                        self.request(socket, connection, &text, messages, &mut ahead).await?;
+                    socket.get_mut().done(text.len());
+                    reply
                 }
-                Some(Ok(Message::Binary(bytes))) => {
+                Some(Message::Binary(bytes)) => {
                     let text = String::from_utf8_lossy(&bytes);
-                    self.request(socket, connection, &text, messages).await?
+                    let reply =
+                        self.request(socket, connection, &text, messages, &mut ahead).await?;
+                    socket.get_mut().done(bytes.len());
+                    reply
                 }
                 // Pings are answered below us, and so is a close.
-                Some(Ok(_)) => None,
-                Some(Err(error)) => return Err(error),
+                Some(_) => None,
             };
             // Events that the request caused were queued before its reply was ready.
-            if let Ok(message) = messages.try_recv() {
+            if let Some(message) = messages.try_recv() {
                 feed(socket, message, messages).await?;
             }
             if let Some(reply) = reply {
@@ -417,13 +478,15 @@ impl<S: Service> Door<S> {
         }
     }
 
-    /// Has a request answered, and lets events out meanwhile.
+    /// Has a request answered, and lets events out meanwhile. The next message, or what is wrong
+    /// with it, is read already, so that a client that leaves is noticed.
     async fn request(
         &self,
-        socket: &mut WebSocketStream<Stream>,
+        socket: &mut WebSocketStream<Receiving<Stream>>,
         connection: u64,
         text: &str,
-        messages: &mut mpsc::Receiver<Bytes>,
+        messages: &mut Messages,
+        ahead: &mut Option<Result<Message, Error>>,
     ) -> Result<Option<Bytes>, Error> {
         tracing::debug!("Message: {text}");
         let mut answer = std::pin::pin!(self.service.request(connection, text));
@@ -440,21 +503,39 @@ impl<S: Service> Door<S> {
                     feed(socket, message, messages).await?;
                     socket.flush().await?;
                 }
+                incoming = socket.next(), if ahead.is_none() => match incoming {
+                    None => return Err(Error::ConnectionClosed),
+                    Some(Err(error)) if is_end(&error) => return Err(error),
+                    // A close is answered by reading on.
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => {}
+                    Some(incoming) => *ahead = Some(incoming),
+                },
             }
         }
     }
 }
 
+/// Whether nobody is there any more, or nothing more is read of whoever is.
+fn is_end(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Io(_)
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+    )
+}
+
 /// Writes a message and those queued behind it.
 async fn feed(
-    socket: &mut WebSocketStream<Stream>,
+    socket: &mut WebSocketStream<Receiving<Stream>>,
     first: Bytes,
-    messages: &mut mpsc::Receiver<Bytes>,
+    messages: &mut Messages,
 ) -> Result<(), Error> {
     let mut next = Some(first);
     while let Some(message) = next {
         socket.feed(Message::Text(text(message)?)).await?;
-        next = messages.try_recv().ok();
+        next = messages.try_recv();
     }
     Ok(())
 }

@@ -165,11 +165,10 @@ async fn nesting_without_end_is_refused_and_the_connection_goes_on() {
             let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let (code, text) =
                 refused(&mut client, &ping_with(&format!(r#"{{"a":{nested}}}"#))).await;
-            assert!(
-                [PARSE_ERROR, NOT_ENOUGH].contains(&code),
-                "{depth} levels of {open}: {code} {text}"
-            );
-            assert_eq!(refused(&mut client, &nested[..nested.len() - 1]).await.0, PARSE_ERROR);
+            assert_eq!(code, NOT_ENOUGH, "{depth} levels of {open}: {text}");
+            // Reading ends at the limit, so what is wrong behind it is not seen.
+            let cut = &nested[..nested.len() - 1];
+            assert_eq!(refused(&mut client, cut).await.0, NOT_ENOUGH);
         }
     }
     assert_eq!(client.call("ping", Value::Null).await["value"], "pong");

@@ -319,6 +319,27 @@ async fn two_endpoints_of_one_server_call_each_other() {
 }
 
 #[tokio::test]
+async fn a_session_stays_open_when_its_client_is_closed_without_a_connection() {
+    let server = TestServer::start().await;
+    let proxy = Proxy::to(server.address).await;
+    let pause = Duration::from_secs(3_600);
+    let reconnect = Some(Reconnect { first: pause, longest: pause, attempts: None });
+    let options = Options { reconnect, ..Options::default() };
+    let kurento = Kurento::connect_with(&url(proxy.address), options).await.expect("open");
+    let mut listener = kurento.client().listener().expect("a listener");
+    let pipeline = kurento.create_media_pipeline().await.expect("a pipeline");
+    proxy.cut(server.address);
+    while timeout(PATIENCE, listener.next()).await.expect("in time")
+        != Some(ConnectionEvent::Disconnected)
+    {}
+    assert!(!kurento.close(true).await);
+    let other = self::kurento(server.address).await;
+    let pipelines = other.server_manager().get_pipelines().await.expect("pipelines");
+    assert!(pipelines.iter().any(|left| left.id() == pipeline.id()));
+    assert!(!other.close(false).await, "nobody asked for it");
+}
+
+#[tokio::test]
 async fn another_server_behind_the_same_address_is_told_of() {
     let server = TestServer::start().await;
     let proxy = Proxy::to(server.address).await;
@@ -406,14 +427,14 @@ async fn a_closed_client_says_so_and_its_listeners_end() {
     let mut events = manager.on::<ObjectCreated>().await.expect("a subscription");
     let pipeline = kurento.create_media_pipeline().await.expect("a pipeline");
     assert!(next(&mut events).await.is_some());
-    kurento.close(true).await;
+    assert!(kurento.close(true).await);
     assert_eq!(pipeline.get_name().await, Err(ClientError::Closed));
     assert_eq!(listener.next().await, Some(ConnectionEvent::Connected));
     assert_eq!(listener.next().await, None);
     assert!(next(&mut events).await.is_none());
     while timeout(PATIENCE, notifications.next()).await.expect("it ends").is_some() {}
     assert!(!kurento.client().is_connected());
-    kurento.close(true).await;
+    assert!(kurento.close(true).await, "it still is");
     // With its session went what it had made.
     let other = self::kurento(server.address).await;
     assert_eq!(other.server_manager().get_pipelines().await, Ok(vec![]));
@@ -560,6 +581,152 @@ async fn a_token_and_an_origin_are_sent_with_the_handshake() {
     let wrong = Options { token: Some("a\nb".into()), ..Options::default() };
     let refused = Client::connect(&format!("ws://{address}/"), wrong).await;
     assert!(matches!(refused, Err(ClientError::Option(_))));
+}
+
+/// Accepts one client and answers `connect`; then reads nothing until it is told to, and then all
+/// there is.
+async fn deaf_server() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+    let address = listener.local_addr().expect("it is bound");
+    let (wake, woken) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let mut socket = accept_async(stream).await.expect("a handshake");
+        let connect = socket.next().await.expect("a text").expect("a text");
+        let request: Value = serde_json::from_slice(&connect.into_data()).expect("JSON");
+        let result = json!({"sessionId": "s", "serverId": "x"});
+        let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+        socket.send(reply.to_string().into()).await.expect("it is taken");
+        let _ = woken.await;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    });
+    (address, wake, task)
+}
+
+/// Says more than a server that does not read can take.
+async fn talk_until_busy(client: &Client) {
+    let params = json!({"text": "x".repeat(2_000)});
+    loop {
+        match client.notify("tell", &params) {
+            Ok(()) => tokio::task::yield_now().await,
+            Err(error) => return assert_eq!(error, ClientError::Busy),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_server_reads_nothing_can_be_closed_and_dropped() {
+    for close in [true, false] {
+        let (address, wake, server) = deaf_server().await;
+        let options = Options {
+            heartbeat: None,
+            request_timeout: PATIENCE * 10,
+            queue: 64,
+            ..Options::default()
+        };
+        let client = Client::connect(&url(address), options).await.expect("connected");
+        let mut listener = client.listener().expect("a listener");
+        talk_until_busy(&client).await;
+        if close {
+            timeout(PATIENCE, client.close(false)).await.expect("it closes in time");
+        } else {
+            drop(client);
+        }
+        let ended = async { while listener.next().await.is_some() {} };
+        timeout(PATIENCE, ended).await.expect("its task is over");
+        wake.send(()).expect("the server is there");
+        timeout(PATIENCE, server).await.expect("the socket is closed").expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_reads_nothing_for_the_time_of_a_request_is_given_up() {
+    let (address, _wake, _) = deaf_server().await;
+    let request_timeout = Duration::from_millis(300);
+    let options = Options {
+        heartbeat: None,
+        reconnect: None,
+        request_timeout,
+        queue: 64,
+        ..Options::default()
+    };
+    let client = Client::connect(&url(address), options).await.expect("connected");
+    let mut listener = client.listener().expect("a listener");
+    let params = json!({"text": "x".repeat(1_000_000)});
+    (0..30).for_each(|_| client.notify("tell", &params).expect("there is room"));
+    assert_eq!(listener.next().await, Some(ConnectionEvent::Connected));
+    let lost = timeout(PATIENCE, listener.next()).await.expect("in time");
+    assert_eq!(lost, Some(ConnectionEvent::Disconnected));
+    assert_eq!(client.counters().silent, 1);
+}
+
+#[tokio::test]
+async fn what_a_slow_server_could_not_take_at_once_reaches_it_in_the_end() {
+    let (address, wake, _server) = deaf_server().await;
+    let options =
+        Options { heartbeat: None, request_timeout: PATIENCE, queue: 64, ..Options::default() };
+    let client = Client::connect(&url(address), options).await.expect("connected");
+    talk_until_busy(&client).await;
+    wake.send(()).expect("the server is there");
+    // Room comes back without anything else that happens.
+    let room = async {
+        while client.notify("tell", json!({})).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, room).await.expect("it reads");
+    let counters = client.counters();
+    assert_eq!((counters.silent, counters.lost), (0, 0));
+}
+
+#[tokio::test]
+async fn a_subscription_nobody_waited_for_is_ended_when_its_answer_comes() {
+    for time_out in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+        let address = listener.local_addr().expect("it is bound");
+        let (asked, was_asked) = oneshot::channel();
+        let (given_up, answer) = oneshot::channel::<()>();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            let mut socket = accept_async(stream).await.expect("a handshake");
+            let (mut asked, mut answer) = (Some(asked), Some(answer));
+            loop {
+                let message = socket.next().await.expect("open").expect("open");
+                let Ok(request) = serde_json::from_slice::<Value>(&message.into_data()) else {
+                    continue;
+                };
+                if request["method"] == "unsubscribe" {
+                    return request["params"].clone();
+                }
+                if request["method"] == "subscribe" {
+                    asked.take().expect("once").send(()).expect("it waits");
+                    answer.take().expect("once").await.expect("it says so");
+                }
+                let result = json!({"sessionId": "s", "value": "name"});
+                let reply = json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+                socket.send(reply.to_string().into()).await.expect("it is taken");
+            }
+        });
+        let request_timeout = if time_out { Duration::from_millis(300) } else { PATIENCE };
+        let options = Options { request_timeout, ..Options::default() };
+        let kurento = Kurento::connect_with(&url(address), options).await.expect("open");
+        let manager = kurento.server_manager();
+        let subscribing =
+            tokio::spawn(async move { manager.on::<ObjectCreated>().await.map(|_| ()) });
+        timeout(PATIENCE, was_asked).await.expect("in time").expect("asked");
+        if time_out {
+            assert_eq!(subscribing.await.expect("no panic"), Err(ClientError::Timeout));
+        } else {
+            subscribing.abort();
+            assert!(subscribing.await.is_err_and(|error| error.is_cancelled()));
+        }
+        given_up.send(()).expect("the server waits");
+        let ended = timeout(PATIENCE, server).await.expect("in time").expect("no panic");
+        assert_eq!(
+            (&ended["subscription"], &ended["object"]),
+            (&json!("name"), &json!("manager_ServerManager"))
+        );
+    }
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 mod browser;
 mod call;
+mod data;
 mod failure;
 mod keyframes;
 mod network;
+mod plain;
 mod publisher;
 mod repair;
 mod stage;

@@ -10,21 +10,26 @@ use super::{
 use crate::support::link::{Conditions, Link};
 use rivero::{
     config::Limits,
-    elements::{Certificates, Moment, Net},
+    elements::{Certificates, Moment, Net, PlainNet},
     model::{Class, ObjectId, class, value},
     pipeline::{
         Command, Notice,
         machine::{Machine, Outbox},
     },
     rtp::NtpTime,
-    transport::demux::Demux,
+    transport::{
+        demux::Demux,
+        ports::{Binder, PortRange, Ports, Quota},
+    },
 };
 use serde_json::{Value, json};
 use slotmap::SlotMap;
 use std::{
-    collections::HashMap,
+    cell::RefCell,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,10 +37,37 @@ use tokio::sync::oneshot;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 8_000);
 
+const ALL_PORTS: PortRange = PortRange { first: 1_024, last: 65_535 };
+
+/// Where every port is free that nobody bound before.
+#[derive(Clone, Default)]
+struct Bound(Rc<RefCell<HashSet<SocketAddr>>>);
+
+impl Binder for Bound {
+    fn bind(&mut self, address: SocketAddr) -> std::io::Result<()> {
+        let free = self.0.borrow_mut().insert(address);
+        if free { Ok(()) } else { Err(std::io::ErrorKind::AddrInUse.into()) }
+    }
+
+    fn close(&mut self, address: SocketAddr) {
+        assert!(self.0.borrow_mut().remove(&address), "closed what was not bound");
+    }
+}
+
+/// A datagram that left by a port of plain RTP.
+#[derive(Clone, Debug)]
+pub struct Left {
+    pub at: u64,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
 /// What left the machine, to be put on the links.
 #[derive(Default)]
 struct Wire {
     left: Vec<(SocketAddr, Vec<u8>)>,
+    plain: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Sending there panics: a bug that shows while a certain pipeline is at work.
     cursed: Option<SocketAddr>,
 }
@@ -47,12 +79,15 @@ impl Outbox for Wire {
         remote: SocketAddr,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
-        assert_eq!(local, SocketAddr::from(SERVER));
         assert_ne!(Some(remote), self.cursed, "the bug that a test wants");
         let mut slot = vec![0; 1_500];
         if let Some(len) = fill(&mut slot) {
             slot.truncate(len);
-            self.left.push((remote, slot));
+            if local == SocketAddr::from(SERVER) {
+                self.left.push((remote, slot));
+            } else {
+                self.plain.push((local, remote, slot));
+            }
         }
     }
 }
@@ -73,6 +108,9 @@ pub struct Stage {
     pub destroyed: Vec<String>,
     /// Milliseconds since the start.
     pub time: u64,
+    /// What left by ports of plain RTP.
+    pub left: Vec<Left>,
+    bound: Bound,
     machine: Machine,
     wire: Wire,
     classes: HashMap<String, &'static Class>,
@@ -86,9 +124,12 @@ pub struct Stage {
 impl Stage {
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of a world")]
     pub fn new(seed: u64, conditions: Conditions) -> Self {
+        let bound = Bound::default();
+        let ports = Ports::new(ALL_PORTS, Arc::new(Quota::new(8)), Box::new(bound.clone()));
         let net = Net {
             legs: SlotMap::with_key(),
             demux: Demux::new(),
+            plain: PlainNet::new(ports),
             addresses: vec![SocketAddr::from(SERVER)],
             places: Default::default(),
             certificates: Arc::new(Certificates::default()),
@@ -102,6 +143,8 @@ impl Stage {
             told: Vec::new(),
             destroyed: Vec::new(),
             time: 0,
+            left: Vec::new(),
+            bound,
             machine: Machine::new(0, net),
             wire: Wire::default(),
             classes: HashMap::new(),
@@ -232,6 +275,26 @@ impl Stage {
         }
     }
 
+    /// Ports of plain RTP that are bound.
+    pub fn ports(&self) -> usize {
+        self.bound.0.borrow().len()
+    }
+
+    /// A datagram arrives at a port of plain RTP, now.
+    pub fn arrive(&mut self, to: SocketAddr, from: SocketAddr, mut bytes: Vec<u8>) {
+        let at = self.at();
+        self.guarded(|machine, wire| {
+            machine.handle_plain_datagram(at, to, from, &mut bytes, wire);
+            machine.end_of_batch(at, wire);
+        });
+        self.deliver();
+    }
+
+    /// From now on the server panics when it sends anything to that address.
+    pub fn curse_address(&mut self, address: SocketAddr) {
+        self.wire.cursed = Some(address);
+    }
+
     /// From now on the server panics when it sends anything to that browser.
     pub fn curse(&mut self, number: usize) {
         self.wire.cursed = Some(self.browsers[number].address);
@@ -273,6 +336,8 @@ impl Stage {
             let browser = self.browsers.iter_mut().find(|one| one.address == to);
             browser.expect("datagrams go to browsers").down.send(now, bytes);
         }
+        let plain = self.wire.plain.drain(..);
+        self.left.extend(plain.map(|(from, to, bytes)| Left { at: self.time, from, to, bytes }));
         for notice in self.machine.notices() {
             match notice {
                 Notice::Event(event) => {

@@ -35,7 +35,7 @@ fn a_minute_over_bad_networks_shows_nearly_every_frame() {
     for (seed, loss, conditions) in [
         (1, 10, Conditions::delay(20).jitter(10)),
         (2, 50, Conditions::delay(40).jitter(20).reorder(20, 25).duplicate_per_mille(20)),
-        (4, 100, Conditions::delay(30).jitter(15).reorder(50, 30).duplicate_per_mille(50)),
+        (3, 100, Conditions::delay(30).jitter(15).reorder(50, 30).duplicate_per_mille(50)),
     ] {
         let mut stage = Stage::new(seed, conditions.loss_per_mille(loss));
         let ((publisher, source), (early, _)) = call(&mut stage);

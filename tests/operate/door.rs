@@ -1,17 +1,120 @@
 //! Who comes in, and who is shown out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
+use rivero::clock::Clock;
 use rivero::config::{Config, Origins, Secret};
+use rivero::metrics::Metrics;
+use rivero::pipeline::{Command, Notice, Ticket, WorkerId};
+use rivero::rpc::Media;
+use rivero::server::Server;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::support::client::{Client, get};
 use crate::support::server::TestServer;
+
+/// Workers that are gone.
+struct Nobody;
+
+impl Media for Nobody {
+    fn place(&self) -> WorkerId {
+        0
+    }
+
+    fn send(&self, _: WorkerId, _: Command, _: Ticket) {}
+}
+
+/// A server whose workers say nothing as long as what is returned beside it lives.
+async fn silent() -> (Server, UnboundedSender<Notice>) {
+    let mut config = Config::default();
+    config.control.port = 0;
+    let (notices, receiver) = unbounded_channel();
+    let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
+    let server = Server::with_media(config, clock, metrics, Arc::new(Nobody), receiver).await;
+    (server.expect("a free port exists"), notices)
+}
+
+#[tokio::test]
+async fn health_is_failing_once_no_worker_is_heard_any_more() {
+    let (server, notices) = silent().await;
+    assert!(server.check());
+    assert_eq!(get(server.address(), "/health").await.0, 200);
+    drop(notices);
+    while server.check() {
+        tokio::task::yield_now().await;
+    }
+    let (status, health) = get(server.address(), "/health").await;
+    assert!(status == 503 && health.contains("\"status\":\"failing\""), "{status} {health}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_a_request_is_carried_out_is_noticed() {
+    let (server, _notices) = silent().await;
+    let at = server.address();
+    for orderly in [true, false] {
+        let mut client = Client::connect(at).await;
+        assert_eq!(client.call("ping", Value::Null).await["value"], "pong");
+        assert!(counts(at, "rivero_connections 1").await);
+        let create = json!({"jsonrpc": "2.0", "id": 7, "method": "create", "params": {
+            "type": "MediaPipeline", "constructorParams": {}, "sessionId": "",
+        }});
+        // Nobody ever answers it.
+        client.send_text(&create.to_string()).await;
+        if orderly {
+            client.close().await;
+        } else {
+            drop(client);
+        }
+        while !counts(at, "rivero_connections 0").await {
+            tokio::task::yield_now().await;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_finished_in_time_closes_its_connection() {
+    let server = TestServer::with(|config| {
+        config.limits.message = Duration::from_millis(50);
+    })
+    .await;
+    let stream = TcpStream::connect(server.address).await.expect("the server listens");
+    let url = format!("ws://{}/kurento", server.address);
+    let (mut slow, _) = tokio_tungstenite::client_async(url, stream).await.expect("open");
+    let beginning = Frame::message("{", OpCode::Data(Data::Text), false);
+    slow.send(Message::Frame(beginning)).await.expect("the connection is open");
+    let Some(Ok(Message::Close(Some(frame)))) = slow.next().await else { panic!("no farewell") };
+    assert_eq!(frame.code, CloseCode::Policy);
+    let line = "rivero_connections_cut_total{reason=\"slow_message\"} 1";
+    assert!(counts(server.address, line).await);
+}
+
+#[tokio::test]
+async fn who_brings_more_than_all_may_hold_is_shown_out_and_small_messages_are_not() {
+    let server = TestServer::with(|config| config.limits.receiving_bytes = 100_000).await;
+    let mut client = Client::connect(server.address).await;
+    let mut small = Client::connect(server.address).await;
+    // Each fits, and goes back once it is answered.
+    for _ in 0..5 {
+        assert!(client.ask(&" ".repeat(150_000)).await.contains("error"));
+    }
+    client.send_text(&" ".repeat(1_000_000)).await;
+    let frame = client.closed().await.expect("closed with a frame");
+    assert_eq!(frame.code, CloseCode::Again);
+    assert_eq!(small.call("ping", Value::Null).await["value"], "pong");
+    let line = "rivero_connections_cut_total{reason=\"receiving_bytes\"} 1";
+    assert!(counts(server.address, line).await);
+}
 
 /// Sends what a client sends to open a WebSocket; the status of the answer.
 async fn knock(address: SocketAddr, path: &str, headers: &str) -> u16 {
@@ -141,7 +244,6 @@ async fn who_asks_and_never_reads_is_cut_and_nobody_else_waits() {
     }});
     let request = request.to_string();
     let asking = tokio::spawn(async move {
-        use futures_util::SinkExt;
         // Each with an id of its own, so that none is a repetition.
         for id in 1.. {
             let text = request.replacen("\"id\":1", &format!("\"id\":{id}"), 1);

@@ -210,10 +210,57 @@ async fn the_service_manager_is_told_when_it_is_ready_and_when_it_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_would_open_the_door_is_refused_and_everything_stays() {
+    let folder = Folder::new();
+    let with = |token| format!(r#"{{"rivero": {{{token}}}}}"#);
+    let file = folder.write("own.conf.json", &with(r#""token": "key""#));
+    let program = Program::start(rivero().args(["-f", &file, "--port", "0"]));
+    let asked = async || get(program.address, "/metrics").await.0;
+    assert_eq!(asked().await, 401);
+    std::fs::remove_file(&file).expect("it is there");
+    program.signal(libc::SIGHUP);
+    program.line("all settings stay as they are");
+    assert_eq!(asked().await, 401);
+    folder.write("own.conf.json", &with(""));
+    program.signal(libc::SIGHUP);
+    program.line("rivero.token is gone");
+    program.line("all settings stay as they are");
+    assert_eq!(asked().await, 401);
+    folder.write("own.conf.json", &with(r#""token": "none""#));
+    program.signal(libc::SIGHUP);
+    program.line("settings reloaded");
+    assert_eq!(asked().await, 200);
+}
+
+#[test]
+fn a_variable_that_is_no_text_ends_the_start_with_its_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let broken = std::ffi::OsStr::from_bytes(b"key\xff");
+    for name in ["RIVERO_TOKEN", "KURENTO_CONF_FILE"] {
+        let (status, _, errors) = output(rivero().env(name, broken));
+        assert_eq!(status, Some(1));
+        assert!(errors.contains(&format!("the variable {name} is not UTF-8")), "{errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_can_be_json() {
     let program = Program::start(rivero().args(["--port", "0", "--log-format", "json"]));
     let line: Value = serde_json::from_str(&program.line("Rivero started")).expect("JSON");
     assert_eq!((&line["level"], &line["target"]), (&"INFO".into(), &"rivero".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_of_a_client_looks_like_a_line_of_the_log() {
+    let forged = "x\n2020-01-01T00:00:00.000000Z ERROR rivero: forged";
+    for format in ["text", "kurento"] {
+        let args = ["--port", "0", "--log-level", "debug", "--log-format", format];
+        let program = Program::start(rivero().args(args));
+        let mut client = Client::connect(program.address).await;
+        client.send_text(forged).await;
+        let line = program.line("rivero: forged");
+        assert!(line.contains("x\\n2020-01-01T00"), "{line}");
+    }
 }
 
 /// A registrar that has heard what is said to it.

@@ -1,7 +1,7 @@
 //! Plays one record to a server of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,6 +118,9 @@ pub async fn play(file: PathBuf) -> Report {
     let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
     if name.contains("gc_period") {
         config.sessions.collector_period = PERIOD;
+    }
+    if name.contains("_rtp") {
+        config.media.addresses.push(Ipv6Addr::LOCALHOST.into());
     }
     let server = Server::start(config).await.expect("free ports exist");
     let mut player = Player {

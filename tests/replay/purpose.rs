@@ -83,7 +83,6 @@ const NOT_JSON: i64 = -32700;
 const NO_REQUEST: i64 = -32600;
 const WRONG_PARAMS: i64 = -32602;
 const ILLEGAL_PARAM: i64 = 40107;
-const NOT_SUPPORTED: i64 = 40111;
 
 /// What events tell of a transport that found its peer, and of media that came over it.
 const CONNECTED: [&str; 8] = [
@@ -140,6 +139,18 @@ const PURPOSES: &[Purpose] = &[
             let again = [json!(500), json!(501), json!(502), json!(503), json!(505)];
             let other = it.request["method"] != "create";
             it.file.starts_with("t21") && other && again.contains(&it.request["id"])
+        },
+    },
+    Purpose {
+        reason: "disconnecting one source leaves what another one feeds the sink",
+        applies: |it| {
+            it.file.starts_with("t04")
+                && it.invokes(&["getSourceConnections"])
+                && it.our_value().as_array().is_some_and(|all| {
+                    all.iter().any(|each| {
+                        each["source"].as_str().is_some_and(|id| id.ends_with("RtpEndpoint"))
+                    })
+                })
         },
     },
     // Values.
@@ -247,21 +258,23 @@ const PURPOSES: &[Purpose] = &[
     },
     // What is not built yet.
     Purpose {
-        reason: "not built: data channels",
+        reason: "an event is raised once",
         applies: |it| {
-            it.is_event(&["DataChannelOpened", "DataChannelClosed"])
-                || it.file.starts_with("t09")
-                    && it.operation() == "addIceCandidate"
-                    && it.request["params"]["operationParams"]["candidate"]["sdpMLineIndex"] == 2
-                || it.invokes(&["createDataChannel", "closeDataChannel"])
-                    && it.our_code() == NOT_SUPPORTED
-                || it.is_event(&["IceCandidateFound"])
-                    && it.recorded.is_object()
-                    && it.event()["data"]["candidate"]["sdpMLineIndex"] == 2
-                || it.recorded_value().as_str().is_some_and(|text| text.contains("m=application"))
-                    && it.our_value().as_str().is_some_and(|text| text.starts_with("v=0"))
-                || it.file.starts_with("t07x")
-                    && (it.request.is_null() || it.our_value().is_string())
+            it.is_event(&["DataChannelOpened", "DataChannelClosed"]) && it.recorded.is_object()
+        },
+    },
+    Purpose {
+        reason: "data sections say how long a message may be, and offers the usual SCTP port",
+        applies: |it| {
+            it.descriptions_but_for(|line| {
+                line.starts_with("a=max-message-size:") || line.starts_with("a=sctp-port:")
+            })
+        },
+    },
+    Purpose {
+        reason: "a data section in the form of the drafts is taken",
+        applies: |it| {
+            it.file.starts_with("t07x") && (it.request.is_null() || it.our_value().is_string())
         },
     },
     Purpose {
@@ -269,7 +282,12 @@ const PURPOSES: &[Purpose] = &[
         applies: |it| {
             it.file.starts_with("t09")
                 && (it.is_event(&CONNECTED)
+                    || it.recorded["error"]["code"] != Value::Null
+                    || it.is_event(&["DataChannelOpened", "DataChannelClosed"])
                     || it.invokes(&[
+                        "createDataChannel",
+                        "closeDataChannel",
+                        "addIceCandidate",
                         "getConnectionState",
                         "getICECandidatePairs",
                         "getDtlsConnectionState",

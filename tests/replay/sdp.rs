@@ -57,6 +57,12 @@ fn outline_of(line: &str) -> String {
     if line.starts_with("o=") {
         return "o=".to_owned();
     }
+    // The machines of the record and of the replay have addresses of their own.
+    if let ["c=IN", family, address] = words[..]
+        && address != "0.0.0.0"
+    {
+        return format!("c=IN {family} #");
+    }
     if line.starts_with("a=ssrc:") {
         let rest = words[1..].join(" ");
         return format!("a=ssrc:# {}", rest.split(':').next().unwrap_or_default());

@@ -6,5 +6,6 @@ pub mod outside;
 pub mod peer;
 pub mod program;
 pub mod proxy;
+pub mod rtp_peer;
 pub mod server;
 pub mod turn;

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rivero::transport::data_channel::Message;
 use rivero::transport::demux::Demux;
 use rivero::transport::udp::{RecvBatch, SendBatch, UdpSocket};
 use rivero::transport::webrtc::{Event, Output, Received, Session, Settings};
@@ -21,6 +22,7 @@ pub struct Driver {
     pub certificate: Arc<Certificate>,
     pub events: Vec<Event>,
     pub packets: Vec<Vec<u8>>,
+    pub messages: Vec<(u16, Message)>,
     socket: UdpSocket,
     demux: Demux<u8>,
     received: RecvBatch,
@@ -41,6 +43,7 @@ impl Driver {
             certificate,
             events: vec![],
             packets: vec![],
+            messages: vec![],
             socket,
             demux,
             received: RecvBatch::new(),
@@ -88,15 +91,21 @@ impl Driver {
     }
 
     fn flush(&mut self) {
+        self.session.flush(now());
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Transmit { remote, bytes, .. } => {
-                    assert!(self.sending.push(&bytes, remote), "a batch holds a flight");
+                    if self.sending.is_full() {
+                        self.sending.flush(&self.socket);
+                    }
+                    assert!(self.sending.push(&bytes, remote), "there is room after a flush");
                 }
                 Output::Bind { remote, proven } => {
                     self.demux.bind(remote, 1, proven);
                 }
                 Output::Event(event) => self.events.push(event),
+                Output::Message { channel, message } => self.messages.push((channel, message)),
+                Output::Drained | Output::Dropped(_) => {}
                 other => panic!("nobody asked for {other:?}"),
             }
         }

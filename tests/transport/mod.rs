@@ -1,7 +1,9 @@
 //! The transport over real sockets: against itself, and against a peer of other making.
 
 mod driver;
+mod independent_data;
 mod independent_peer;
 mod loopback;
 mod network;
+mod plain_rtp;
 mod whole_server;

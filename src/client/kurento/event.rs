@@ -7,11 +7,12 @@ use std::ops::Deref;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::decode::Members;
 use super::handle::{Handle, Link, RemoteClass, value_of};
 use super::{MediaObject, types};
-use crate::client::connection::{Listener, Notifications};
+use crate::client::connection::{Asked, Listener, Notifications};
 use crate::client::error::ClientError;
 use crate::client::machine::ConnectionEvent;
 use crate::client::message::Notification;
@@ -195,8 +196,61 @@ pub struct Events<E> {
     name: &'static str,
     number: u64,
     queue: Arc<Queue<Value>>,
-    subscription: Option<String>,
+    subscription: Option<Subscription>,
     kind: PhantomData<fn() -> E>,
+}
+
+/// A subscription that the server has. Dropping it ends it.
+struct Subscription {
+    link: Arc<Link>,
+    object: ObjectId,
+    name: Option<String>,
+    session: Option<String>,
+}
+
+impl Subscription {
+    fn read(link: Arc<Link>, object: ObjectId, result: Value) -> Result<Self, ClientError> {
+        let session = result["sessionId"].as_str().map(str::to_owned);
+        let Value::String(name) = value_of(result) else {
+            return Err(ClientError::Decode("a subscription without a name".to_owned()));
+        };
+        Ok(Self { link, object, name: Some(name), session })
+    }
+
+    /// The parameters to end it with, once.
+    fn end(&mut self) -> Option<Value> {
+        let name = self.name.take()?;
+        Some(json!({"object": self.object.as_str(), "subscription": name}))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(params) = self.end() {
+            self.link.client.post("unsubscribe", params);
+        }
+    }
+}
+
+/// Carries the answer to `subscribe` to who waits for it. If nobody does, because it took too long or
+/// was not worth the wait, the subscription is ended when the answer comes: nobody else knows of it.
+async fn settle(
+    link: Weak<Link>,
+    object: ObjectId,
+    asked: Asked,
+    to: oneshot::Sender<Result<Subscription, ClientError>>,
+) {
+    let read = |result: Result<Value, ClientError>| {
+        let link = link.upgrade().ok_or(ClientError::Closed)?;
+        result.and_then(|result| Subscription::read(link, object.clone(), result))
+    };
+    let result = asked.reply.await.unwrap_or(Err(ClientError::Closed));
+    let timed_out = result == Err(ClientError::Timeout);
+    // What is not taken ends here, or with the channel.
+    drop(to.send(read(result)));
+    if timed_out && let Ok(late) = asked.late.await {
+        drop(read(late));
+    }
 }
 
 impl<E: EventKind> Events<E> {
@@ -207,16 +261,15 @@ impl<E: EventKind> Events<E> {
         let mut events =
             Self { link, object, name, number, queue, subscription, kind: PhantomData };
         let params = json!({"object": events.object.as_str(), "type": E::NAME});
-        let result = events.link.client.call("subscribe", params).await?;
-        let session = result["sessionId"].as_str().map(str::to_owned);
-        let subscription = value_of(result);
-        let Some(subscription) = subscription.as_str() else {
-            return Err(ClientError::Decode("a subscription without a name".to_owned()));
-        };
-        events.subscription = Some(subscription.to_owned());
+        let asked = events.link.client.ask("subscribe", params)?;
+        let (to, made) = oneshot::channel();
+        let link = Arc::downgrade(&events.link);
+        tokio::spawn(settle(link, events.object.clone(), asked, to));
+        let subscription = made.await.map_err(|_| ClientError::Closed)??;
         if let Some(route) = lock(&events.link).route(&events.object, E::NAME, number) {
-            route.session = session;
+            route.session.clone_from(&subscription.session);
         }
+        events.subscription = Some(subscription);
         Ok(events)
     }
 
@@ -245,8 +298,8 @@ impl<E: EventKind> Events<E> {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn unsubscribe(mut self) -> Result<(), ClientError> {
-        let Some(subscription) = self.subscription.take() else { return Ok(()) };
-        let params = json!({"object": self.object.as_str(), "subscription": subscription});
+        let params = self.subscription.as_mut().and_then(Subscription::end);
+        let Some(params) = params else { return Ok(()) };
         self.link.client.call("unsubscribe", params).await.map(|_| ())
     }
 
@@ -272,9 +325,5 @@ impl<E> fmt::Debug for Events<E> {
 impl<E> Drop for Events<E> {
     fn drop(&mut self) {
         lock(&self.link).remove(&self.object, self.name, self.number);
-        if let Some(subscription) = self.subscription.take() {
-            let params = json!({"object": self.object.as_str(), "subscription": subscription});
-            self.link.client.post("unsubscribe", params);
-        }
     }
 }

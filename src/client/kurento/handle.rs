@@ -100,9 +100,9 @@ impl Kurento {
     }
 
     /// Ends the connection; with `session`, the session too, and so all objects that no other
-    /// session names.
-    pub async fn close(&self, session: bool) {
-        self.link.client.close(session).await;
+    /// session names. Whether the session is closed: see [`Client::close`].
+    pub async fn close(&self, session: bool) -> bool {
+        self.link.client.close(session).await
     }
 }
 

@@ -119,7 +119,24 @@ impl World {
 
     fn ask(&mut self, to: u32) {
         let params = json!({"n": to});
-        self.input(Input::Request { to: Some(to), method: "m".into(), params, timeout: None });
+        self.input(Input::Request {
+            to: Some(to),
+            late: None,
+            method: "m".into(),
+            params,
+            timeout: None,
+        });
+    }
+
+    fn ask_within(&mut self, to: u32, timeout: Duration) {
+        let (params, timeout) = (json!({"n": to}), Some(timeout));
+        self.input(Input::Request {
+            to: Some(to),
+            late: None,
+            method: "m".into(),
+            params,
+            timeout,
+        });
     }
 
     /// Lets time pass, timers included.
@@ -201,7 +218,7 @@ fn requests_go_with_the_session_unless_they_name_another() {
         (json!([1]), json!([1])),
     ] {
         let method = "m".to_owned();
-        world.input(Input::Request { to: Some(1), method, params, timeout: None });
+        world.input(Input::Request { to: Some(1), late: None, method, params, timeout: None });
         assert_eq!(world.next("m").0, expected);
     }
 }
@@ -210,7 +227,13 @@ fn requests_go_with_the_session_unless_they_name_another() {
 fn a_notification_has_no_id_and_waits_for_nothing() {
     let mut world = World::connected(quiet());
     let params = json!({"a": 1});
-    world.input(Input::Request { to: None, method: "tell".into(), params, timeout: None });
+    world.input(Input::Request {
+        to: None,
+        late: None,
+        method: "tell".into(),
+        params,
+        timeout: None,
+    });
     assert_eq!(world.next("tell").1, Value::Null);
     world.pass(ms(60_000));
     assert_eq!(world.machine.counters().timed_out, 0);
@@ -222,7 +245,7 @@ fn a_request_fails_when_its_time_is_over_and_a_late_answer_is_counted() {
     world.ask(1);
     let timeout = Some(ms(15_000));
     let params = Value::Null;
-    world.input(Input::Request { to: Some(2), method: "m".into(), params, timeout });
+    world.input(Input::Request { to: Some(2), late: None, method: "m".into(), params, timeout });
     world.pass(ms(9_999));
     assert_eq!(world.errors(), []);
     world.pass(ms(1));
@@ -232,6 +255,43 @@ fn a_request_fails_when_its_time_is_over_and_a_late_answer_is_counted() {
     world.answer("m", json!(1));
     assert_eq!((world.answers.len(), world.machine.counters().unmatched), (2, 1));
     assert!(world.told == [ConnectionEvent::Connected] && !world.ended);
+}
+
+#[test]
+fn a_late_answer_goes_to_whom_it_matters_while_its_connection_lasts() {
+    for cut in [false, true] {
+        let mut world = World::connected(quiet());
+        let params = Value::Null;
+        let method = "m".to_owned();
+        let (to, late) = (Some(1), Some(2));
+        world.input(Input::Request { to, late, method, params, timeout: None });
+        let (_, id) = world.next("m");
+        world.pass(ms(10_000));
+        assert_eq!(world.answers, [(1, Err(ClientError::Timeout))]);
+        if cut {
+            world.cut();
+            world.pass(ms(100));
+            world.open("session", "server");
+        }
+        world.reply(&id, &json!(7));
+        world.reply(&id, &json!(8));
+        assert_eq!(world.answers.get(1), (!cut).then_some(&(2, Ok(json!(7)))));
+        assert_eq!(world.answers.len(), if cut { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn late_answers_are_waited_for_up_to_a_bound() {
+    let mut world = World::connected(Options { in_flight: usize::MAX, ..quiet() });
+    for to in 0..LATE as u32 + 5 {
+        let (params, method) = (Value::Null, "m".to_owned());
+        let (to, late) = (Some(to), Some(to));
+        world.input(Input::Request { to, late, method, params, timeout: None });
+    }
+    world.pass(ms(10_000));
+    assert_eq!((world.machine.late.len(), world.machine.counters().forgotten), (LATE, 5));
+    world.cut();
+    assert!(world.machine.late.is_empty());
 }
 
 #[test]
@@ -252,7 +312,13 @@ fn what_waits_and_what_is_under_way_have_bounds() {
 fn a_message_that_is_too_long_is_not_sent() {
     let mut world = World::connected(Options { message_bytes: 200, ..quiet() });
     let params = json!({"text": "x".repeat(200)});
-    world.input(Input::Request { to: Some(1), method: "m".into(), params, timeout: None });
+    world.input(Input::Request {
+        to: Some(1),
+        late: None,
+        method: "m".into(),
+        params,
+        timeout: None,
+    });
     assert!(matches!(world.errors()[..], [(1, ClientError::TooLong { limit: 200, .. })]));
     assert!(world.sent.is_empty());
     world.ask(2);
@@ -294,13 +360,68 @@ fn a_ping_waits_as_long_as_the_requests_before_it() {
     world.answer("ping", json!({}));
     let timeout = Some(ms(60_000));
     let params = Value::Null;
-    world.input(Input::Request { to: Some(1), method: "slow".into(), params, timeout });
+    world.input(Input::Request { to: Some(1), late: None, method: "slow".into(), params, timeout });
     world.pass(ms(59_000));
     assert_eq!(world.told, [ConnectionEvent::Connected]);
     world.answer("slow", json!(1));
     world.answer("ping", json!({}));
     world.pass(ms(4_999));
     assert_eq!(world.told, [ConnectionEvent::Connected]);
+}
+
+#[test]
+fn a_request_that_waits_for_an_hour_does_not_keep_a_dead_server_alive() {
+    let mut world = World::connected(Options::default());
+    world.answer("ping", json!({}));
+    world.ask_within(1, ms(3_600_000));
+    world.pass(ms(5_000));
+    world.pass(ms(59_999));
+    assert_eq!(world.told, [ConnectionEvent::Connected], "an answer may take so long");
+    world.pass(ms(1));
+    assert_eq!(world.told[1], ConnectionEvent::Disconnected);
+    assert_eq!(world.errors(), [(1, ClientError::Interrupted)]);
+}
+
+#[test]
+fn a_ping_waits_only_for_what_went_over_its_connection_before_it() {
+    // One more is in the queue, and one is sent after the ping.
+    let mut world = World::connected(Options { in_flight: 1, ..Options::default() });
+    world.answer("ping", json!({}));
+    world.ask_within(1, ms(7_000));
+    world.ask_within(2, ms(50_000));
+    world.pass(ms(5_000));
+    world.ask_within(3, ms(50_000));
+    world.pass(ms(9_999));
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(1));
+    assert_eq!(world.told[1], ConnectionEvent::Disconnected);
+    // What is sent again goes after the first ping of a connection.
+    let mut world = World::connected(Options { retry: true, ..Options::default() });
+    world.ask_within(1, ms(50_000));
+    world.cut();
+    world.pass(ms(100));
+    world.open("session", "server");
+    world.pass(ms(9_999));
+    assert_eq!(world.told.len(), 4);
+    world.pass(ms(1));
+    assert_eq!(world.told[4], ConnectionEvent::Disconnected);
+}
+
+#[test]
+fn each_answer_before_a_ping_gives_it_new_patience_and_the_last_the_least() {
+    let mut world = World::connected(Options::default());
+    world.answer("ping", json!({}));
+    (1..=3).for_each(|to| world.ask_within(to, ms(3_600_000)));
+    world.pass(ms(5_000));
+    for _ in 0..3 {
+        world.pass(ms(50_000));
+        world.answer("m", json!(0));
+    }
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(9_999));
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(1));
+    assert_eq!(world.told[1], ConnectionEvent::Disconnected, "nothing is before it any more");
 }
 
 #[test]
@@ -313,6 +434,39 @@ fn a_connection_over_which_nothing_comes_is_given_up_where_that_is_asked_for() {
     world.pass(ms(1));
     assert_eq!(world.told[1], ConnectionEvent::Disconnected);
     assert_eq!(world.notified.len(), 1);
+}
+
+#[test]
+fn a_server_that_reads_nothing_is_given_up_and_one_that_reads_slowly_is_not() {
+    let mut world = World::connected(quiet());
+    for _ in 0..3 {
+        world.input(Input::Writing { unwritten: 5, moved: true });
+        world.pass(ms(9_999));
+    }
+    world.input(Input::Writing { unwritten: 0, moved: true });
+    world.pass(ms(60_000));
+    assert_eq!(world.told, [ConnectionEvent::Connected], "there was nothing to be read");
+    world.input(Input::Writing { unwritten: 1, moved: false });
+    world.pass(ms(9_000));
+    world.input(Input::Writing { unwritten: 2, moved: false });
+    world.pass(ms(999));
+    assert_eq!(world.told, [ConnectionEvent::Connected]);
+    world.pass(ms(1));
+    assert_eq!((world.told[1], world.dropped), (ConnectionEvent::Disconnected, 1));
+    assert_eq!(world.machine.counters().silent, 1);
+}
+
+#[test]
+fn requests_wait_while_too_much_is_unwritten_and_a_close_does_not() {
+    let mut world = World::connected(Options { queue: 2, ..quiet() });
+    world.input(Input::Writing { unwritten: FULL - 1, moved: true });
+    (1..=4).for_each(|to| world.ask(to));
+    assert_eq!(world.sent.len(), 1);
+    assert_eq!(world.errors(), [(4, ClientError::Busy)]);
+    world.input(Input::Writing { unwritten: FULL - 1, moved: true });
+    assert_eq!(world.sent.len(), 2, "there is room for one again");
+    world.input(Input::Close { session: false });
+    assert!(world.ended && world.answers.len() == 4);
 }
 
 #[test]
@@ -504,7 +658,22 @@ fn closing_fails_what_waits_and_closes_the_session_on_request() {
             assert_eq!(world.answer("closeSession", Value::Null), json!({"sessionId": "session"}));
         }
         assert!(world.ended && world.machine.poll_timeout().is_none());
+        assert_eq!(world.machine.session_closed(), session);
     }
+}
+
+#[test]
+fn a_session_counts_as_closed_only_when_the_server_says_that_it_is_no_more() {
+    for (code, closed) in [(INVALID_SESSION, true), (NO_SUCH_METHOD, false)] {
+        let mut world = World::connected(quiet());
+        world.input(Input::Close { session: true });
+        world.refuse("closeSession", code);
+        assert_eq!((world.ended, world.machine.session_closed()), (true, closed));
+    }
+    let mut world = World::connected(quiet());
+    world.cut();
+    world.input(Input::Close { session: true });
+    assert_eq!((world.ended, world.machine.session_closed()), (true, false));
 }
 
 #[test]
@@ -517,7 +686,7 @@ fn a_server_that_does_not_say_goodbye_is_not_waited_for_long() {
         } else {
             world.pass(ms(5_000))
         }
-        assert!(world.ended);
+        assert!(world.ended && !world.machine.session_closed());
     }
 }
 
@@ -553,6 +722,7 @@ fn times_and_bounds_may_be_as_large_or_small_as_they_get() {
         let options = Options {
             request_timeout: time,
             heartbeat_timeout: time,
+            longest_answer: time,
             idle_timeout: Some(Duration::MAX),
             heartbeat: Some(time),
             reconnect,

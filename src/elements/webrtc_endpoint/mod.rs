@@ -2,21 +2,23 @@
 //!
 //! Negotiation happens once (there is no renegotiation in the remote API). From it come the transport
 //! sessions, one when the sections are bundled (RFC 9143) and one for each group or section else, and
-//! for each accepted section a source and a sink in the router. Data channels are not built: their
-//! section is refused.
+//! for each accepted section a source and a sink in the router. Messages
+//! of data channels do not go through the router: the pipeline hands them from session to session.
 
-mod properties;
-mod stats;
-mod transports;
+mod data;
+pub(super) mod properties;
+pub(super) mod stats;
+pub(super) mod transports;
 
 use crate::elements::{Context, Gives, LegKey, Node, index};
 use crate::model::types::event::{
-    ConnectionStateChanged, DtlsConnectionStateChange, IceCandidateFound, IceComponentStateChanged,
-    IceGatheringDone, MediaSessionStarted, MediaStateChanged, NewCandidatePairSelected,
+    ConnectionStateChanged, DataChannelClosed, DataChannelOpened, DtlsConnectionStateChange,
+    IceCandidateFound, IceComponentStateChanged, IceGatheringDone, MediaSessionStarted,
+    MediaStateChanged, NewCandidatePairSelected,
 };
 use crate::model::types::{
     CertificateKeyType, ConnectionState, DSCPValue, DtlsConnectionState, IceCandidate,
-    IceComponentState, MediaState, OfferOptions,
+    IceComponentState, MediaState, MediaType, OfferOptions,
 };
 use crate::model::{RemoteError, SdpFailure};
 use crate::router::{RouterEvent, SinkKey, SourceKey};
@@ -26,6 +28,7 @@ use crate::transport::webrtc::Event;
 use crate::transport::{DtlsState, IceState};
 use serde_json::{Map, Value};
 
+use data::Data;
 use properties::Properties;
 use transports::{Transport, Transports};
 
@@ -47,6 +50,7 @@ pub struct WebRtcEndpoint {
     properties: Properties,
     negotiation: Negotiation,
     transports: Transports,
+    data: Data,
     /// Candidates that came before the sessions they are for.
     early: Vec<IceCandidate>,
     gathering: bool,
@@ -81,7 +85,7 @@ impl WebRtcEndpoint {
         cx: &mut Context<'_>,
         recvonly: bool,
         sendonly: bool,
-        _use_data_channels: bool,
+        use_data_channels: bool,
         certificate: Option<CertificateKeyType>,
         qos_dscp: DSCPValue,
     ) -> Result<Self> {
@@ -98,6 +102,7 @@ impl WebRtcEndpoint {
                 certificate.unwrap_or(CertificateKeyType::Ecdsa),
                 properties::mark(qos_dscp, &cx.net.defaults),
             ),
+            data: Data::new(use_data_channels),
             early: Vec::new(),
             gathering: false,
             sources: [None; 2],
@@ -125,7 +130,7 @@ impl WebRtcEndpoint {
             }
             None => (true, true),
         };
-        let sections = usize::from(audio) + usize::from(video);
+        let sections = usize::from(audio) + usize::from(video) + usize::from(self.data.wanted);
         self.transports.open(cx, 1, true)?;
         let wishes = OfferWishes {
             audio,
@@ -133,10 +138,10 @@ impl WebRtcEndpoint {
             direction: self.direction,
             max_audio_bandwidth: self.properties.max_audio_receive(),
             max_video_bandwidth: self.properties.max_video_receive(),
-            ..OfferWishes::default()
+            data_port: transports::DATA_PORT,
         };
         let local = self.transports.local(cx, sections);
-        let Ok(local) = sdp::offer(&transports::capabilities(), &local, &wishes) else {
+        let Ok(local) = sdp::offer(&self.capabilities(), &local, &wishes) else {
             self.transports.close(cx);
             return Err(SdpFailure::GenerateOffer.into());
         };
@@ -159,7 +164,7 @@ impl WebRtcEndpoint {
         let layout = sdp::Layout::of(&remote);
         self.transports.open(cx, layout.transports, false)?;
         let local = self.transports.local(cx, remote.media.len());
-        let agreed = sdp::answer(&remote, &transports::capabilities(), &local);
+        let agreed = sdp::answer(&remote, &self.capabilities(), &local);
         let Ok(sdp::Negotiated { local, media }) = agreed else {
             self.transports.close(cx);
             return Err(SdpFailure::ProcessOffer.into());
@@ -187,7 +192,7 @@ impl WebRtcEndpoint {
             Negotiation::Offered { local } => local.clone(),
         };
         let remote = parse(&answer)?;
-        let media = sdp::accept(&local, &remote, &transports::capabilities())
+        let media = sdp::accept(&local, &remote, &self.capabilities())
             .map_err(|_| SdpFailure::ProcessAnswer)?;
         self.negotiated(cx, local, remote, media);
         self.get_local_session_descriptor(cx)
@@ -320,24 +325,33 @@ impl WebRtcEndpoint {
         Ok(())
     }
 
+    /// Opens a data channel. Negative limits stand for none; a channel cannot have both, and is
+    /// closed as soon as it is opened if it is to.
+    ///
     /// # Errors
-    /// [`RemoteError::OperationNotSupported`], for data channels are not built.
+    /// [`RemoteError::OperationNotSupported`] before the peer is connected with data channels.
     pub fn create_data_channel(
         &mut self,
-        _: &mut Context<'_>,
-        _label: String,
-        _ordered: bool,
-        _max_packet_life_time: i32,
-        _max_retransmits: i32,
-        _protocol: String,
+        cx: &mut Context<'_>,
+        label: String,
+        ordered: bool,
+        max_packet_life_time: i32,
+        max_retransmits: i32,
+        protocol: String,
     ) -> Result<()> {
-        Err(RemoteError::OperationNotSupported("Data channels are not supported"))
+        self.data.create(cx, label, ordered, max_packet_life_time, max_retransmits, protocol)
     }
 
+    /// Closes a data channel. One that is not there is no error.
+    ///
     /// # Errors
     /// As [`Self::create_data_channel`].
-    pub fn close_data_channel(&mut self, _: &mut Context<'_>, _channel: i32) -> Result<()> {
-        Err(RemoteError::OperationNotSupported("Data channels are not supported"))
+    pub fn close_data_channel(&mut self, cx: &mut Context<'_>, channel: i32) -> Result<()> {
+        self.data.close(cx, channel)
+    }
+
+    fn capabilities(&self) -> sdp::Capabilities {
+        transports::capabilities(self.data.wanted)
     }
 
     fn expect_new(&self) -> Result<()> {
@@ -357,7 +371,12 @@ impl WebRtcEndpoint {
     ) {
         self.transports.join(cx, &media);
         for agreed in media.iter().filter(|agreed| agreed.accepted) {
-            let Some(kind) = agreed.kind.rtp() else { continue };
+            let Some(kind) = agreed.kind.rtp() else {
+                let mut others = media.iter().filter(|other| other.transport == agreed.transport);
+                let alone = others.all(|other| !other.accepted || other.kind == agreed.kind);
+                self.data.leg = self.transports.carry_data(cx, agreed, alone);
+                continue;
+            };
             let Some(peer) = self.transports.peer(agreed.transport) else { continue };
             let (source, sink) = transports::join_router(cx, peer, kind, agreed, &self.properties);
             self.sources[index(kind)] = source;
@@ -519,6 +538,14 @@ impl Node for WebRtcEndpoint {
                 self.transports.set_connected(cx, number, false);
                 self.tell_connection(cx);
             }
+            Event::ChannelOpened(id) => {
+                self.data.add(id);
+                cx.raise(DataChannelOpened { channel_id: id.into() });
+            }
+            Event::ChannelClosed(id) => {
+                self.data.remove(id);
+                cx.raise(DataChannelClosed { channel_id: id.into() });
+            }
         }
     }
 
@@ -537,18 +564,24 @@ impl Node for WebRtcEndpoint {
         }
     }
 
-    fn stats(&self, cx: &Context<'_>, kind: Option<Kind>) -> Map<String, Value> {
-        stats::collect(self, cx, kind)
+    fn data(&self) -> Option<LegKey> {
+        self.data.leg
+    }
+
+    fn stats(&self, cx: &Context<'_>, wanted: Option<MediaType>) -> Map<String, Value> {
+        stats::collect(self, cx, wanted)
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {
         self.transports.close(cx);
+        self.data.leg = None;
         self.sources = [None; 2];
         self.sinks = [None; 2];
     }
 }
 
-fn parse(text: &str) -> Result<Description> {
+/// Reads a description, with the errors that clients of both kinds of endpoint know.
+pub(super) fn parse(text: &str) -> Result<Description> {
     sdp::parse(text).map_err(|error| {
         tracing::debug!(%error, "description refused");
         if error.is_invalid() { SdpFailure::Invalid.into() } else { SdpFailure::Syntax.into() }

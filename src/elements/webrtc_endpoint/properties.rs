@@ -19,13 +19,13 @@ use crate::transport::Servers;
 
 /// Bandwidths in kbps, 0 for no limit.
 pub struct Properties {
-    max_audio_recv: i32,
-    max_video_recv: i32,
-    min_video_recv: i32,
-    min_video_send: i32,
-    max_video_send: i32,
-    mtu: i32,
-    remb_params: Option<RembParams>,
+    pub(in crate::elements) max_audio_recv: i32,
+    pub(in crate::elements) max_video_recv: i32,
+    pub(in crate::elements) min_video_recv: i32,
+    pub(in crate::elements) min_video_send: i32,
+    pub(in crate::elements) max_video_send: i32,
+    pub(in crate::elements) mtu: i32,
+    pub(in crate::elements) remb_params: Option<RembParams>,
     network_interfaces: String,
     ice_tcp: bool,
     stun_server_address: String,
@@ -118,6 +118,36 @@ impl Properties {
             server
         });
         Servers { stun: named(&self.stun_server_address).zip(port), turn }
+    }
+
+    /// Without members until they were set or REMB was negotiated; then those in force.
+    pub fn remb_params(&self, negotiated: bool) -> RembParams {
+        if let Some(set) = &self.remb_params {
+            return set.clone();
+        }
+        if negotiated {
+            let used = router::RembParams::default();
+            return RembParams {
+                packets_recv_interval_top: Some(used.packets_recv_interval_top as i32),
+                exponential_factor: Some(used.exponential_factor),
+                lineal_factor_min: Some(used.lineal_factor_min as i32),
+                lineal_factor_grade: Some(used.lineal_factor_grade),
+                decrement_factor: Some(used.decrement_factor),
+                threshold_factor: Some(used.threshold_factor),
+                up_losses: Some(used.up_losses as i32),
+                remb_on_connect: Some(300_000),
+            };
+        }
+        RembParams {
+            packets_recv_interval_top: None,
+            exponential_factor: None,
+            lineal_factor_min: None,
+            lineal_factor_grade: None,
+            decrement_factor: None,
+            threshold_factor: None,
+            up_losses: None,
+            remb_on_connect: None,
+        }
     }
 
     /// Tells the router what concerns a source.
@@ -294,34 +324,9 @@ impl WebRtcEndpoint {
         Ok(())
     }
 
-    /// Without members until they were set or REMB was negotiated; then those in force.
+    /// See [`Properties::remb_params`].
     pub fn get_remb_params(&mut self, _: &mut Context<'_>) -> Result<RembParams> {
-        if let Some(set) = &self.properties.remb_params {
-            return Ok(set.clone());
-        }
-        if self.negotiated_remb() {
-            let used = router::RembParams::default();
-            return Ok(RembParams {
-                packets_recv_interval_top: Some(used.packets_recv_interval_top as i32),
-                exponential_factor: Some(used.exponential_factor),
-                lineal_factor_min: Some(used.lineal_factor_min as i32),
-                lineal_factor_grade: Some(used.lineal_factor_grade),
-                decrement_factor: Some(used.decrement_factor),
-                threshold_factor: Some(used.threshold_factor),
-                up_losses: Some(used.up_losses as i32),
-                remb_on_connect: Some(300_000),
-            });
-        }
-        Ok(RembParams {
-            packets_recv_interval_top: None,
-            exponential_factor: None,
-            lineal_factor_min: None,
-            lineal_factor_grade: None,
-            decrement_factor: None,
-            threshold_factor: None,
-            up_losses: None,
-            remb_on_connect: None,
-        })
+        Ok(self.properties.remb_params(self.negotiated_remb()))
     }
 
     /// Takes effect at once.

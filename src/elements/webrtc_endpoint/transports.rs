@@ -13,6 +13,7 @@ use crate::model::{RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, SinkConfig, SinkKey, SourceConfig, SourceKey};
 use crate::rtp::{Codec, Kind};
 use crate::sdp::{Capabilities, Credentials, Local, Media, Setup};
+use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
 use crate::transport::{DtlsRole, Fingerprint, KeyKind, TransportError};
 
@@ -21,6 +22,9 @@ use super::properties::Properties;
 /// Sessions one endpoint may open while it looks at an offer without bundle, which has one for each
 /// section. Those of refused sections are closed when it is answered.
 const MAX_TRANSPORTS: usize = 16;
+
+/// The SCTP port of our offers.
+pub const DATA_PORT: u16 = 5_000;
 
 /// Attempts at a user name fragment that no other session of the worker has.
 const MAX_ATTEMPTS: usize = 16;
@@ -56,11 +60,11 @@ pub struct Transport {
 }
 
 /// What a WebRtcEndpoint can do, in the order of its offers.
-pub fn capabilities() -> Capabilities {
+pub fn capabilities(data: bool) -> Capabilities {
     Capabilities {
         audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma],
         video: vec![Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
-        data: false,
+        data,
         audio_lines: 1,
         video_lines: 1,
     }
@@ -244,6 +248,18 @@ impl Transports {
             cx.net.legs[transport.leg].peer = Some(peer);
             transport.peer = Some(peer);
         }
+    }
+
+    /// Data channels go over the transport of a section; its session.
+    pub fn carry_data(&self, cx: &mut Context<'_>, agreed: &Media, alone: bool) -> Option<LegKey> {
+        let key = self.list.get(agreed.transport)?.leg;
+        let leg = cx.net.legs.get_mut(key)?;
+        let remote_port = agreed.sctp_port?;
+        // An answer repeats the port that was offered.
+        let local_port = if self.offered { DATA_PORT } else { remote_port };
+        let settings = DataSettings { local_port, remote_port, max_message: agreed.max_message };
+        leg.session.carry_data(settings, alone);
+        Some(key)
     }
 
     /// The party at the other end of a transport.
@@ -488,7 +504,7 @@ pub fn join_router(
 }
 
 /// Randomness for identifiers on the wire (RFC 3550 §8, RFC 7022).
-mod rand_source {
+pub(in crate::elements) mod rand_source {
     use aws_lc_rs::rand;
 
     pub trait Random {
@@ -513,6 +529,13 @@ mod rand_source {
 
     fn bytes<const N: usize>() -> [u8; N] {
         let mut bytes = [0; N];
+        rand::fill(&mut bytes).expect("the system gives randomness");
+        bytes
+    }
+
+    /// For keys.
+    pub fn bytes_of(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
         rand::fill(&mut bytes).expect("the system gives randomness");
         bytes
     }

@@ -29,6 +29,9 @@ mod kmd {
     include!(concat!(env!("OUT_DIR"), "/kmd.rs"));
 }
 
+/// Milliseconds for which a client may have the processor watched; its connection waits meanwhile.
+const LONGEST_LOOK: u64 = 600_000;
+
 /// The body of class `ServerManager`.
 pub struct ServerManager {
     shared: Arc<Shared>,
@@ -109,6 +112,11 @@ impl ServerManager {
         let Some(interval) = u64::try_from(interval).ok().filter(|millis| *millis > 0) else {
             return Ok(f32::NAN);
         };
+        if interval > LONGEST_LOOK {
+            return Err(RemoteError::IllegalParameter(format!(
+                "'interval' should be at most {LONGEST_LOOK} ms"
+            )));
+        }
         let (before, used) = (self.clock.now(), self.clock.cpu_time());
         tokio::time::sleep(Duration::from_millis(interval)).await;
         let used = self.clock.cpu_time().saturating_sub(used);
@@ -163,7 +171,7 @@ impl ServerManager {
     }
 
     pub async fn remove_tag(&self, key: String) -> Result<(), RemoteError> {
-        self.shared.lock().manager.remove_tag(&key);
+        self.shared.lock().manager.remove_tag(&key, &self.limits);
         Ok(())
     }
 

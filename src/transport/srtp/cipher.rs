@@ -8,7 +8,6 @@ use super::kdf::{self, Label};
 use super::{Profile, SrtpError};
 
 const GCM_TAG: usize = 16;
-const CM_TAG: usize = 10;
 const SRTCP_INDEX: usize = 4;
 /// Set in the SRTCP index word when the packet is encrypted (RFC 3711 §3.4).
 const E_BIT: u32 = 1 << 31;
@@ -30,6 +29,7 @@ struct CounterMode {
     key: EncryptingKey,
     authentication: hmac::Key,
     salt: [u8; 14],
+    tag_len: usize,
 }
 
 impl Transform {
@@ -37,10 +37,12 @@ impl Transform {
         if key.len() != profile.key_len() || salt.len() != profile.salt_len() {
             return Err(SrtpError::KeyLength);
         }
-        let derive = |labels| Cipher::derive(profile, key, salt, labels);
+        let derive = |tag_len, labels| Cipher::derive(profile, key, salt, tag_len, labels);
+        let rtp = [Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt];
+        let rtcp = [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt];
         Ok(Self {
-            rtp: derive([Label::RtpEncryption, Label::RtpAuthentication, Label::RtpSalt])?,
-            rtcp: derive([Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt])?,
+            rtp: derive(profile.tag_len(), rtp)?,
+            rtcp: derive(profile.rtcp_tag_len(), rtcp)?,
         })
     }
 
@@ -72,12 +74,12 @@ impl Transform {
                     .map_err(|_| SrtpError::Malformed)?;
             }
             Cipher::Cm(keys) => {
-                let CounterMode { key, authentication, salt } = &**keys;
+                let CounterMode { key, authentication, salt, tag_len } = &**keys;
                 let sealed = &mut rest[..payload.len()];
                 sealed.copy_from_slice(payload);
                 kdf::apply_keystream(key, counter(salt, ssrc, index), sealed)?;
-                let (covered, tag) = out.split_at_mut(len - CM_TAG);
-                tag.copy_from_slice(&rtp_tag(authentication, covered, index)[..CM_TAG]);
+                let (covered, tag) = out.split_at_mut(len - tag_len);
+                tag.copy_from_slice(&rtp_tag(authentication, covered, index)[..*tag_len]);
             }
         }
         Ok(len)
@@ -103,10 +105,10 @@ impl Transform {
                     .map_err(|_| SrtpError::Authentication)?;
             }
             Cipher::Cm(keys) => {
-                let CounterMode { key, authentication, salt } = &**keys;
+                let CounterMode { key, authentication, salt, tag_len } = &**keys;
                 let (covered, tag) = packet.split_at_mut(len);
                 let expected = rtp_tag(authentication, covered, index);
-                constant_time::verify_slices_are_equal(&expected[..CM_TAG], tag)
+                constant_time::verify_slices_are_equal(&expected[..*tag_len], tag)
                     .map_err(|_| SrtpError::Authentication)?;
                 kdf::apply_keystream(key, counter(salt, ssrc, index), &mut covered[header_len..])?;
             }
@@ -139,12 +141,12 @@ impl Transform {
                 last.copy_from_slice(&word);
             }
             Cipher::Cm(keys) => {
-                let CounterMode { key, authentication, salt } = &**keys;
+                let CounterMode { key, authentication, salt, tag_len } = &**keys;
                 let iv = counter(salt, ssrc, u64::from(index));
                 kdf::apply_keystream(key, iv, &mut out[RTCP_CLEAR..plain.len()])?;
-                let (covered, tag) = out.split_at_mut(len - CM_TAG);
+                let (covered, tag) = out.split_at_mut(len - tag_len);
                 covered[plain.len()..].copy_from_slice(&word);
-                tag.copy_from_slice(&hmac::sign(authentication, covered).as_ref()[..CM_TAG]);
+                tag.copy_from_slice(&hmac::sign(authentication, covered).as_ref()[..*tag_len]);
             }
         }
         Ok(len)
@@ -157,7 +159,7 @@ impl Transform {
         }
         let at = match &self.rtcp {
             Cipher::Gcm { .. } => packet.len() - SRTCP_INDEX,
-            Cipher::Cm(_) => packet.len() - CM_TAG - SRTCP_INDEX,
+            Cipher::Cm(keys) => packet.len() - keys.tag_len - SRTCP_INDEX,
         };
         let word = u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
         Ok((word & !E_BIT, word & E_BIT != 0))
@@ -187,10 +189,10 @@ impl Transform {
                 }
             }
             Cipher::Cm(keys) => {
-                let CounterMode { key, authentication, salt } = &**keys;
+                let CounterMode { key, authentication, salt, tag_len } = &**keys;
                 let (covered, tag) = packet.split_at_mut(len + SRTCP_INDEX);
                 let expected = hmac::sign(authentication, covered);
-                constant_time::verify_slices_are_equal(&expected.as_ref()[..CM_TAG], tag)
+                constant_time::verify_slices_are_equal(&expected.as_ref()[..*tag_len], tag)
                     .map_err(|_| SrtpError::Authentication)?;
                 if encrypted {
                     let iv = counter(salt, ssrc, u64::from(index));
@@ -207,6 +209,7 @@ impl Cipher {
         profile: Profile,
         master_key: &[u8],
         master_salt: &[u8],
+        tag_len: usize,
         [encryption, authentication, salting]: [Label; 3],
     ) -> Result<Self, SrtpError> {
         let mut key = [0; 32];
@@ -214,13 +217,14 @@ impl Cipher {
         kdf::derive(master_key, master_salt, encryption, key)?;
         let mut salt = [0; 14];
         kdf::derive(master_key, master_salt, salting, &mut salt[..profile.salt_len()])?;
-        if profile == Profile::Aes128CmHmacSha1_80 {
+        if !matches!(profile, Profile::AeadAes128Gcm | Profile::AeadAes256Gcm) {
             let mut secret = [0; 20];
             kdf::derive(master_key, master_salt, authentication, &mut secret)?;
             return Ok(Self::Cm(Box::new(CounterMode {
                 key: kdf::counter_mode(key)?,
                 authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret),
                 salt,
+                tag_len,
             })));
         }
         let [salt @ .., _, _] = salt;
@@ -239,7 +243,7 @@ impl Cipher {
     const fn tag_len(&self) -> usize {
         match self {
             Self::Gcm { .. } => GCM_TAG,
-            Self::Cm(_) => CM_TAG,
+            Self::Cm(keys) => keys.tag_len,
         }
     }
 }

@@ -8,6 +8,8 @@ pub const HISTORY: usize = 1024;
 /// The last SRTCP index of a key (RFC 3711 §9.2).
 const LAST_RTCP_INDEX: u32 = (1 << 31) - 1;
 const LAST_RTP_INDEX: u64 = (1 << 48) - 1;
+/// How many indices before the last one a key counts as worn.
+const WEAR: u64 = 1 << 16;
 
 /// Protects what one side of a session sends.
 pub struct Sender {
@@ -16,6 +18,7 @@ pub struct Sender {
     streams: Vec<Stream>,
     last: usize,
     rtcp: Vec<(u32, u32)>,
+    worn: bool,
 }
 
 /// Which indices of an SSRC were used, with a digest of what each carried.
@@ -39,11 +42,16 @@ impl Sender {
     /// [`SrtpError::KeyLength`] if either has not the length of `profile`.
     pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, SrtpError> {
         let transform = Transform::new(profile, key, salt)?;
-        Ok(Self { transform, profile, streams: Vec::new(), last: 0, rtcp: Vec::new() })
+        Ok(Self { transform, profile, streams: Vec::new(), last: 0, rtcp: Vec::new(), worn: false })
     }
 
     pub fn profile(&self) -> Profile {
         self.profile
+    }
+
+    /// Whether some stream has come so near to the last index of the key that a new key is wanted.
+    pub fn is_worn(&self) -> bool {
+        self.worn
     }
 
     /// Writes `header`, the sealed `payload` and the tag into `out` and returns their length.
@@ -81,6 +89,7 @@ impl Sender {
         let ssrc = rtp_ssrc(header);
         let at = self.stream(ssrc)?;
         self.streams[at].claim(index, digest(header, payload))?;
+        self.worn |= index > LAST_RTP_INDEX - WEAR;
         self.transform.seal_rtp(header, payload, ssrc, index, out)
     }
 
@@ -108,6 +117,7 @@ impl Sender {
         }
         let len = self.transform.seal_rtcp(plain, ssrc, index + 1, out)?;
         self.rtcp[at].1 = index + 1;
+        self.worn |= u64::from(index) > u64::from(LAST_RTCP_INDEX) - WEAR;
         Ok(len)
     }
 

@@ -10,8 +10,14 @@ use super::kdf::{self, Label};
 use super::sender::HISTORY;
 use super::*;
 
-const PROFILES: [Profile; 3] =
-    [Profile::AeadAes128Gcm, Profile::AeadAes256Gcm, Profile::Aes128CmHmacSha1_80];
+const PROFILES: [Profile; 6] = [
+    Profile::AeadAes128Gcm,
+    Profile::AeadAes256Gcm,
+    Profile::Aes128CmHmacSha1_80,
+    Profile::Aes128CmHmacSha1_32,
+    Profile::Aes256CmHmacSha1_80,
+    Profile::Aes256CmHmacSha1_32,
+];
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> =
@@ -40,6 +46,9 @@ fn oracle(profile: Profile) -> Context {
         Profile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
         Profile::AeadAes256Gcm => ProtectionProfile::AeadAes256Gcm,
         Profile::Aes128CmHmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+        Profile::Aes128CmHmacSha1_32 => ProtectionProfile::Aes128CmHmacSha1_32,
+        Profile::Aes256CmHmacSha1_80 => ProtectionProfile::Aes256CmHmacSha1_80,
+        Profile::Aes256CmHmacSha1_32 => ProtectionProfile::Aes256CmHmacSha1_32,
     };
     let provider = AwsLcRsProvider::new();
     Context::new(&key, &salt, name, None, None, provider.crypto()).expect("lengths fit")
@@ -97,6 +106,55 @@ fn keys_are_derived_as_in_rfc_3711_appendix_b3() {
     let authentication = "CEBE321F6FF7716B6FD4AB49AF256A15 6D38BAA48F0A0ACF3C34E2359E6CDBCE
         E049646C43D9327AD175578EF7227098 6371C10C9A369AC2F94A8C5FBCDDDC25 6D6E919A48B610EF17C2041E47403576";
     assert_eq!(derive(Label::RtpAuthentication, 80), hex(authentication));
+}
+
+#[test]
+fn counter_mode_of_256_bits_follows_rfc_6188_section_7_1() {
+    let key = hex("57f82fe3613fd170a85ec93c40b1f0922ec4cb0dc025b58272147cc438944a98");
+    let key = kdf::counter_mode(&key).expect("256 bits");
+    let mut iv = [0; 16];
+    iv.copy_from_slice(&hex("f0f1f2f3f4f5f6f7f8f9fafbfcfd0000"));
+    let mut stream = [0; 48];
+    kdf::apply_keystream(&key, iv, &mut stream).expect("counter mode takes any length");
+    let expected = "92bdd28a93c3f52511c677d08b5515a4 9da71b2378a854f67050756ded165bac
+                    63c4868b7096d88421b563b8c94c9a31";
+    assert_eq!(stream.to_vec(), hex(expected));
+}
+
+#[test]
+fn keys_of_256_bits_are_derived_as_in_rfc_6188_section_7_2() {
+    let key = hex("f0f04914b513f2763a1b1fa130f10e2998f6f6e43e4309d1e622a0e332b9f1b6");
+    let salt = hex("3b04803de51ee7c96423ab5b78d2");
+    let derive = |label, len| {
+        let mut out = vec![0; len];
+        kdf::derive(&key, &salt, label, &mut out).expect("lengths fit");
+        out
+    };
+    let encryption = "5ba1064e30ec51613cad926c5a28ef731ec7fb397f70a960653caf06554cd8c4";
+    assert_eq!(derive(Label::RtpEncryption, 32), hex(encryption));
+    assert_eq!(derive(Label::RtpSalt, 14), hex("fa31791685ca444a9e07c6c64e93"));
+    let authentication = "fd9c32d39ed5fbb5a9dc96b30818454d1313dc05";
+    assert_eq!(derive(Label::RtpAuthentication, 20), hex(authentication));
+}
+
+#[test]
+fn a_short_tag_is_for_rtp_alone() {
+    for profile in [Profile::Aes128CmHmacSha1_32, Profile::Aes256CmHmacSha1_32] {
+        let mut sender = sender(profile);
+        assert_eq!(seal(&mut sender, 1, 5, b"payload").len(), 12 + 7 + 4);
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+        let mut out = [0; 100];
+        assert_eq!(sender.seal_rtcp(&report, &mut out), Ok(8 + 4 + 10), "{profile:?}");
+    }
+}
+
+#[test]
+fn a_sender_says_when_its_key_is_all_but_used_up() {
+    let mut sender = sender(Profile::Aes128CmHmacSha1_80);
+    seal(&mut sender, (1 << 48) - (1 << 16) - 1, 5, b"x");
+    assert!(!sender.is_worn());
+    seal(&mut sender, (1 << 48) - (1 << 16), 5, b"y");
+    assert!(sender.is_worn());
 }
 
 /// RFC 7714 §16 and §17 give session keys, not master keys.
@@ -251,7 +309,7 @@ proptest! {
 
     #[test]
     fn the_oracle_opens_what_we_seal(
-        profile in 0_usize..3, start in 0_u64..65_536, steps in vec(1_u64..9_000, 1..60),
+        profile in 0_usize..6, start in 0_u64..65_536, steps in vec(1_u64..9_000, 1..60),
         payload in vec(any::<u8>(), 0..300),
     ) {
         let (mut sender, mut oracle) = (sender(PROFILES[profile]), oracle(PROFILES[profile]));
@@ -265,7 +323,7 @@ proptest! {
 
     #[test]
     fn we_open_what_the_oracle_seals_in_any_order(
-        profile in 0_usize..3, arrivals in shaken(), payload in vec(any::<u8>(), 0..300),
+        profile in 0_usize..6, arrivals in shaken(), payload in vec(any::<u8>(), 0..300),
     ) {
         let (mut oracle, mut receiver) = (oracle(PROFILES[profile]), receiver(PROFILES[profile]));
         let mut sent: Vec<u64> = arrivals.clone();
@@ -285,7 +343,7 @@ proptest! {
     }
 
     #[test]
-    fn reports_cross_both_ways(profile in 0_usize..3, words in vec(vec(any::<u32>(), 0..40), 1..20)) {
+    fn reports_cross_both_ways(profile in 0_usize..6, words in vec(vec(any::<u32>(), 0..40), 1..20)) {
         let profile = PROFILES[profile];
         let (mut ours, mut theirs) = (sender(profile), oracle(profile));
         let mut receiver = receiver(profile);

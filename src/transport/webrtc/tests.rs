@@ -132,6 +132,7 @@ impl Net {
                 match output {
                     Output::Event(event) => self.sides[at].events.push(event),
                     Output::Bind { remote, proven } => self.sides[at].bound.push((remote, proven)),
+                    Output::Message { .. } | Output::Drained | Output::Dropped(_) => {}
                     Output::Transmit { local, remote, bytes } => {
                         assert_eq!(local, self.sides[at].addr);
                         self.sides[at].sent += 1;

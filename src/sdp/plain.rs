@@ -1,0 +1,335 @@
+//! Offer and answer of plain RTP, of a peer that has addresses and no ICE: `RTP/AVP` and `RTP/AVPF`,
+//! or with keys in the text (RFC 4568) `RTP/SAVP` and `RTP/SAVPF`.
+//!
+//! Each section has ports of its own, an even one for RTP and the next for RTCP (RFC 3550 §11, RFC
+//! 3605); they are real in the first text already. `a=direction` is that of connection-oriented media
+//! (COMEDIA, draft-ietf-mmusic-sdp-comedia): an active side is learnt from what it sends.
+//!
+//! Left out: BUNDLE, rtcp-mux, host names as addresses, several pairs of ports in a section.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::rtp::format::{Codec, Format, Kind};
+
+use super::SdpError;
+use super::answer::{
+    answer_extensions, answer_feedback, is_kept, is_offerers_own, refusal, section_like,
+};
+use super::bundle::Place;
+use super::crypto::Crypto;
+use super::description::{Attribute, Description, Direction, MediaSection, SessionSection, find};
+use super::media::{self, Media, MediaKind, rtpmap};
+use super::negotiate::{Capabilities, session_section_at};
+use super::offer::{Numbers, OfferWishes, accept_rtp, offer_feedback, offer_formats, own_ssrc};
+
+/// What this side brings along.
+#[derive(Clone, Debug)]
+pub struct PlainLocal {
+    /// Seconds since 1900, as NTP counts.
+    pub session_id: u64,
+    pub cname: String,
+    /// Where all sections are received.
+    pub address: IpAddr,
+    /// The key that we send with; its tag counts in offers only. None for RTP in the clear.
+    pub crypto: Option<Crypto>,
+    /// One for each media section.
+    pub ssrcs: Vec<u32>,
+}
+
+impl PlainLocal {
+    fn ssrc(&self, index: usize) -> Result<u32, SdpError> {
+        self.ssrcs.get(index).copied().ok_or(SdpError::LocalParameters(index))
+    }
+
+    fn accepts(&self, proto: &str) -> bool {
+        match self.crypto {
+            Some(_) => matches!(proto, "RTP/SAVP" | "RTP/SAVPF"),
+            None => matches!(proto, "RTP/AVP" | "RTP/AVPF"),
+        }
+    }
+}
+
+/// What one section comes to.
+#[derive(Clone, Debug)]
+pub struct PlainMedia {
+    /// Transport parameters in it mean nothing here.
+    pub media: Media,
+    pub remote: PlainRemote,
+    /// The other side speaks first, from an address that it does not know itself; what the text says
+    /// of its ports means nothing.
+    pub learns: bool,
+    /// The key that the other side sends with.
+    pub crypto: Option<Crypto>,
+}
+
+/// Where the other side receives, as far as the text tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PlainRemote {
+    /// None for a name, and for the address that means none.
+    pub address: Option<IpAddr>,
+    pub rtp: Option<SocketAddr>,
+    pub rtcp: Option<SocketAddr>,
+}
+
+/// An answer as text and as meaning.
+#[derive(Clone, Debug)]
+pub struct PlainNegotiated {
+    pub local: Description,
+    /// One for each section of the offer.
+    pub media: Vec<PlainMedia>,
+}
+
+/// Answers an offer. `ports` is asked for the ports of each section that is taken, RTP and RTCP.
+///
+/// # Errors
+/// [`SdpError::NoKey`] for a section without a key of our suite, [`SdpError::NoPorts`] when `ports` has
+/// none, [`SdpError::LocalParameters`] when `local` is too short for the offer.
+pub fn answer_plain(
+    offer: &Description,
+    capabilities: &Capabilities,
+    local: &PlainLocal,
+    mut ports: impl FnMut(usize) -> Option<(u16, u16)>,
+) -> Result<PlainNegotiated, SdpError> {
+    let mut taken = [0; 2];
+    let mut sections = Vec::with_capacity(offer.media.len());
+    let mut media = Vec::with_capacity(offer.media.len());
+    for (index, offered) in offer.media.iter().enumerate() {
+        let mut agreed = remote(offer, index);
+        let kind = agreed.media.kind.rtp();
+        let lines = capabilities.lines(agreed.media.kind);
+        let live = local.accepts(&offered.proto) && offered.port > 0;
+        let taken = kind.map(|kind| &mut taken[usize::from(kind == Kind::Video)]);
+        let section = match taken.filter(|taken| live && **taken < lines) {
+            Some(taken) => {
+                *taken += 1;
+                answer_section(offer, &mut agreed, capabilities, local, &mut ports)?
+            }
+            None => refusal(offered),
+        };
+        sections.push(section);
+        media.push(agreed);
+    }
+    let mut session = session_section_at(local.session_id, local.address);
+    let copied = offer.session.attributes.iter().filter(|attribute| {
+        !is_offerers_own(attribute) && !matches!(attribute.name.as_str(), "direction" | "rtcp")
+    });
+    session.attributes = copied.cloned().collect();
+    Ok(PlainNegotiated { local: Description { session, media: sections }, media })
+}
+
+fn answer_section(
+    offer: &Description,
+    agreed: &mut PlainMedia,
+    capabilities: &Capabilities,
+    local: &PlainLocal,
+    ports: &mut impl FnMut(usize) -> Option<(u16, u16)>,
+) -> Result<MediaSection, SdpError> {
+    let index = agreed.media.index;
+    let offered = &offer.media[index];
+    let crypto = match &local.crypto {
+        Some(own) => Some(choose_key(offered, own).ok_or(SdpError::NoKey(index))?),
+        None => None,
+    };
+    agreed.media.local_ssrc = local.ssrc(index)?;
+    agreed.media.formats = formats(offered, capabilities.codecs(agreed.media.kind));
+    if agreed.media.formats.is_empty() {
+        let mut section = section_like(offered, 0);
+        section.formats.extend(offered.formats.first().cloned());
+        section.push_flag(Direction::Inactive.name());
+        section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
+        return Ok(section);
+    }
+    let (rtp, rtcp) = ports(index).ok_or(SdpError::NoPorts)?;
+    let mut section = section_like(offered, rtp);
+    section.formats = agreed.media.formats.iter().map(|(number, _)| number.to_string()).collect();
+    if let Some((own, theirs)) = crypto {
+        section.push("crypto", own.value());
+        agreed.crypto = Some(theirs);
+    }
+    let direction = offer.direction(index).mirrored();
+    agreed.media.accepted = true;
+    agreed.media.send = direction.sends();
+    agreed.media.receive = direction.receives();
+    answer_extensions(offered, &mut agreed.media, &mut section);
+    section.push_flag(direction.name());
+    section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
+    section.push("rtcp", rtcp.to_string());
+    let maps = agreed.media.formats.iter().filter_map(|(number, _)| rtpmap(offered, *number));
+    section.attributes.extend(maps.cloned());
+    answer_feedback(offered, &mut agreed.media, &mut section);
+    for attribute in &offered.attributes {
+        match attribute.name.as_str() {
+            "fmtp" => {
+                let number = attribute.payload_type().map(|(number, _)| number);
+                if number.is_some_and(|number| is_kept(&agreed.media, number)) {
+                    section.attributes.push(attribute.clone());
+                }
+            }
+            "setup" if !section.has("setup") => section.push("setup", agreed.media.setup.name()),
+            "direction" if !section.has("direction") => {
+                section.push("direction", if agreed.learns { "passive" } else { "active" });
+            }
+            "framerate" | "lang" | "maxptime" | "ptime" | "quality" => {
+                section.attributes.push(attribute.clone());
+            }
+            _ => {}
+        }
+    }
+    section.push("ssrc", format!("{} cname:{}", agreed.media.local_ssrc, local.cname));
+    Ok(section)
+}
+
+/// The first offered key of our suite, and ours under its tag.
+fn choose_key(offered: &MediaSection, own: &Crypto) -> Option<(Crypto, Crypto)> {
+    let theirs =
+        offered.values("crypto").filter_map(Crypto::parse).find(|one| one.suite == own.suite)?;
+    Some((Crypto { tag: theirs.tag, ..own.clone() }, theirs))
+}
+
+/// Makes an offer: all audio sections, then all video sections. `ports` is asked for the ports of each.
+///
+/// # Errors
+/// [`SdpError::NoPorts`] when `ports` has none, [`SdpError::LocalParameters`] when `local` is too short.
+pub fn offer_plain(
+    capabilities: &Capabilities,
+    local: &PlainLocal,
+    wishes: &OfferWishes,
+    mut ports: impl FnMut(usize) -> Option<(u16, u16)>,
+) -> Result<Description, SdpError> {
+    let mut sections = Vec::new();
+    let mut numbers = Numbers::default();
+    let rtp = [
+        ("audio", MediaKind::Audio, wishes.audio, wishes.max_audio_bandwidth),
+        ("video", MediaKind::Video, wishes.video, wishes.max_video_bandwidth),
+    ];
+    for (word, kind, wanted, bandwidth) in rtp {
+        for line in 0..if wanted { capabilities.lines(kind) } else { 0 } {
+            let index = sections.len();
+            let formats = numbers.line(capabilities, capabilities.codecs(kind));
+            let (rtp, rtcp) = ports(index).ok_or(SdpError::NoPorts)?;
+            let mut section = MediaSection {
+                media: word.to_owned(),
+                port: rtp,
+                port_count: 1,
+                proto: if local.crypto.is_some() { "RTP/SAVPF" } else { "RTP/AVPF" }.to_owned(),
+                formats: formats.iter().map(|(number, _)| number.to_string()).collect(),
+                bandwidths: bandwidth.iter().map(|kbps| format!("AS:{kbps}")).collect(),
+                ..MediaSection::default()
+            };
+            offer_formats(&mut section, &formats);
+            section.push("rtcp", rtcp.to_string());
+            section
+                .attributes
+                .extend(local.crypto.iter().map(|crypto| Attribute::new("crypto", crypto.value())));
+            section.push_flag(wishes.direction.name());
+            section.push("mid", format!("{word}{line}"));
+            offer_feedback(&mut section, &formats);
+            section.push("ssrc", format!("{} cname:{}", local.ssrc(index)?, local.cname));
+            sections.push(section);
+        }
+    }
+    let session = session_section_at(local.session_id, local.address);
+    Ok(Description { session, media: sections })
+}
+
+/// Reads the answer to an offer of ours. Sections match by position; mids need not agree.
+///
+/// # Errors
+/// [`SdpError::SectionCount`] when the answer has not as many sections as the offer, and
+/// [`SdpError::NoKey`] for a section without the key of the suite that was offered.
+pub fn accept_plain(
+    offer: &Description,
+    answer: &Description,
+    capabilities: &Capabilities,
+    local: &PlainLocal,
+) -> Result<Vec<PlainMedia>, SdpError> {
+    if offer.media.len() != answer.media.len() {
+        return Err(SdpError::SectionCount {
+            offered: offer.media.len(),
+            answered: answer.media.len(),
+        });
+    }
+    let mut media = Vec::with_capacity(answer.media.len());
+    for (index, offered) in offer.media.iter().enumerate() {
+        let answered = &answer.media[index];
+        let mut agreed = remote(answer, index);
+        agreed.media.kind = MediaKind::of(offered);
+        agreed.media.mid = offered.mid().map(str::to_owned);
+        agreed.media.local_ssrc = own_ssrc(offered);
+        if answered.port > 0 && local.accepts(&answered.proto) {
+            if let Some(own) = &local.crypto {
+                let (_, theirs) = choose_key(answered, own).ok_or(SdpError::NoKey(index))?;
+                agreed.crypto = Some(theirs);
+            }
+            accept_rtp(offer, answer, &mut agreed.media, capabilities);
+            agreed.media.formats.iter_mut().for_each(|(number, format)| {
+                *format = fragmented(answered, *number, *format);
+            });
+        }
+        media.push(agreed);
+    }
+    Ok(media)
+}
+
+/// The remote half of a section; the local half is refused until the caller says otherwise.
+fn remote(description: &Description, index: usize) -> PlainMedia {
+    let section = &description.media[index];
+    let place = Place { transport: index, bundled: false, owner: index };
+    let mut media = media::remote(description, index, place);
+    media.rtcp_mux = false;
+    let learns = [&section.attributes, &description.session.attributes]
+        .into_iter()
+        .find_map(|attributes| find(attributes, "direction"))
+        .is_some_and(|direction| direction.value().trim() == "active");
+    let remote = address_of(&description.session, section);
+    PlainMedia { media, remote, learns, crypto: None }
+}
+
+fn address_of(session: &SessionSection, section: &MediaSection) -> PlainRemote {
+    let connection = section.connection.as_ref().or(session.connection.as_ref());
+    let Some(address) = connection.and_then(|connection| address(connection)) else {
+        return PlainRemote::default();
+    };
+    let at = |port: u16| (port > 0).then(|| SocketAddr::new(address, port));
+    let rtcp = match section.values("rtcp").next() {
+        Some(value) => {
+            let (port, place) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+            let port = port.parse().ok().filter(|port| *port > 0);
+            port.map(|port| SocketAddr::new(self::address(place).unwrap_or(address), port))
+        }
+        None => section.port.checked_add(1).filter(|_| section.port > 0).and_then(at),
+    };
+    PlainRemote { address: Some(address), rtp: at(section.port), rtcp }
+}
+
+/// The address of a `c=` line, if it is one that a single peer can have.
+fn address(connection: &str) -> Option<IpAddr> {
+    let mut words = connection.split_ascii_whitespace();
+    if words.next() != Some("IN") || !matches!(words.next(), Some("IP4" | "IP6")) {
+        return None;
+    }
+    let address: IpAddr = words.next()?.parse().ok()?;
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    (!address.is_unspecified() && !address.is_multicast() && !broadcast).then_some(address)
+}
+
+/// As [`media::formats`], with the habits of those who write such descriptions by hand.
+fn formats(section: &MediaSection, codecs: &[Codec]) -> Vec<(u8, Format)> {
+    let formats = media::formats(section, codecs).into_iter();
+    formats.map(|(number, format)| (number, fragmented(section, number, format))).collect()
+}
+
+/// H.264 whose packetization mode is not said would be in single units (RFC 6184 §8.1). Cameras and
+/// descriptions written by hand leave it out and fragment all the same.
+fn fragmented(section: &MediaSection, number: u8, format: Format) -> Format {
+    let said = section
+        .attributes
+        .iter()
+        .filter(|attribute| attribute.name == "fmtp")
+        .filter_map(Attribute::payload_type)
+        .any(|(of, parameters)| of == number && parameters.contains("packetization-mode"));
+    if format.codec == Codec::H264 && !said {
+        return Format { profile: format.profile | 1 << 16, ..format };
+    }
+    format
+}
