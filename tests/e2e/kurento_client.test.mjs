@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
+import { leave, open } from './support/kurento.mjs';
 import { startProxy } from './support/proxy.mjs';
 import { startServer } from './support/server.mjs';
 
@@ -34,14 +35,14 @@ for (const [version, kurento] of [['7.3.0', seven], ['6.18.0', six]]) {
     const server = await startServer(options);
     const clients = [];
     const connect = async (url = server.kurento, settings = {}) => {
-      const client = await kurento(url, { failAfter: 5, ...settings });
+      const client = await open(kurento, url, settings);
       clients.push(client);
       return client;
     };
     try {
       await run({ server, connect });
     } finally {
-      clients.forEach((client) => client.close());
+      await Promise.all(clients.map(leave));
       await server.stop();
     }
   });
@@ -292,19 +293,19 @@ for (const [version, kurento] of [['7.3.0', seven], ['6.18.0', six]]) {
     writeFileSync(file, JSON.stringify(settings));
     const server = await startServer({ flags: ['-f', file] });
     try {
-      const idle = await kurento(server.kurento, { failAfter: 1 });
+      const idle = await open(kurento, server.kurento);
       const kept = await idle.create('MediaPipeline');
-      const leaving = await kurento(server.kurento, { failAfter: 1 });
+      const leaving = await open(kurento, server.kurento);
       const left = await leaving.create('MediaPipeline');
       const manager = await idle.getServerManager();
       const destroyed = [];
       manager.on('ObjectDestroyed', ({ objectId }) => destroyed.push(objectId));
       await manager.getName();
-      leaving.close();
+      await leave(leaving);
       await until(() => destroyed.length > 0);
       assert.deepEqual(destroyed, [left.id]);
       assert.equal(await kept.getName(), kept.id);
-      idle.close();
+      await leave(idle);
     } finally {
       await server.stop();
       rmSync(folder, { recursive: true });

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { describe, freePorts, receive, send, targets } from './support/ffmpeg.mjs';
+import { connect, leave } from './support/kurento.mjs';
 import { startServer } from './support/server.mjs';
 
 const TIMEOUT = { timeout: 60_000 };
@@ -23,7 +24,7 @@ const sdes = kurento.getComplexType('SDES')({ crypto: 'AES_128_CM_HMAC_SHA1_80',
  */
 async function passes(context, { audio, video, sealed = [false, false] }) {
   const server = await startServer({ flags: ['--media-address', '127.0.0.1'] });
-  const client = await kurento(server.kurento, { failAfter: 5 });
+  const client = await connect(server.kurento);
   let sender;
   try {
     const pipeline = await client.create('MediaPipeline');
@@ -62,7 +63,7 @@ async function passes(context, { audio, video, sealed = [false, false] }) {
     }
   } finally {
     await sender?.stop();
-    client.close();
+    await leave(client);
     await server.stop();
   }
 }
@@ -89,7 +90,7 @@ test('ffmpeg opens what is sealed by the keys of the description', TIMEOUT, (con
 
 test('nothing passes with a wrong key', TIMEOUT, async () => {
   const server = await startServer({ flags: ['--media-address', '127.0.0.1'] });
-  const client = await kurento(server.kurento, { failAfter: 5 });
+  const client = await connect(server.kurento);
   let sender;
   try {
     const pipeline = await client.create('MediaPipeline');
@@ -109,7 +110,7 @@ test('nothing passes with a wrong key', TIMEOUT, async () => {
     assert.deepEqual(stats.map((stream) => stream.packetsReceived), [0, 0]);
   } finally {
     await sender?.stop();
-    client.close();
+    await leave(client);
     await server.stop();
   }
 });

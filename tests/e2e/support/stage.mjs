@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { Application } from './application.mjs';
 import { launchBrowser } from './browser.mjs';
-import { connect } from './kurento.mjs';
+import { connect, leave } from './kurento.mjs';
 import { joining } from './participant.mjs';
 import { startServer } from './server.mjs';
 
@@ -38,7 +38,7 @@ class Stage {
   /** A client of the media server, as an application would open it. */
   async kurento() {
     const client = await connect(this.server.kurento);
-    this.later(() => client.close());
+    this.later(() => leave(client));
     return client;
   }
 
