@@ -143,3 +143,11 @@ seed(
     "a=rtcp-fb:96 nack pli\r\na=rtpmap:97 H264/90000\r\na=fmtp:97 packetization-mode=1\r\n"
     "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\n",
 )
+
+MDNS_NAME = b"\x03abc\x05local\x00"
+MDNS = b"\x00\x00\x84\x00\x00\x01\x00\x01" + bytes(4) + MDNS_NAME + b"\x00\x01\x00\x01"
+seed("network", "neighbour", MDNS + b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x78\x00\x04\xc0\x00\x02\x07")
+seed("network", "frames", b"\x00\x03abc\x00\x00\x00\x01x")
+seed("network", "channel", b"\x40\x00\x00\x05hello\x00\x00\x00")
+INDICATION = b"\x00\x12\x00\x08\x00\x01\x32\x50\xe1\x12\xa6\x45" + b"\x00\x13\x00\x05hello\x00\x00\x00"
+seed("network", "indication", b"\x00\x17\x00\x18\x21\x12\xa4\x42" + b"t" * 12 + INDICATION)

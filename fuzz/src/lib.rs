@@ -6,10 +6,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
+use rivero::config::Secret;
+use rivero::config::modules::TurnServer;
 use rivero::rtp::{Codec, Kind};
 use rivero::sdp::{Capabilities, Credentials, Local};
 use rivero::transport::webrtc::{Received, RemoteParameters, Session, Settings};
-use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind};
+use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind, Servers};
 
 const COOKIE: u32 = 0x2112_a442;
 static CERTIFICATE: LazyLock<Arc<Certificate>> =
@@ -34,6 +36,26 @@ pub fn local() -> Local {
         credentials: vec![Credentials { ufrag: "abcd".to_owned(), pwd: "p".repeat(22) }],
         ssrcs: (1..=64).collect(),
     }
+}
+
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// A session that asks a TURN server for an address.
+pub fn leased() -> Session {
+    let settings = Settings { certificate: Arc::clone(&CERTIFICATE), controlling: false };
+    let mut session = Session::new(now(), settings).expect("a session");
+    let turn = TurnServer {
+        user: "user".to_owned(),
+        password: Secret::new("password"),
+        host: "192.0.2.3".to_owned(),
+        port: 3_478,
+        transport: None,
+    };
+    session.gather(now(), Servers { stun: None, turn: Some(turn) });
+    session.handle_link_open(now());
+    session
 }
 
 /// The datagrams that an input stands for: each a length in two bytes, then that many bytes or

@@ -49,6 +49,14 @@ pub struct RtpConfig {
     pub mtu: u32,
 }
 
+impl RtpConfig {
+    /// Whether nobody chose a range of ports.
+    pub fn is_any(&self) -> bool {
+        let all = Self::default();
+        (self.min_port, self.max_port) == (all.min_port, all.max_port)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct WebRtcConfig {
     pub stun_address: Option<String>,
@@ -153,6 +161,11 @@ impl TurnTransport {
 }
 
 impl TurnServer {
+    /// Reads what [`TurnServer::url`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        super::value::turn_server(text.trim())
+    }
+
     /// The text that clients read and set as `turnUrl`, password and all.
     pub fn url(&self) -> String {
         self.with_password(self.password.expose())

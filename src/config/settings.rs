@@ -112,7 +112,14 @@ macro_rules! limit {
     };
 }
 
-/// A setting of a module, in the original's file for it.
+/// A setting of a module, in the original's file for it, of which something comes.
+macro_rules! network {
+    ($key:literal, $($field:ident).+, $doc:literal) => {
+        setting!($key, modules.$($field).+, $doc)
+    };
+}
+
+/// One of which nothing comes yet.
 macro_rules! module {
     ($key:literal, $($field:ident).+, $doc:literal) => {
         setting!($key, modules.$($field).+, $doc).idle()
@@ -274,21 +281,21 @@ pub static SETTINGS: &[Setting] = &[
     module!("modules.kurento.SdpEndpoint.numVideoMedias", sdp.video_lines, "Video streams of an offer").range(0.0, 64.0),
     module!("modules.kurento.SdpEndpoint.audioCodecs", sdp.audio_codecs, "Audio codecs in order; all when none"),
     module!("modules.kurento.SdpEndpoint.videoCodecs", sdp.video_codecs, "Video codecs in order; all when none"),
-    setting!("modules.kurento.BaseRtpEndpoint.minPort", modules.rtp.min_port, "First UDP port of plain RTP; WebRTC has rivero.mediaPort").env(&["KMS_MIN_PORT"]),
-    setting!("modules.kurento.BaseRtpEndpoint.maxPort", modules.rtp.max_port, "Last UDP port of plain RTP").env(&["KMS_MAX_PORT"]),
+    network!("modules.kurento.BaseRtpEndpoint.minPort", rtp.min_port, "First UDP port for media").env(&["KMS_MIN_PORT"]),
+    network!("modules.kurento.BaseRtpEndpoint.maxPort", rtp.max_port, "Last UDP port for media").env(&["KMS_MAX_PORT"]),
     module!("modules.kurento.BaseRtpEndpoint.mtu", rtp.mtu, "Bytes of a packet").env(&["KMS_MTU"]).range(128.0, 65_535.0),
     module!("modules.kurento.UriEndpoint.defaultPath", uri.default_path, "What relative URIs are relative to"),
-    module!("modules.kurento.WebRtcEndpoint.stunServerAddress", webrtc.stun_address, "STUN server").env(&["KMS_STUN_IP"]),
-    module!("modules.kurento.WebRtcEndpoint.stunServerPort", webrtc.stun_port, "Its port").env(&["KMS_STUN_PORT"]),
-    module!("modules.kurento.WebRtcEndpoint.turnURL", webrtc.turn, "TURN server: user:password@address:port?transport=udp").env(&["KMS_TURN_URL"]),
-    module!("modules.kurento.WebRtcEndpoint.externalIPv4", webrtc.external_ipv4, "Address that others see, or auto")
+    network!("modules.kurento.WebRtcEndpoint.stunServerAddress", webrtc.stun_address, "STUN server").env(&["KMS_STUN_IP"]),
+    network!("modules.kurento.WebRtcEndpoint.stunServerPort", webrtc.stun_port, "Its port").env(&["KMS_STUN_PORT"]),
+    network!("modules.kurento.WebRtcEndpoint.turnURL", webrtc.turn, "TURN server: user:password@address:port?transport=udp").env(&["KMS_TURN_URL"]),
+    network!("modules.kurento.WebRtcEndpoint.externalIPv4", webrtc.external_ipv4, "Address that others see; auto leaves it to a STUN server")
         .env(&["KMS_EXTERNAL_IPV4"]),
-    module!("modules.kurento.WebRtcEndpoint.externalIPv6", webrtc.external_ipv6, "The same for IPv6").env(&["KMS_EXTERNAL_IPV6"]),
-    module!("modules.kurento.WebRtcEndpoint.networkInterfaces", webrtc.network_interfaces, "Interfaces for media; all when none").env(&["KMS_NETWORK_INTERFACES"]),
-    module!("modules.kurento.WebRtcEndpoint.iceTcp", webrtc.ice_tcp, "Whether there are candidates for TCP").env(&["KMS_ICE_TCP"]),
-    module!("modules.kurento.WebRtcEndpoint.pemCertificateRSA", webrtc.certificate_rsa, "PEM file with certificate and key; made at the start when none").env(&["KMS_PEM_CERTIFICATE_RSA"]),
-    module!("modules.kurento.WebRtcEndpoint.pemCertificateECDSA", webrtc.certificate_ecdsa, "The same for ECDSA").env(&["KMS_PEM_CERTIFICATE_ECDSA"]),
-    module!("modules.kurento.WebRtcEndpoint.qos-dscp", webrtc.dscp, "Mark of outgoing packets"),
+    network!("modules.kurento.WebRtcEndpoint.externalIPv6", webrtc.external_ipv6, "The same for IPv6").env(&["KMS_EXTERNAL_IPV6"]),
+    network!("modules.kurento.WebRtcEndpoint.networkInterfaces", webrtc.network_interfaces, "Interfaces for media; all when none").env(&["KMS_NETWORK_INTERFACES"]),
+    network!("modules.kurento.WebRtcEndpoint.iceTcp", webrtc.ice_tcp, "Whether there are candidates for TCP").env(&["KMS_ICE_TCP"]),
+    network!("modules.kurento.WebRtcEndpoint.pemCertificateRSA", webrtc.certificate_rsa, "PEM file with certificate and key; made at the start when none").env(&["KMS_PEM_CERTIFICATE_RSA"]),
+    network!("modules.kurento.WebRtcEndpoint.pemCertificateECDSA", webrtc.certificate_ecdsa, "The same for ECDSA").env(&["KMS_PEM_CERTIFICATE_ECDSA"]),
+    network!("modules.kurento.WebRtcEndpoint.qos-dscp", webrtc.dscp, "Mark of outgoing packets"),
     module!("modules.kurento.WebRtcEndpoint.enable-h265", webrtc.h265, "Whether H.265 is negotiated"),
     module!("modules.kurento.HttpEndpoint.serverAddress", http.address, "Address of HTTP endpoints; every address when none"),
     module!("modules.kurento.HttpEndpoint.serverPort", http.port, "Their TCP port"),

@@ -314,7 +314,7 @@ impl Setting for TurnServer {
     }
 }
 
-fn turn_server(text: &str) -> Option<TurnServer> {
+pub(super) fn turn_server(text: &str) -> Option<TurnServer> {
     let (rest, transport) = match text.split_once("?transport=") {
         None => (text, None),
         Some((rest, "udp")) => (rest, Some(TurnTransport::Udp)),

@@ -222,6 +222,22 @@ fn media_ports(config: &Config, addresses: &[IpAddr], findings: &mut Vec<Finding
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = config.media.workers.unwrap_or(cores);
     let first = config.media.port;
+    let rtp = &config.modules.rtp;
+    if first == 0 && !rtp.is_any() {
+        let free = |port: &u16| addresses.iter().all(|ip| UdpSocket::bind((*ip, *port)).is_ok());
+        let found = (rtp.min_port..=rtp.max_port).filter(free).take(workers).count();
+        let range = format!("UDP {} to {}", rtp.min_port, rtp.max_port);
+        findings.push(if found < workers {
+            Finding::trouble(
+                SUBJECT,
+                format!("{range}, {found} of them free for {workers} media threads"),
+                "widen the range from minPort to maxPort, or set fewer --workers",
+            )
+        } else {
+            Finding::fine(SUBJECT, format!("{range}, enough of them free at all addresses"))
+        });
+        return;
+    }
     let mut refused = Vec::new();
     for address in addresses {
         for worker in 0..workers {
@@ -240,7 +256,7 @@ fn media_ports(config: &Config, addresses: &[IpAddr], findings: &mut Vec<Finding
             SUBJECT,
             range,
             "a firewall or a container cannot open ports that are not known before: fix the first \
-             one with --media-port",
+             one with --media-port, or set a range from minPort to maxPort",
         ),
         [] => Finding::fine(SUBJECT, format!("{range}, free at all addresses")),
         refused => Finding::trouble(

@@ -22,6 +22,8 @@ pub struct Leg {
     /// None until the description of the peer is known.
     pub peer: Option<PeerKey>,
     pub inbound: Inbound,
+    /// How its packets are marked for routers: the byte of the IP header (RFC 2474), 0 for not at all.
+    pub mark: u8,
 }
 
 /// Which source a packet belongs to: by SSRC once it is known, before that by payload type.

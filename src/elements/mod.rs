@@ -4,7 +4,7 @@
 //! above. What it needs from there stands in its [`Context`].
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::router::{PeerKey, Router, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Kind, NtpTime};
 use crate::transport;
 use crate::transport::demux::Demux;
+use crate::transport::interfaces::Interface;
 use crate::transport::webrtc::Session;
 use crate::transport::{Certificate, KeyKind, TransportError};
 
@@ -153,6 +154,7 @@ pub struct Net {
     pub plain: PlainNet,
     /// Local addresses of the worker's sockets, the preferred first; all are announced.
     pub addresses: Vec<SocketAddr>,
+    pub places: Places,
     pub certificates: Arc<Certificates>,
     /// What clients may attach to an object.
     pub object_limits: ObjectLimits,
@@ -161,7 +163,26 @@ pub struct Net {
     /// Sessions whose outputs and timers have to be looked at before the worker goes on.
     pub touched: Vec<LegKey>,
     /// Sessions that nobody owns any more and that have yet to say goodbye.
-    pub closing: Vec<Session>,
+    pub closing: Vec<(LegKey, Session)>,
+}
+
+/// What else is known of the worker's addresses.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// The interfaces that have them.
+    pub interfaces: Vec<Interface>,
+    /// Where TCP connections are accepted.
+    pub tcp: Vec<SocketAddr>,
+    /// Candidates of peers that found no room, until they are counted.
+    pub refused_candidates: u64,
+}
+
+impl Places {
+    /// Whether an address is on one of these interfaces; on any of them if there are no names.
+    pub fn is_on(&self, ip: IpAddr, names: &[&str]) -> bool {
+        let mut here = self.interfaces.iter().filter(|interface| interface.addr == ip);
+        names.is_empty() || here.any(|interface| names.contains(&interface.name.as_str()))
+    }
 }
 
 /// The certificates of the process, made when they are first needed, at the latest.
@@ -172,6 +193,16 @@ pub struct Certificates {
 }
 
 impl Certificates {
+    /// Puts a certificate of an operator in its place, before it is asked for.
+    pub fn set(&self, certificate: Certificate) {
+        let slot = match certificate.kind() {
+            KeyKind::Ecdsa => &self.ecdsa,
+            KeyKind::Rsa => &self.rsa,
+        };
+        // One that was made already stays: peers know its fingerprint.
+        let _ = slot.set(Arc::new(certificate));
+    }
+
     /// The certificate of that kind. Making an RSA one takes a large part of a second: make it
     /// elsewhere before a media worker asks.
     ///

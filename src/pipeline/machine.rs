@@ -3,7 +3,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Instant;
 
 use slotmap::{SecondaryMap, SlotMap};
@@ -14,9 +15,11 @@ use crate::model::{Event, ObjectId, RemoteError};
 use crate::router::{Egress, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
 use crate::transport::demux::{Datagram, classify};
+use crate::transport::path::{self, Path};
 use crate::transport::plain;
 use crate::transport::srtp::Sender;
 use crate::transport::webrtc::{Output, Received};
+use crate::transport::{HEADROOM, LinkOutput};
 
 /// Where datagrams go.
 pub trait Outbox {
@@ -28,6 +31,26 @@ pub trait Outbox {
         remote: SocketAddr,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     );
+
+    /// The same, with a mark for routers, see [`Leg::mark`].
+    fn send_marked(
+        &mut self,
+        _mark: u8,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        self.send(local, remote, fill);
+    }
+
+    /// Does what a session wants with its connection to a TURN server.
+    fn link(&mut self, _leg: LegKey, _output: LinkOutput) {}
+
+    /// Sends over that connection the part of a buffer that `fill` returns.
+    fn send_link(&mut self, _leg: LegKey, _fill: impl FnOnce(&mut [u8]) -> Option<Range<usize>>) {}
+
+    /// Looks a name up, for [`Machine::handle_resolved`].
+    fn resolve(&mut self, _leg: LegKey, _number: u32, _name: String) {}
 }
 
 /// The way out for what the router of a pipeline sends. The pipeline is borrowed from the machine
@@ -110,6 +133,11 @@ impl Machine {
         std::mem::take(&mut self.ended)
     }
 
+    /// Whether a session still exists.
+    pub fn has(&self, leg: LegKey) -> bool {
+        self.net.legs.contains_key(leg)
+    }
+
     /// No pipeline is at work: what fails now is nobody's fault.
     pub fn at_rest(&mut self) {
         self.at_work = None;
@@ -124,6 +152,7 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
+            ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
         ]);
         for pipeline in self.pipelines.values_mut() {
             let drops = pipeline.router.take_drops();
@@ -172,7 +201,7 @@ impl Machine {
         }
     }
 
-    /// A datagram arrived at `local`. `bytes` is deciphered in place.
+    /// A datagram arrived at `local`. `bytes` is deciphered in place. Whether a session took it.
     pub fn handle_datagram(
         &mut self,
         at: Moment,
@@ -180,12 +209,82 @@ impl Machine {
         remote: SocketAddr,
         bytes: &mut [u8],
         out: &mut impl Outbox,
-    ) {
+    ) -> bool {
         let Some(key) = self.net.demux.find(remote, bytes) else {
             self.dropped.unknown_session += 1;
-            return;
+            return false;
         };
+        self.handle_of(at, key, local, remote, bytes, out)
+    }
+
+    /// A message of the TURN server of a session arrived.
+    pub fn handle_link(
+        &mut self,
+        at: Moment,
+        key: LegKey,
+        bytes: &mut [u8],
+        out: &mut impl Outbox,
+    ) {
         let Some(leg) = self.net.legs.get_mut(key) else { return };
+        self.at_work = Some(leg.owner.pipeline);
+        match leg.session.handle_link(at.now, bytes) {
+            Ok(Some((local, remote, range))) => {
+                self.handle_of(at, key, local, remote, &mut bytes[range], out);
+            }
+            Ok(None) => {}
+            Err(reason) => {
+                *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+        self.net.touched.push(key);
+        self.settle(at, out);
+    }
+
+    /// The connection of a session to its TURN server opened, or is lost.
+    pub fn handle_link_state(
+        &mut self,
+        at: Moment,
+        key: LegKey,
+        open: bool,
+        out: &mut impl Outbox,
+    ) {
+        let Some(leg) = self.net.legs.get_mut(key) else { return };
+        self.at_work = Some(leg.owner.pipeline);
+        if open {
+            leg.session.handle_link_open(at.now);
+        } else {
+            leg.session.handle_link_lost(at.now);
+        }
+        self.net.touched.push(key);
+        self.settle(at, out);
+    }
+
+    /// A name that a session asked about was looked up.
+    pub fn handle_resolved(
+        &mut self,
+        at: Moment,
+        key: LegKey,
+        number: u32,
+        ip: Option<IpAddr>,
+        out: &mut impl Outbox,
+    ) {
+        let Some(leg) = self.net.legs.get_mut(key) else { return };
+        self.at_work = Some(leg.owner.pipeline);
+        leg.session.handle_resolved(at.now, number, ip);
+        self.net.touched.push(key);
+        self.settle(at, out);
+    }
+
+    fn handle_of(
+        &mut self,
+        at: Moment,
+        key: LegKey,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        out: &mut impl Outbox,
+    ) -> bool {
+        let Some(leg) = self.net.legs.get_mut(key) else { return false };
         self.at_work = Some(leg.owner.pipeline);
         // Media is not logged, and pays for no name.
         let setting_up = !matches!(classify(bytes), Datagram::Rtp | Datagram::Rtcp);
@@ -208,8 +307,10 @@ impl Machine {
                     self.net.touched.push(key);
                     self.settle(at, out);
                 }
+                return false;
             }
         }
+        true
     }
 
     /// A datagram arrived at an address that belongs to one way of plain RTP.
@@ -434,11 +535,15 @@ impl Machine {
 
     /// Drains the outputs of sessions that were touched, plans their timers and moves events on.
     fn settle(&mut self, at: Moment, out: &mut impl Outbox) {
-        for mut session in std::mem::take(&mut self.net.closing) {
+        for (key, mut session) in std::mem::take(&mut self.net.closing) {
             session.close(at.now);
             while let Some(output) = session.poll_output() {
-                if let Output::Transmit { local, remote, bytes } = output {
-                    transmit(out, local, remote, &bytes);
+                match output {
+                    Output::Transmit { local, remote, bytes } => {
+                        transmit(out, 0, local, remote, &bytes);
+                    }
+                    Output::Link(output) => out.link(key, output),
+                    _ => {}
                 }
             }
         }
@@ -453,8 +558,11 @@ impl Machine {
                 self.at_work = Some(leg.owner.pipeline);
                 match output {
                     Output::Transmit { local, remote, bytes } => {
-                        transmit(out, local, remote, &bytes);
+                        transmit(out, leg.mark, local, remote, &bytes);
                     }
+                    Output::Link(output) => out.link(key, output),
+                    Output::Resolve { number, name } => out.resolve(key, number, name),
+                    Output::Expect(transaction) => self.net.demux.expect(transaction, key),
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
                     }
@@ -523,8 +631,8 @@ impl Way {
     }
 }
 
-fn transmit(out: &mut impl Outbox, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
-    out.send(local, remote, |slot| {
+fn transmit(out: &mut impl Outbox, mark: u8, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) {
+    out.send_marked(mark, local, remote, |slot| {
         slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(bytes.len())
     });
@@ -544,17 +652,27 @@ struct Sealed<'a, O> {
 
 impl<O: Outbox> Sealed<'_, O> {
     fn seal(&mut self, to: PeerKey, seal: impl FnOnce(&mut Sender, &mut [u8]) -> Option<usize>) {
-        let leg = self.peers.get(to).and_then(|leg| self.legs.get_mut(*leg));
+        let key = self.peers.get(to).copied();
+        let leg = key.and_then(|key| Some((key, self.legs.get_mut(key)?)));
         let mut sealed = false;
-        if let Some(leg) = leg
+        if let Some((key, leg)) = leg
             && let Some((local, remote)) = leg.session.selected()
-            && let Some(srtp) = leg.session.srtp()
         {
-            self.out.send(local, remote, |slot| {
-                let len = seal(srtp, slot);
-                sealed = len.is_some();
-                len
-            });
+            let session = &mut leg.session;
+            if path::of(local) == Path::Relay {
+                self.out.send_link(key, |slot| {
+                    let len = seal(session.srtp()?, slot.get_mut(HEADROOM..)?)?;
+                    let range = session.wrap(remote, slot, len);
+                    sealed = range.is_some();
+                    range
+                });
+            } else if let Some(srtp) = session.srtp() {
+                self.out.send_marked(leg.mark, local, remote, |slot| {
+                    let len = seal(srtp, slot);
+                    sealed = len.is_some();
+                    len
+                });
+            }
         }
         *self.unsent += u64::from(!sealed);
     }

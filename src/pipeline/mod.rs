@@ -14,6 +14,8 @@ mod media_element;
 mod media_object;
 mod own_sockets;
 mod pool;
+mod resolver;
+mod streams;
 mod worker;
 
 use std::collections::HashMap;

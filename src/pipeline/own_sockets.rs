@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
+use super::streams::Epoll;
 use crate::transport::ports::Binder;
 use crate::transport::udp::{RecvBatch, SendBatch, SendStats, UdpSocket};
 
@@ -19,7 +20,7 @@ pub(super) struct OwnSockets(Rc<RefCell<Inner>>);
 
 struct Inner {
     /// Who waits for the sockets.
-    poller: OwnedFd,
+    epoll: Epoll,
     slots: Vec<Option<UdpSocket>>,
     free: Vec<usize>,
     by_address: HashMap<SocketAddr, usize>,
@@ -31,11 +32,11 @@ struct Inner {
 
 impl OwnSockets {
     /// Tokens from here on are sockets of endpoints.
-    pub const FIRST_TOKEN: usize = 1 << 32;
+    pub const FIRST_TOKEN: u64 = 1 << 32;
 
-    pub fn new(poller: OwnedFd) -> Self {
+    pub fn new(epoll: Epoll) -> Self {
         Self(Rc::new(RefCell::new(Inner {
-            poller,
+            epoll,
             slots: Vec::new(),
             free: Vec::new(),
             by_address: HashMap::new(),
@@ -47,9 +48,9 @@ impl OwnSockets {
 
     /// Receives what waits at the socket of a token; its address and how many came. None for a socket
     /// that was closed meanwhile.
-    pub fn receive(&self, token: usize, batch: &mut RecvBatch) -> Option<(SocketAddr, usize)> {
+    pub fn receive(&self, token: u64, batch: &mut RecvBatch) -> Option<(SocketAddr, usize)> {
         let inner = self.0.borrow();
-        let socket = inner.slots.get(token - Self::FIRST_TOKEN)?.as_ref()?;
+        let socket = inner.slots.get((token - Self::FIRST_TOKEN) as usize)?.as_ref()?;
         let local = socket.local_addr();
         match socket.recv_batch(batch) {
             Ok(count) => Some((local, count)),
@@ -112,8 +113,8 @@ impl Binder for OwnSockets {
             inner.slots.push(None);
             inner.slots.len() - 1
         });
-        let token = (Self::FIRST_TOKEN + slot) as u64;
-        if let Err(error) = super::worker::watch(&inner.poller, socket.as_raw_fd(), token) {
+        let token = Self::FIRST_TOKEN + slot as u64;
+        if let Err(error) = inner.epoll.add(socket.as_raw_fd(), token, libc::EPOLLIN) {
             inner.free.push(slot);
             return Err(error);
         }

@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::resolver::Resolver;
+use super::streams::TlsConfig;
 use super::worker::{self, Mailbox};
 use super::{Command, Notice, Ticket, WorkerId};
 use crate::clock::Clock;
@@ -15,10 +17,11 @@ use crate::config::Config;
 use crate::elements::Certificates;
 use crate::metrics::{self, Metrics, Resource};
 use crate::model::ObjectLimits;
-use crate::transport::interfaces::{self, Loopback};
+use crate::transport::interfaces::{self, Interface, Loopback};
 use crate::transport::ports::{PortRange, Quota};
+use crate::transport::tcp::{Listener, tls_config};
 use crate::transport::udp::UdpSocket;
-use crate::transport::{KeyKind, MAX_LOCAL_CANDIDATES};
+use crate::transport::{Certificate, KeyKind, MAX_LOCAL_CANDIDATES};
 
 /// Events that control may leave unread; further ones are dropped and counted. Replies are bounded by
 /// the requests that wait for them.
@@ -49,11 +52,13 @@ impl Pool {
         clock: Clock,
         metrics: &Arc<Metrics>,
     ) -> io::Result<(Self, Notices)> {
-        let addresses = addresses(config)?;
+        let places = places(config)?;
+        let resolver = Resolver::start(clock)?;
+        let tls = TlsConfig::default();
         let (sender, receiver) = unbounded_channel();
         let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
         let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
-        let certificates = Arc::new(Certificates::default());
+        let certificates = Arc::new(certificates(config));
         let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = config.media.workers.unwrap_or_else(cores).max(1);
@@ -65,13 +70,18 @@ impl Pool {
         let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
         let object_limits = ObjectLimits::from(&config.limits);
         for id in 0..count {
-            let sockets = bind(&addresses, config.media.port, id)?;
+            let sockets = bind(config, &places, id, count)?;
+            let listeners = listen(config, &sockets);
             let mailbox = Arc::new(Mailbox::new()?);
             let load = Arc::new(AtomicUsize::new(0));
             let thread = worker::spawn(worker::Parts {
                 id,
                 clock,
                 sockets,
+                listeners,
+                interfaces: places.clone(),
+                resolver: resolver.clone(),
+                tls: tls.clone(),
                 mailbox: mailbox.clone(),
                 load: load.clone(),
                 outlet: outlet.clone(),
@@ -93,6 +103,11 @@ impl Pool {
                 if let Err(error) = certificates.get(kind) {
                     tracing::error!(%error, ?kind, "no certificate");
                 }
+            }
+            let roots = rustls_native_certs::load_native_certs();
+            match tls_config(roots.certs.into_iter()) {
+                Ok(config) => drop(tls.set(config)),
+                Err(error) => tracing::error!(%error, "no TLS towards TURN servers"),
             }
         })?;
         Ok((Self(Arc::new(shared)), inlet))
@@ -139,37 +154,111 @@ impl Drop for Shared {
     }
 }
 
-/// The configured addresses, or else those of the machine: loopback last, for it is of use to
-/// browsers of the same machine only.
-fn addresses(config: &Config) -> io::Result<Vec<IpAddr>> {
-    let mut addresses = config.media.addresses.clone();
-    if addresses.is_empty() {
-        addresses.extend(interfaces::list(Loopback::Always)?.into_iter().map(|one| one.addr));
-        addresses.sort_by_key(IpAddr::is_loopback);
+/// The certificates that are configured. One that cannot be used is made instead, as if there were none.
+fn certificates(config: &Config) -> Certificates {
+    let certificates = Certificates::default();
+    let webrtc = &config.modules.webrtc;
+    for (kind, file) in
+        [(KeyKind::Rsa, &webrtc.certificate_rsa), (KeyKind::Ecdsa, &webrtc.certificate_ecdsa)]
+    {
+        let Some(file) = file else { continue };
+        let read = std::fs::read(file).map_err(|error| error.to_string());
+        let made = read
+            .and_then(|pem| Certificate::from_pem(kind, &pem).map_err(|error| error.to_string()));
+        match made {
+            Ok(certificate) => certificates.set(certificate),
+            Err(error) => tracing::error!(file = %file.display(), error, "not used for media"),
+        }
     }
-    if addresses.len() > MAX_LOCAL_CANDIDATES {
-        let left_out = &addresses[MAX_LOCAL_CANDIDATES..];
-        tracing::warn!(?left_out, "more local addresses than a session announces");
-        addresses.truncate(MAX_LOCAL_CANDIDATES);
-    }
-    Ok(addresses)
+    certificates
 }
 
-/// One socket per address. Each worker has a port of its own: the n-th after the configured one.
-fn bind(addresses: &[IpAddr], port: u16, id: WorkerId) -> io::Result<Vec<UdpSocket>> {
-    let offset = u16::try_from(id).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let port = match port {
-        0 => 0,
-        base => base.checked_add(offset).ok_or(io::ErrorKind::InvalidInput)?,
-    };
+/// The configured addresses and interfaces, or else all of the machine: loopback last, for it is of use
+/// to browsers of the same machine only.
+fn places(config: &Config) -> io::Result<Vec<Interface>> {
+    let mut places = interfaces::list(Loopback::Always)?;
+    let addresses = &config.media.addresses;
+    if !addresses.is_empty() {
+        // An address that no interface has cannot be bound, and then that is said.
+        places = addresses.iter().map(|address| named(&places, *address)).collect();
+    } else {
+        let names = &config.modules.webrtc.network_interfaces;
+        places.retain(|place| names.is_empty() || names.contains(&place.name));
+        if places.is_empty() {
+            tracing::error!(?names, "no interface of these names has an address");
+        }
+        places.sort_by_key(|place| place.addr.is_loopback());
+    }
+    if places.len() > MAX_LOCAL_CANDIDATES {
+        let left_out = &places[MAX_LOCAL_CANDIDATES..];
+        tracing::warn!(?left_out, "more local addresses than a session announces");
+        places.truncate(MAX_LOCAL_CANDIDATES);
+    }
+    Ok(places)
+}
+
+fn named(places: &[Interface], addr: IpAddr) -> Interface {
+    let known = places.iter().find(|place| place.addr == addr);
+    known.cloned().unwrap_or_else(|| Interface { name: String::new(), addr })
+}
+
+/// One socket per address, all at the same port. Each worker has a port of its own: the n-th after the
+/// configured one, or else the first free one of the configured range, or else any.
+fn bind(
+    config: &Config,
+    places: &[Interface],
+    id: WorkerId,
+    workers: usize,
+) -> io::Result<Vec<UdpSocket>> {
+    let rtp = &config.modules.rtp;
+    if config.media.port != 0 {
+        let offset = u16::try_from(id).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let port = config.media.port.checked_add(offset).ok_or(io::ErrorKind::InvalidInput)?;
+        return bind_at(places, port, false);
+    }
+    if rtp.is_any() {
+        return bind_at(places, 0, false);
+    }
+    for port in rtp.min_port..=rtp.max_port {
+        if let Ok(sockets) = bind_at(places, port, true) {
+            return Ok(sockets);
+        }
+    }
+    let (min, max) = (rtp.min_port, rtp.max_port);
+    tracing::error!(min, max, workers, "no port of the range is free for each media thread");
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// `other` says that another port will be tried if this one is taken anywhere.
+fn bind_at(places: &[Interface], port: u16, other: bool) -> io::Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
-    for address in addresses {
-        match UdpSocket::bind(SocketAddr::new(*address, port)) {
+    for Interface { addr, .. } in places {
+        match UdpSocket::bind(SocketAddr::new(*addr, port)) {
             Ok(socket) => sockets.push(socket),
-            Err(error) => tracing::warn!(%address, port, %error, "no media at this address"),
+            Err(error) if other && error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            Err(error) => tracing::warn!(%addr, port, %error, "no media at this address"),
         }
     }
     if sockets.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(sockets) }
+}
+
+/// Where TCP connections are accepted: at the ports of the UDP sockets, unless TCP is switched off.
+fn listen(config: &Config, sockets: &[UdpSocket]) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    let wanted = sockets.iter().filter(|_| config.modules.webrtc.ice_tcp);
+    for address in wanted.map(UdpSocket::local_addr) {
+        let any = SocketAddr::new(address.ip(), 0);
+        let free = config.media.port == 0 && config.modules.rtp.is_any();
+        // Ports that nobody chose may differ: somebody else may have this one for TCP.
+        match Listener::bind(address).or_else(|error| match free {
+            true => Listener::bind(any),
+            false => Err(error),
+        }) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => tracing::warn!(%address, %error, "no TCP at this address"),
+        }
+    }
+    listeners
 }
 
 /// Where workers tell what happened.

@@ -4,8 +4,9 @@
 //! A panic while a pipeline is at work ends that pipeline and nothing else.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,20 +19,26 @@ use tracing::Span;
 use super::machine::{Machine, Outbox};
 use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
+use super::resolver::{Question, Resolver};
+use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
-use crate::elements::{Certificates, Moment, Net, PlainNet};
+use crate::elements::{Certificates, LegKey, Moment, Net, Places, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
+use crate::transport::LinkOutput;
 use crate::transport::demux::Demux;
+use crate::transport::interfaces::Interface;
+use crate::transport::path::{self, Path};
 use crate::transport::ports::{PortRange, Ports, Quota};
+use crate::transport::tcp::{Listener, MAX_FRAME};
 use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
 
-/// Sockets of endpoints that are told of at once; others are told of the next time.
+/// Sockets of endpoints and connections that are told of at once; others are told of the next time.
 const MAX_READY: usize = 64;
 
 /// How often counters are handed to the metrics.
@@ -42,6 +49,12 @@ pub(super) struct Parts {
     pub id: WorkerId,
     pub clock: Clock,
     pub sockets: Vec<UdpSocket>,
+    pub listeners: Vec<Listener>,
+    /// Which interfaces have the addresses.
+    pub interfaces: Vec<Interface>,
+    pub resolver: Resolver,
+    /// What TURN servers are checked with.
+    pub tls: TlsConfig,
     pub mailbox: Arc<Mailbox>,
     pub load: Arc<AtomicUsize>,
     pub outlet: Outlet,
@@ -60,10 +73,17 @@ pub(super) struct Parts {
 /// When the system gives no thread or no epoll instance.
 pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let poller = Poller::new(&parts)?;
-    let own = poller.fd.try_clone()?;
+    let mut parts = parts;
+    let tcp = parts.listeners.iter().map(Listener::local_addr).collect();
+    let streams = Streams::new(
+        parts.clock.now(),
+        poller.epoll.clone(),
+        std::mem::take(&mut parts.listeners),
+        parts.tls.clone(),
+    )?;
     std::thread::Builder::new()
         .name(format!("media-{}", parts.id))
-        .spawn(move || Shell::new(parts, poller, own).run())
+        .spawn(move || Shell::new(parts, poller, streams, tcp).run())
 }
 
 struct Shell {
@@ -73,6 +93,8 @@ struct Shell {
     out: Sockets,
     /// None only while it is in use.
     received: Option<RecvBatch>,
+    /// One message of a connection.
+    message: Vec<u8>,
     mailbox: Arc<Mailbox>,
     load: Arc<AtomicUsize>,
     outlet: Outlet,
@@ -88,14 +110,15 @@ struct Counts {
 }
 
 impl Shell {
-    fn new(parts: Parts, poller: Poller, own: OwnedFd) -> Self {
-        let own = OwnSockets::new(own);
+    fn new(parts: Parts, poller: Poller, streams: Streams, tcp: Vec<SocketAddr>) -> Self {
+        let own = OwnSockets::new(poller.epoll.clone());
         let ports = Ports::new(parts.rtp_ports, parts.rtp_pairs, Box::new(own.clone()));
         let net = Net {
             plain: PlainNet::new(ports),
             legs: SlotMap::with_key(),
             demux: Demux::new(),
             addresses: parts.sockets.iter().map(UdpSocket::local_addr).collect(),
+            places: Places { interfaces: parts.interfaces, tcp, ..Places::default() },
             certificates: parts.certificates,
             object_limits: parts.object_limits,
             defaults: parts.defaults,
@@ -110,8 +133,13 @@ impl Shell {
                 list: parts.sockets.into_iter().map(|one| (one, SendBatch::new())).collect(),
                 own,
                 stats: SendStats::default(),
+                streams,
+                resolver: parts.resolver,
+                mailbox: parts.mailbox.clone(),
+                now: parts.clock.now(),
             },
             received: Some(RecvBatch::new()),
+            message: Vec::with_capacity(MAX_FRAME),
             mailbox: parts.mailbox,
             load: parts.load,
             outlet: parts.outlet,
@@ -128,22 +156,34 @@ impl Shell {
             let uncounted =
                 self.counts.packets > 0 || self.out.stats.sent > 0 || self.out.own.has_sent();
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
-            let next = due.into_iter().chain(count_at).min();
+            let sweep_at = self.out.streams.poll_timeout();
+            let next = due.into_iter().chain(count_at).chain(sweep_at).min();
             let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
             for ready in 0..self.poller.wait(wait) {
-                match self.poller.ready(ready) {
-                    Poller::MAILBOX => self.read_mailbox(),
-                    own if own >= OwnSockets::FIRST_TOKEN => {
-                        self.with_room(|shell, room| shell.read_own_socket(own, room));
+                let (token, events) = self.poller.ready(ready);
+                match Ready::of(token) {
+                    _ if token == Poller::MAILBOX => self.read_mailbox(),
+                    Some(Ready::Listener(number)) => {
+                        let now = self.clock.now();
+                        self.out.streams.accept(now, number);
                     }
-                    socket => self.with_room(|shell, room| shell.read_socket(socket, room)),
+                    Some(Ready::Open(number)) => self.read_stream(number, events),
+                    None if token >= OwnSockets::FIRST_TOKEN => {
+                        self.with_room(|shell, room| shell.read_own_socket(token, room));
+                    }
+                    None => {
+                        self.with_room(|shell, room| shell.read_socket(token as usize, room));
+                    }
                 }
             }
             let at = self.moment();
             if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
                 self.guarded(at, |machine, out| machine.handle_timeout(at, out));
             }
+            self.tell_links(at);
             self.out.flush();
+            let (machine, streams) = (&self.machine, &mut self.out.streams);
+            streams.sweep(at.now, |leg| machine.has(leg));
             for notice in self.machine.notices() {
                 self.outlet.send(notice);
             }
@@ -173,9 +213,71 @@ impl Shell {
 
     fn read_mailbox(&mut self) {
         let at = self.moment();
-        for (command, ticket, request) in self.mailbox.take() {
+        let (commands, answers) = self.mailbox.take();
+        for (command, ticket, request) in commands {
             let _named = request.entered();
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
+        }
+        for Answer { leg, number, ip } in answers {
+            self.guarded(at, |machine, out| machine.handle_resolved(at, leg, number, ip, out));
+        }
+    }
+
+    fn read_stream(&mut self, number: usize, events: u32) {
+        let at = self.moment();
+        if self.out.streams.datagrams(number).is_some() {
+            self.with_room(|shell, room| shell.read_link(at, number, room));
+            return;
+        }
+        self.out.streams.serve(at.now, number, events);
+        let mut message = std::mem::take(&mut self.message);
+        while let Some(owner) = self.out.streams.next(number, &mut message) {
+            self.counts.packets += 1;
+            self.counts.bytes += message.len() as u64;
+            let bytes = &mut message[..];
+            match owner {
+                Owner::Peer { local, remote } => {
+                    let mut taken = false;
+                    self.guarded(at, |machine, out| {
+                        taken = machine.handle_datagram(at, local, remote, bytes, out);
+                    });
+                    if taken {
+                        self.out.streams.set_known(number);
+                    }
+                }
+                Owner::Link(leg) => {
+                    self.guarded(at, |machine, out| machine.handle_link(at, leg, bytes, out));
+                }
+            }
+        }
+        self.message = message;
+        self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        self.tell_links(at);
+        self.out.flush();
+    }
+
+    /// Takes what a TURN server sent by UDP.
+    fn read_link(&mut self, at: Moment, number: usize, batch: &mut RecvBatch) {
+        for _ in 0..MAX_BATCHES {
+            let Some((socket, server, leg)) = self.out.streams.datagrams(number) else { break };
+            if !matches!(socket.recv_batch(batch), Ok(1..)) {
+                break;
+            }
+            for (from, bytes) in batch.iter_mut().filter(|(from, _)| *from == server) {
+                debug_assert_eq!(from, server);
+                self.counts.packets += 1;
+                self.counts.bytes += bytes.len() as u64;
+                self.guarded(at, |machine, out| machine.handle_link(at, leg, bytes, out));
+            }
+            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        }
+        self.out.flush();
+    }
+
+    /// Tells sessions what happened to their ways to TURN servers.
+    fn tell_links(&mut self, at: Moment) {
+        for (leg, open) in self.out.streams.take_news() {
+            self.guarded(at, |machine, out| machine.handle_link_state(at, leg, open, out));
         }
     }
 
@@ -208,7 +310,7 @@ impl Shell {
         }
     }
 
-    fn read_own_socket(&mut self, token: usize, batch: &mut RecvBatch) {
+    fn read_own_socket(&mut self, token: u64, batch: &mut RecvBatch) {
         for _ in 0..MAX_BATCHES {
             let Some((local, count)) = self.out.own.receive(token, batch) else { return };
             if count == 0 {
@@ -244,6 +346,7 @@ impl Shell {
     fn guarded(&mut self, at: Moment, f: impl FnOnce(&mut Machine, &mut Sockets)) {
         let (machine, out) = (&mut self.machine, &mut self.out);
         machine.at_rest();
+        out.now = at.now;
         // What is left inconsistent is the pipeline at work, and that one is thrown away.
         if catch_unwind(AssertUnwindSafe(|| f(machine, out))).is_err() {
             tracing::error!("a pipeline failed and is ended");
@@ -257,8 +360,17 @@ impl Shell {
         metrics.received(counts.packets, counts.bytes);
         let mut sent = std::mem::take(&mut self.out.stats);
         sent += self.out.own.take_stats();
-        metrics.sent(sent.sent as u64, sent.bytes as u64);
+        let streamed = std::mem::take(&mut self.out.streams.sent);
+        metrics.sent(sent.sent as u64 + streamed.0, sent.bytes as u64 + streamed.1);
+        let cuts = std::mem::take(&mut self.out.streams.cuts);
         let own = [
+            ("tcp_unknown_evicted", cuts.unknown_evicted),
+            ("tcp_unknown_silent", cuts.unknown_silent),
+            ("tcp_idle", cuts.idle),
+            ("tcp_too_many", cuts.too_many),
+            ("tcp_no_descriptor", cuts.no_descriptor),
+            ("tcp_nonsense", cuts.nonsense),
+            ("tcp_full", cuts.full),
             ("too_long", counts.truncated),
             ("socket_full", sent.dropped_full as u64),
             ("refused_by_kernel", sent.dropped_refused as u64),
@@ -277,10 +389,15 @@ struct Sockets {
     /// Those of single endpoints.
     own: OwnSockets,
     stats: SendStats,
+    streams: Streams,
+    resolver: Resolver,
+    mailbox: Arc<Mailbox>,
+    now: Instant,
 }
 
 impl Sockets {
     fn flush(&mut self) {
+        self.streams.flush();
         for (socket, batch) in &mut self.list {
             if !batch.is_empty() {
                 self.stats += batch.flush(socket);
@@ -297,6 +414,23 @@ impl Outbox for Sockets {
         remote: SocketAddr,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
+        self.send_marked(0, local, remote, fill);
+    }
+
+    fn send_marked(
+        &mut self,
+        mark: u8,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        if path::of(local) == Path::Tcp {
+            let mut slot = [0; MAX_FRAME];
+            if let Some(len) = fill(&mut slot) {
+                self.streams.send(self.now, local, remote, &slot[..len]);
+            }
+            return;
+        }
         let Some((socket, batch)) = self.list.iter_mut().find(|(one, _)| one.local_addr() == local)
         else {
             return self.own.send(local, remote, fill);
@@ -305,8 +439,20 @@ impl Outbox for Sockets {
             self.stats += batch.flush(socket);
         }
         if let Some(len) = fill(batch.slot()) {
-            batch.commit(len, remote);
+            batch.commit_marked(len, remote, mark);
         }
+    }
+
+    fn link(&mut self, leg: LegKey, output: LinkOutput) {
+        self.streams.link(self.now, leg, output);
+    }
+
+    fn send_link(&mut self, leg: LegKey, fill: impl FnOnce(&mut [u8]) -> Option<Range<usize>>) {
+        self.streams.send_link(leg, fill);
+    }
+
+    fn resolve(&mut self, leg: LegKey, number: u32, name: String) {
+        self.resolver.ask(Question { name, leg, number, mailbox: self.mailbox.clone() });
     }
 }
 
@@ -328,9 +474,18 @@ impl Drop for Closing {
     }
 }
 
+/// What was found out about a name that a session asked about.
+pub(super) struct Answer {
+    pub leg: LegKey,
+    pub number: u32,
+    pub ip: Option<IpAddr>,
+}
+
 #[derive(Default)]
 struct Inner {
     commands: Vec<(Command, Ticket, Span)>,
+    /// Bounded by the questions that wait for one.
+    answers: Vec<Answer>,
     closed: bool,
 }
 
@@ -361,6 +516,21 @@ impl Mailbox {
         }
     }
 
+    /// Answers a question of a session.
+    pub fn answer(&self, answer: Answer) {
+        let was_empty = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.closed {
+                return;
+            }
+            inner.answers.push(answer);
+            inner.answers.len() == 1
+        };
+        if was_empty {
+            self.ring();
+        }
+    }
+
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.ring();
@@ -370,12 +540,12 @@ impl Mailbox {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn take(&self) -> Vec<(Command, Ticket, Span)> {
+    fn take(&self) -> (Vec<(Command, Ticket, Span)>, Vec<Answer>) {
         let mut count = 0_u64;
         // SAFETY: `count` has the eight bytes that an eventfd gives. That it may not be rung is fine.
         unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8) };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut inner.commands)
+        (std::mem::take(&mut inner.commands), std::mem::take(&mut inner.answers))
     }
 
     fn ring(&self) {
@@ -385,24 +555,15 @@ impl Mailbox {
     }
 }
 
-/// Lets an epoll instance tell `token` when there is something to read.
-pub(super) fn watch(epoll: &OwnedFd, fd: RawFd, token: u64) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
-    // SAFETY: `event` is valid for the call, and the kernel keeps a copy.
-    let result =
-        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Waits for sockets and the mailbox.
 struct Poller {
-    fd: OwnedFd,
+    epoll: Epoll,
     events: Vec<libc::epoll_event>,
 }
 
 impl Poller {
     /// The mailbox's token; a socket's is its number.
-    const MAILBOX: usize = usize::MAX;
+    const MAILBOX: u64 = u64::MAX;
 
     fn new(parts: &Parts) -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked before it is used.
@@ -411,20 +572,13 @@ impl Poller {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `fd` is open and nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let poller = Self {
-            fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + MAX_READY],
-        };
-        poller.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX)?;
+        let epoll = Epoll::new(unsafe { OwnedFd::from_raw_fd(fd) });
+        epoll.add(parts.mailbox.bell.as_raw_fd(), Self::MAILBOX, libc::EPOLLIN)?;
         for (number, socket) in parts.sockets.iter().enumerate() {
-            poller.add(socket.as_raw_fd(), number)?;
+            epoll.add(socket.as_raw_fd(), number as u64, libc::EPOLLIN)?;
         }
-        Ok(poller)
-    }
-
-    fn add(&self, fd: RawFd, token: usize) -> io::Result<()> {
-        watch(&self.fd, fd, token as u64)
+        let events = vec![libc::epoll_event { events: 0, u64: 0 }; parts.sockets.len() + MAX_READY];
+        Ok(Self { epoll, events })
     }
 
     /// Waits until something is ready or `wait` is over, without one for as long as it takes; returns
@@ -436,7 +590,7 @@ impl Poller {
         // SAFETY: `events` has room for as many events as the call is told.
         let count = unsafe {
             libc::epoll_wait(
-                self.fd.as_raw_fd(),
+                self.epoll.raw(),
                 self.events.as_mut_ptr(),
                 self.events.len() as libc::c_int,
                 millis,
@@ -446,8 +600,8 @@ impl Poller {
         usize::try_from(count).unwrap_or(0)
     }
 
-    /// The token of the n-th that was ready.
-    fn ready(&self, number: usize) -> usize {
-        self.events[number].u64 as usize
+    /// The token of the n-th that was ready, and for what.
+    fn ready(&self, number: usize) -> (u64, u32) {
+        (self.events[number].u64, self.events[number].events)
     }
 }

@@ -178,8 +178,7 @@ impl Source {
         let format = known.or(self.format.map(|(_, index)| index));
         let format = format.ok_or(DropReason::UnknownPayloadType)?;
         let payload = if empty { &[] } else { packet.payload() };
-        let keyframe =
-            !empty && self.notice_keyframe(stamp.now, format, number, packet.timestamp, payload);
+        let keyframe = !empty && self.notice_keyframe(stamp.now, format, packet.timestamp, payload);
         if self.config.kind == Kind::Video || self.config.nack {
             let kept = Kept { timestamp: packet.timestamp, marker: packet.marker, format, payload };
             self.history.store(stamp.now, sequence, kept);
@@ -345,7 +344,6 @@ impl Source {
         &mut self,
         now: Instant,
         format: u8,
-        number: u64,
         timestamp: u32,
         payload: &[u8],
     ) -> bool {
@@ -364,7 +362,6 @@ impl Source {
                 self.stats.keyframes += 1;
             }
             self.keyframes.handle_input(now, Input::Arrived);
-            self.nacks.forget_before(number);
         }
         starts
     }

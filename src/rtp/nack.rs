@@ -1,7 +1,8 @@
 //! Asking a source again for what did not arrive (generic NACK, RFC 4585 §6.2.1).
 //!
 //! Reordering gets a moment's grace, then each missing packet is asked for once per round trip, a
-//! bounded number of times. What a keyframe makes useless is forgotten.
+//! bounded number of times. A keyframe changes nothing of that: whoever watched before it can still
+//! show the pictures in front of it.
 
 use std::{
     collections::VecDeque,
@@ -54,13 +55,6 @@ impl Nacks {
     pub fn arrived(&mut self, sequence: u64) {
         if let Ok(at) = self.missing.binary_search_by_key(&sequence, |one| one.sequence) {
             self.missing.remove(at);
-        }
-    }
-
-    /// A keyframe starts at `sequence`: decoders need nothing from before it.
-    pub fn forget_before(&mut self, sequence: u64) {
-        while self.missing.front().is_some_and(|one| one.sequence < sequence) {
-            self.missing.pop_front();
         }
     }
 
@@ -167,14 +161,6 @@ mod tests {
         assert!(ask.is_empty());
         nacks.handle_timeout(start + ms(5), None, &mut ask);
         assert_eq!(ask, [5, 7]);
-    }
-
-    #[test]
-    fn a_keyframe_makes_older_losses_pointless() {
-        let (start, mut nacks) = (start(), Nacks::default());
-        nacks.lost(start, 5..8);
-        nacks.forget_before(7);
-        assert_eq!(run(&mut nacks, start, None)[0], (5, vec![7]));
     }
 
     #[test]

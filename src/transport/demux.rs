@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use super::stun;
+use super::stun::{self, Transaction};
 
 /// How many remote addresses one session may hold; the oldest gives way.
 pub const ADDRESSES_PER_SESSION: usize = 16;
@@ -50,11 +50,18 @@ pub struct Demux<K> {
     by_ufrag: HashMap<String, K>,
     by_address: HashMap<SocketAddr, K>,
     addresses: HashMap<K, VecDeque<SocketAddr>>,
+    /// Questions to servers that many sessions ask. A session has as many as it has addresses.
+    by_transaction: HashMap<Transaction, K>,
 }
 
 impl<K: Copy + Eq + std::hash::Hash> Default for Demux<K> {
     fn default() -> Self {
-        Self { by_ufrag: HashMap::new(), by_address: HashMap::new(), addresses: HashMap::new() }
+        Self {
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            addresses: HashMap::new(),
+            by_transaction: HashMap::new(),
+        }
     }
 }
 
@@ -76,6 +83,7 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
     /// Forgets the session with all that leads to it.
     pub fn remove(&mut self, key: K) {
         self.by_ufrag.retain(|_, holder| *holder != key);
+        self.by_transaction.retain(|_, holder| *holder != key);
         for address in self.addresses.remove(&key).into_iter().flatten() {
             if self.by_address.get(&address) == Some(&key) {
                 self.by_address.remove(&address);
@@ -105,11 +113,24 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         displaced
     }
 
+    /// The answer to this transaction is for `key`, wherever it comes from.
+    pub(crate) fn expect(&mut self, transaction: Transaction, key: K) {
+        if self.addresses.contains_key(&key) {
+            self.by_transaction.insert(transaction, key);
+        }
+    }
+
     /// The session that `bytes` from `remote` are for. A STUN request names its session, whatever
-    /// address it comes from; all else goes by address.
+    /// address it comes from, and an answer of a server its transaction; all else goes by address.
     pub fn find(&self, remote: SocketAddr, bytes: &[u8]) -> Option<K> {
         if classify(bytes) == Datagram::Stun
             && let Some(key) = local_ufrag(bytes).and_then(|ufrag| self.by_ufrag.get(ufrag))
+        {
+            return Some(*key);
+        }
+        if !self.by_transaction.is_empty()
+            && let Some(transaction) = stun::answered(bytes)
+            && let Some(key) = self.by_transaction.get(&transaction)
         {
             return Some(*key);
         }

@@ -1,57 +1,63 @@
-//! ICE (RFC 8445) over the agent of `rtc`: its checks and nomination, with our own judgement of what
-//! may reach it, when it runs and whether the peer is still there.
+//! ICE (RFC 8445): checks, nomination, consent (RFC 7675), over UDP, TCP (RFC 6544) and relays.
 //!
-//! Where the agent is not enough:
-//! * It believes role attributes before the integrity and attributes behind it; here a message is
-//!   verified first and cut after its MESSAGE-INTEGRITY.
-//! * It checks every pair at every tick; here the ticks slow down, so that a list of false candidates
-//!   does not become a stream of datagrams.
-//! * As controlled agent it keeps the first nominated pair for ever; here a later nomination moves the
-//!   media if the pair is better or the old one fell silent.
-//! * It drops all candidates when a peer falls silent; here a peer that returns finds its session.
+//! An agent of our own over the messages of [`stun`]: it verifies a message before it believes any of
+//! it, follows every nomination of the peer and not only the first, and goes on after silence, so that a
+//! peer that comes back, or whose address changed, finds its session.
 //!
-//! Left out: STUN and TURN servers, mDNS, TCP, ICE restarts.
+//! Where it departs from the RFC: all pairs are checked at each tick, and the ticks slow down, in place
+//! of a paced check list; as the controlling side it nominates the first pair that works, except that
+//! TCP and relays wait a moment for something better; there are no restarts, for the remote API has no
+//! second offer, and credentials stay valid for as long as the session lives.
 
 mod candidate;
+mod gather;
+mod turn;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hmac, rand};
 use bytes::BytesMut;
 use rtc::crypto::RTCCryptoProvider;
-use rtc::ice::agent::agent_config::AgentConfig;
-use rtc::ice::agent::{Agent, Event as AgentEvent};
-use rtc::ice::candidate::candidate_host::CandidateHostConfig;
-use rtc::ice::candidate::candidate_pair::CandidatePairState;
-use rtc::ice::candidate::{Candidate, CandidateConfig};
-use rtc::ice::mdns::MulticastDnsMode;
-use rtc::sansio::Protocol;
-use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
-use super::stun::{self, Class};
+use super::path::{self, Path};
+use super::stun::{self, Builder, Class, Transaction};
 use super::{DropReason, TransportError};
-use candidate::RemoteLine;
+use candidate::{Kind, RemoteLine, Target};
+use gather::Gathering;
 
-/// How many candidates a peer may announce; addresses learnt from its checks count as well.
+pub use gather::{LinkOutput, Servers};
+pub use turn::HEADROOM;
+
+/// How many candidates a peer may announce.
 pub const MAX_REMOTE_CANDIDATES: usize = 64;
 /// How many addresses of ours a session may announce.
 pub const MAX_LOCAL_CANDIDATES: usize = 16;
-/// How many address pairs a session accepts datagrams from.
-const MAX_PAIRS: usize = 16;
+/// How many addresses are learnt from the peer's checks; the oldest gives way.
+const MAX_LEARNT: usize = 64;
+/// How many pairs are checked; those of lower priority are left out.
+const MAX_PAIRS: usize = 256;
+/// How many checks wait for their answer.
+const MAX_CHECKS: usize = 512;
+/// TCP connections that a session opens to candidates of its peer.
+const MAX_CONNECTS: usize = 8;
 
-/// Between two keepalives of a connected pair.
+/// Between two checks of a connected pair, which are the keepalive and keep the consent fresh.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Between two checks towards a peer that fell silent.
 const REVIVAL: Duration = Duration::from_millis(500);
 /// Silence after which the peer counts as disconnected.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Silence, or fruitless checking, after which the connection counts as failed (RFC 7675 §5.1).
+/// Without an answer for this long, the peer's consent is gone (RFC 7675 §5.1), or checking was in vain.
 const FAILURE: Duration = Duration::from_secs(30);
 /// Silence of the selected pair after which any nominated pair replaces it.
 const STALE_PAIR: Duration = Duration::from_secs(3);
+/// How long TCP and relays wait for a better pair before we nominate them.
+const SECOND_BEST: Duration = Duration::from_millis(400);
+/// An answer later than this is none.
+const LATE: Duration = Duration::from_secs(10);
 
 const UFRAG_LEN: usize = 4;
 const PWD_LEN: usize = 22;
@@ -67,7 +73,7 @@ pub enum IceState {
     Failed,
 }
 
-/// What happened, for the session to tell.
+/// What happened, and what is wanted of the owner.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum IceEvent {
     State(IceState),
@@ -81,34 +87,98 @@ pub(super) enum IceEvent {
         remote: SocketAddr,
         proven: bool,
     },
+    /// A candidate was gathered after the first ones.
+    Candidate(String),
+    GatheringDone,
+    /// The address of a name is wanted, to be told under the same number.
+    Resolve {
+        number: u32,
+        name: String,
+    },
+    /// The answer to this transaction is for this session, although nothing in it says so.
+    Expect(Transaction),
+    Link(LinkOutput),
 }
 
-/// A local and a remote address over which authenticated STUN messages came.
+struct Local {
+    /// Where datagrams arrive and leave, marked by its path.
+    addr: SocketAddr,
+    priority: u32,
+    /// The address that peers are told, and the line; none if they know the place already.
+    shown: SocketAddr,
+    line: String,
+    /// Pairs are made with it; a server-reflexive one is stood for by its base.
+    paired: bool,
+}
+
+struct Remote {
+    addr: SocketAddr,
+    priority: u32,
+    /// None if the address was learnt from a check.
+    line: Option<String>,
+}
+
 struct Pair {
     local: SocketAddr,
     remote: SocketAddr,
-    /// A check of ours over this pair was answered.
+    priority: u64,
+    /// An authenticated message came over it.
+    heard_at: Option<Instant>,
+    /// A check of ours was answered.
     answered: bool,
-    heard_at: Instant,
+    /// The controlling peer wants it.
+    nominated: bool,
+}
+
+/// A request of ours that may still be answered.
+struct Check {
+    transaction: Transaction,
+    local: SocketAddr,
+    remote: SocketAddr,
+    sent_at: Instant,
+    nominating: bool,
+}
+
+/// The peer's credentials as they are used.
+struct Peer {
+    /// What its requests to us are addressed with.
+    incoming: String,
+    /// And ours to it.
+    outgoing: String,
+    key: hmac::Key,
 }
 
 pub(super) struct Ice {
-    agent: Agent,
     ufrag: String,
     pwd: String,
-    local_key: hmac::Key,
-    remote_key: Option<hmac::Key>,
+    key: hmac::Key,
+    peer: Option<Peer>,
     controlling: bool,
-    locals: Vec<(SocketAddr, String)>,
-    remotes: Vec<RemoteLine>,
+    /// Settles who controls when both sides want to, or neither (RFC 8445 §7.3.1.1).
+    tie_breaker: u64,
+    locals: Vec<Local>,
+    /// Lines so far, each a foundation of its own.
+    lines: u32,
+    remotes: Vec<Remote>,
+    /// Names of candidates that are being looked up: what came with them, by number.
+    names: Vec<RemoteLine>,
     pairs: Vec<Pair>,
     last_pair: usize,
+    checks: VecDeque<Check>,
+    connects: usize,
     selected: Option<(SocketAddr, SocketAddr)>,
+    /// A nomination of ours is under way.
+    nominating: Option<(SocketAddr, SocketAddr)>,
     state: IceState,
+    gathering: Gathering,
     events: VecDeque<IceEvent>,
+    transmits: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
     /// Since when the checks go on: the start, or the last candidate.
     checking_since: Instant,
     heard_at: Instant,
+    /// When the peer last answered.
+    consent_at: Instant,
+    round_trip: Option<Duration>,
     next_tick: Option<Instant>,
 }
 
@@ -119,42 +189,33 @@ impl Ice {
         provider: Arc<dyn RTCCryptoProvider>,
     ) -> Result<Self, TransportError> {
         let (ufrag, pwd) = (random_text(UFRAG_LEN)?, random_text(PWD_LEN)?);
-        let config = AgentConfig {
-            local_ufrag: ufrag.clone(),
-            local_pwd: pwd.clone(),
-            multicast_dns_mode: MulticastDnsMode::Disabled,
-            // Silence is judged here: the agent would forget its candidates.
-            disconnected_timeout: Some(Duration::ZERO),
-            failed_timeout: Some(Duration::ZERO),
-            // The agent runs when it is woken, and it is woken here.
-            keepalive_interval: Some(Duration::from_millis(100)),
-            check_interval: Duration::from_millis(1),
-            max_binding_requests: Some(u16::MAX - 1),
-            is_controlling: controlling,
-            host_acceptance_min_wait: Some(Duration::ZERO),
-            srflx_acceptance_min_wait: Some(Duration::ZERO),
-            prflx_acceptance_min_wait: Some(Duration::ZERO),
-            relay_acceptance_min_wait: Some(Duration::ZERO),
-            ..AgentConfig::default()
-        };
-        let agent = Agent::new(now, Arc::new(config), provider)
-            .map_err(|error| TransportError::Ice(error.to_string()))?;
+        let mut tie_breaker = [0; 8];
+        rand::fill(&mut tie_breaker).map_err(|_| TransportError::Randomness)?;
         Ok(Self {
-            agent,
-            local_key: stun::key(pwd.as_bytes()),
+            key: stun::key(pwd.as_bytes()),
             ufrag,
             pwd,
-            remote_key: None,
+            peer: None,
             controlling,
+            tie_breaker: u64::from_ne_bytes(tie_breaker),
             locals: Vec::new(),
+            lines: 0,
             remotes: Vec::new(),
+            names: Vec::new(),
             pairs: Vec::new(),
             last_pair: 0,
+            checks: VecDeque::new(),
+            connects: 0,
             selected: None,
+            nominating: None,
             state: IceState::Disconnected,
+            gathering: Gathering::new(provider),
             events: VecDeque::new(),
+            transmits: VecDeque::new(),
             checking_since: now,
             heard_at: now,
+            consent_at: now,
+            round_trip: None,
             next_tick: None,
         })
     }
@@ -171,51 +232,180 @@ impl Ice {
         self.state
     }
 
-    pub(super) fn local_candidates(&self) -> impl Iterator<Item = &str> {
-        self.locals.iter().map(|(_, line)| line.as_str())
+    /// Of the last check that was answered.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
-    pub(super) fn add_local(&mut self, addr: SocketAddr) -> Result<(), TransportError> {
-        if self.locals.iter().any(|&(known, _)| known == addr) {
-            return Ok(());
-        }
-        if self.locals.len() >= MAX_LOCAL_CANDIDATES {
+    pub(super) fn local_candidates(&self) -> impl Iterator<Item = &str> {
+        self.locals.iter().map(|local| local.line.as_str()).filter(|line| !line.is_empty())
+    }
+
+    /// Announces a UDP address of ours, as `shown` if others see it at another one.
+    pub(super) fn add_local(
+        &mut self,
+        addr: SocketAddr,
+        shown: Option<IpAddr>,
+    ) -> Result<(), TransportError> {
+        self.add_host(Kind::Host, addr, shown)
+    }
+
+    /// Announces that we accept TCP connections at an address, and that we may open some from it.
+    pub(super) fn add_local_tcp(
+        &mut self,
+        addr: SocketAddr,
+        shown: Option<IpAddr>,
+    ) -> Result<(), TransportError> {
+        self.add_host(Kind::TcpActive, path::tcp(SocketAddr::new(addr.ip(), 0)), shown)?;
+        self.add_host(Kind::TcpPassive, path::tcp(addr), shown)
+    }
+
+    fn add_host(
+        &mut self,
+        kind: Kind,
+        addr: SocketAddr,
+        shown: Option<IpAddr>,
+    ) -> Result<(), TransportError> {
+        let known = |local: &&Local| path::of(local.addr) == path::of(addr);
+        let at = self.locals.iter().filter(known).count();
+        // Those of TCP come in pairs.
+        let at = if path::of(addr) == Path::Tcp { at / 2 } else { at };
+        if at >= MAX_LOCAL_CANDIDATES {
             return Err(TransportError::TooManyCandidates(MAX_LOCAL_CANDIDATES));
         }
-        let at = self.locals.len() as u32;
-        let priority = candidate::local_priority(at);
-        let foundation = (at + 1).to_string();
-        let host = host_candidate(addr, priority, foundation.clone())?;
-        self.agent
-            .add_local_candidate(host)
-            .map_err(|error| TransportError::Ice(error.to_string()))?;
-        self.locals.push((addr, candidate::host_line(&foundation, priority, addr)));
-        if self.state == IceState::Disconnected && self.remote_key.is_none() {
+        let base = path::plain(addr);
+        let shown = SocketAddr::new(shown.unwrap_or(base.ip()), base.port());
+        self.insert_local(kind, addr, shown, at as u32);
+        if self.state == IceState::Disconnected && self.peer.is_none() {
             self.enter(IceState::Gathering);
         }
         Ok(())
     }
 
+    /// Whether it was new; its line is empty if peers are told nothing new by it.
+    fn insert_local(&mut self, kind: Kind, addr: SocketAddr, shown: SocketAddr, at: u32) -> bool {
+        let paired = kind != Kind::ServerReflexive;
+        if paired && self.locals.iter().any(|known| known.addr == addr && known.paired) {
+            return false;
+        }
+        let priority = candidate::local_priority(kind, at);
+        let tcp = |addr| path::of(addr) == Path::Tcp;
+        let known = self.locals.iter().any(|one| one.shown == shown && tcp(one.addr) == tcp(addr));
+        let mut line = String::new();
+        if !known {
+            self.lines += 1;
+            line = candidate::local_line(kind, self.lines, priority, shown, path::plain(addr));
+        }
+        self.locals.push(Local { addr, priority, shown, line, paired });
+        if paired {
+            let remotes: Vec<_> =
+                self.remotes.iter().map(|remote| (remote.addr, remote.priority)).collect();
+            for (remote, remote_priority) in remotes {
+                self.add_pair(addr, remote, priority, remote_priority);
+            }
+        }
+        !known
+    }
+
+    /// Asks STUN and TURN servers for further candidates; [`IceEvent::GatheringDone`] follows.
+    pub(super) fn gather(&mut self, now: Instant, servers: Servers) {
+        let udp = |local: &&Local| path::of(local.addr) == Path::Udp && local.paired;
+        let bases = self.locals.iter().filter(udp).map(|local| local.addr).collect();
+        self.gathering.start(now, servers, bases);
+        self.drain_gathering(now);
+    }
+
+    /// A name that was asked about has this address, or none that could be found.
+    pub(super) fn handle_resolved(&mut self, now: Instant, number: u32, ip: Option<IpAddr>) {
+        if number < gather::FIRST_NAME {
+            self.gathering.handle_resolved(now, number, ip);
+            self.drain_gathering(now);
+            return;
+        }
+        let known = self.names.get((number - gather::FIRST_NAME) as usize).cloned();
+        if let (Some(ip), Some(RemoteLine { priority, line, target: Target::Name(_, port) })) =
+            (ip, known)
+        {
+            let target = Target::Address(SocketAddr::new(ip, port));
+            // One too many is as good as one whose name nobody knows.
+            let _ = self.add_remote_line(now, RemoteLine { priority, line, target });
+        }
+    }
+
+    /// The connection to a TURN server is open.
+    pub(super) fn handle_link_open(&mut self, now: Instant) {
+        self.gathering.handle_link_open(now);
+        self.drain_gathering(now);
+    }
+
+    /// The connection to a TURN server could not be opened, or is gone.
+    pub(super) fn handle_link_lost(&mut self, now: Instant) {
+        self.gathering.handle_link_lost();
+        self.drain_gathering(now);
+    }
+
+    /// Takes a message from the TURN server. Returns the relayed datagram in it, if there is one: who
+    /// sent it, and where in `bytes` it lies.
+    pub(super) fn handle_link(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+    ) -> Result<Option<(SocketAddr, std::ops::Range<usize>)>, DropReason> {
+        let relayed = self.gathering.handle_link(now, bytes);
+        self.drain_gathering(now);
+        relayed
+    }
+
+    /// The relayed address of ours, as a path.
+    pub(super) fn relayed(&self) -> Option<SocketAddr> {
+        self.gathering.relayed()
+    }
+
+    /// Wraps the `len` bytes that follow the first [`HEADROOM`] of `slot` for the relay: where the result
+    /// lies. None as long as the relay is not ready for that peer.
+    pub(super) fn wrap(
+        &self,
+        remote: SocketAddr,
+        slot: &mut [u8],
+        len: usize,
+    ) -> Option<std::ops::Range<usize>> {
+        self.gathering.wrap(remote, slot, len)
+    }
+
     /// Takes a line that the peer trickled; those that lead nowhere are no error.
     pub(super) fn add_remote(&mut self, now: Instant, line: &str) -> Result<(), TransportError> {
-        let Some(remote) = candidate::parse(line)? else {
-            return Ok(());
+        match candidate::parse(line)? {
+            Some(remote) => self.add_remote_line(now, remote),
+            None => Ok(()),
+        }
+    }
+
+    fn add_remote_line(&mut self, now: Instant, found: RemoteLine) -> Result<(), TransportError> {
+        let addr = match &found.target {
+            Target::Address(addr) => *addr,
+            Target::Name(name, _) => {
+                if self.names.iter().any(|known| known.target == found.target) {
+                    return Ok(());
+                }
+                if self.names.len() >= MAX_REMOTE_CANDIDATES {
+                    return Err(TransportError::TooManyCandidates(MAX_REMOTE_CANDIDATES));
+                }
+                let number = gather::FIRST_NAME + self.names.len() as u32;
+                self.events.push_back(IceEvent::Resolve { number, name: name.clone() });
+                self.names.push(found);
+                return Ok(());
+            }
         };
-        if self.remotes.iter().any(|known| known.addr == remote.addr) {
+        if let Some(known) = self.remotes.iter_mut().find(|known| known.addr == addr) {
+            // The peer's own checks taught us that address.
+            known.line.get_or_insert(found.line);
             return Ok(());
         }
-        if self.remotes.len() >= MAX_REMOTE_CANDIDATES {
+        let told = self.remotes.iter().filter(|remote| remote.line.is_some()).count();
+        if told >= MAX_REMOTE_CANDIDATES {
             return Err(TransportError::TooManyCandidates(MAX_REMOTE_CANDIDATES));
         }
-        // An address the peer's own checks taught the agent needs no second candidate.
-        if !self.agent.get_remote_candidates().iter().any(|known| known.addr() == remote.addr) {
-            let foundation = remote.foundation.clone();
-            let host = host_candidate(remote.addr, remote.priority, foundation)?;
-            self.agent
-                .add_remote_candidate(host)
-                .map_err(|error| TransportError::Ice(error.to_string()))?;
-        }
-        self.remotes.push(remote);
+        self.insert_remote(addr, found.priority, Some(found.line));
         if self.selected.is_none() {
             self.checking_since = now;
             self.resume(now);
@@ -223,19 +413,73 @@ impl Ice {
         Ok(())
     }
 
-    pub(super) fn start(
-        &mut self,
-        now: Instant,
-        ufrag: &str,
-        pwd: &str,
-    ) -> Result<(), TransportError> {
-        self.agent
-            .start_connectivity_checks(now, self.controlling, ufrag.to_owned(), pwd.to_owned())
-            .map_err(|error| TransportError::Ice(error.to_string()))?;
-        self.remote_key = Some(stun::key(pwd.as_bytes()));
+    fn insert_remote(&mut self, addr: SocketAddr, priority: u32, line: Option<String>) {
+        self.remotes.push(Remote { addr, priority, line });
+        let locals: Vec<_> = self
+            .locals
+            .iter()
+            .filter(|local| local.paired)
+            .map(|local| (local.addr, local.priority))
+            .collect();
+        for (local, local_priority) in locals {
+            self.add_pair(local, addr, local_priority, priority);
+        }
+    }
+
+    /// Makes a pair if datagrams can go between the two.
+    fn add_pair(&mut self, local: SocketAddr, remote: SocketAddr, ours: u32, theirs: u32) {
+        let (own, other) = (path::plain(local), path::plain(remote));
+        let tcp = path::of(remote) == Path::Tcp;
+        let fits = match path::of(local) {
+            Path::Tcp => tcp && own.port() == 0,
+            Path::Udp | Path::Relay => !tcp,
+        };
+        if !fits || own.is_ipv4() != other.is_ipv4() || self.is_neighbour(local, remote) {
+            return;
+        }
+        let priority = self.pair_priority(ours, theirs);
+        self.insert_pair(local, remote, priority);
+    }
+
+    /// Whether a datagram between the two would come back to the sockets it left by: the peer is another
+    /// session that shares them. Who an answer is for could not be told, and one of the two would take
+    /// the pair for a good one. Over TCP such sessions have connections of their own.
+    fn is_neighbour(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        path::of(local) == Path::Udp && self.locals.iter().any(|own| own.addr == remote)
+    }
+
+    fn insert_pair(&mut self, local: SocketAddr, remote: SocketAddr, priority: u64) {
+        if self.pairs.iter().any(|pair| pair.local == local && pair.remote == remote) {
+            return;
+        }
+        let pair =
+            Pair { local, remote, priority, heard_at: None, answered: false, nominated: false };
+        if self.pairs.len() < MAX_PAIRS {
+            self.pairs.push(pair);
+            return;
+        }
+        let selected = self.selected;
+        let spare = (0..self.pairs.len())
+            .filter(|&at| selected != Some((self.pairs[at].local, self.pairs[at].remote)))
+            .min_by_key(|&at| (self.pairs[at].heard_at, self.pairs[at].priority))
+            .expect("at most one of the pairs is the selected one");
+        self.pairs[spare] = pair;
+    }
+
+    /// RFC 8445 §6.1.2.3, where G is the priority of the controlling side.
+    fn pair_priority(&self, ours: u32, theirs: u32) -> u64 {
+        let (g, d) = if self.controlling { (ours, theirs) } else { (theirs, ours) };
+        (u64::from(g.min(d)) << 32) + 2 * u64::from(g.max(d)) + u64::from(g > d)
+    }
+
+    pub(super) fn start(&mut self, now: Instant, ufrag: &str, pwd: &str) {
+        self.peer = Some(Peer {
+            incoming: format!("{}:{ufrag}", self.ufrag),
+            outgoing: format!("{ufrag}:{}", self.ufrag),
+            key: stun::key(pwd.as_bytes()),
+        });
         self.checking_since = now;
         self.resume(now);
-        Ok(())
     }
 
     /// Takes a STUN message; nothing is learnt from it before its integrity is verified.
@@ -246,62 +490,197 @@ impl Ice {
         remote: SocketAddr,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let class = stun::binding_class(bytes).ok_or(DropReason::StunMalformed)?;
-        let key = match class {
-            Class::Request => {
-                let username =
-                    stun::attribute(bytes, stun::USERNAME).ok_or(DropReason::StunUsername)?;
-                let ours = username.strip_prefix(self.ufrag.as_bytes());
-                if ours.and_then(<[u8]>::first) != Some(&b':') {
-                    return Err(DropReason::StunUsername);
-                }
-                &self.local_key
-            }
-            Class::Success => self.remote_key.as_ref().ok_or(DropReason::NotStarted)?,
-            Class::Indication | Class::Error => return Err(DropReason::StunUnexpected),
-        };
-        let end = stun::verify(bytes, key).ok_or(DropReason::StunIntegrity)?;
-        if self.remote_key.is_none() {
-            return Err(DropReason::NotStarted);
+        if self.gathering.handle_stun(local, remote, bytes) {
+            self.drain_gathering(now);
+            return Ok(());
         }
-        let known = self.agent.get_remote_candidates();
-        if known.len() >= 2 * MAX_REMOTE_CANDIDATES
-            && !known.iter().any(|known| known.addr() == remote)
-        {
-            return Err(DropReason::TooManyAddresses);
+        match stun::binding_class(bytes).ok_or(DropReason::StunMalformed)? {
+            Class::Request => self.handle_request(now, local, remote, bytes),
+            Class::Success | Class::Error => self.handle_answer(now, local, remote, bytes),
+            Class::Indication => Err(DropReason::StunUnexpected),
         }
-        let nominated =
-            class == Class::Request && stun::attribute(bytes, stun::USE_CANDIDATE).is_some();
-        let mut message = BytesMut::from(&bytes[..end]);
-        stun::set_end(&mut message, end);
-        let transport = TransportContext {
-            local_addr: local,
-            peer_addr: remote,
-            transport_protocol: TransportProtocol::UDP,
-            ecn: None,
-        };
-        self.agent
-            .handle_read(TaggedBytesMut { now, transport, message })
-            .map_err(|_| DropReason::StunUnexpected)?;
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let username = stun::attribute(bytes, stun::USERNAME).ok_or(DropReason::StunUsername)?;
+        let ours = username.strip_prefix(self.ufrag.as_bytes());
+        if ours.and_then(<[u8]>::first) != Some(&b':') {
+            return Err(DropReason::StunUsername);
+        }
+        stun::verify(bytes, &self.key).ok_or(DropReason::StunIntegrity)?;
+        let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
+        if username != peer.incoming.as_bytes() {
+            return Err(DropReason::StunUsername);
+        }
+        if self.is_neighbour(local, remote) {
+            return Err(DropReason::StunUnexpected);
+        }
+        let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
+        if !self.settle_roles(now, local, remote, &transaction, bytes) {
+            return Ok(());
+        }
+        let number = |kind| stun::attribute(bytes, kind).and_then(stun::number);
+        let priority = number(stun::PRIORITY).and_then(|number| u32::try_from(number).ok());
+        self.learn(local, remote, priority.unwrap_or(1).max(1));
+
+        let answer = Builder::new(stun::BINDING_SUCCESS, &transaction)
+            .xor_address(stun::XOR_MAPPED_ADDRESS, path::plain(remote))
+            .integrity(&self.key)
+            .fingerprint();
+        self.transmit(now, local, remote, answer);
 
         self.begin(now);
-        self.heard(now, local, remote);
-        self.drain_agent(now);
-        if nominated {
+        self.heard(now, local, remote, false);
+        let use_candidate = stun::attribute(bytes, stun::USE_CANDIDATE).is_some();
+        let answered = self.pair_mut(local, remote).is_some_and(|pair| {
+            pair.nominated |= use_candidate;
+            pair.answered
+        });
+        if !answered || self.state != IceState::Ready {
+            // A triggered check (RFC 8445 §7.3.1.4).
+            self.check(now, local, remote, false);
+        } else if use_candidate {
             self.follow_nomination(now, local, remote);
         }
-        if self.selected.is_none() && class == Class::Success && self.controlling {
-            // The agent nominates at its next tick, and there is nothing to wait for.
-            self.next_tick = Some(now);
-        } else if self.next_tick.is_none() {
+        if self.next_tick.is_none() {
             self.resume(now);
         }
         Ok(())
     }
 
+    /// Both sides may believe to be in the same role (RFC 8445 §7.3.1.1): whether the request is still to
+    /// be answered.
+    fn settle_roles(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        transaction: &Transaction,
+        bytes: &[u8],
+    ) -> bool {
+        let same = if self.controlling { stun::ICE_CONTROLLING } else { stun::ICE_CONTROLLED };
+        let Some(theirs) = stun::attribute(bytes, same).and_then(stun::number) else { return true };
+        if (self.tie_breaker >= theirs) == self.controlling {
+            let refusal = Builder::new(stun::BINDING_ERROR, transaction)
+                .error(487, "Role Conflict")
+                .integrity(&self.key)
+                .fingerprint();
+            self.transmit(now, local, remote, refusal);
+            return false;
+        }
+        self.controlling = !self.controlling;
+        true
+    }
+
+    /// Makes the pair that a request came over, with a candidate for an unknown address (§7.3.1.3).
+    fn learn(&mut self, local: SocketAddr, remote: SocketAddr, priority: u32) {
+        if self.pairs.iter().any(|pair| pair.local == local && pair.remote == remote) {
+            return;
+        }
+        let known = self.remotes.iter().find(|known| known.addr == remote);
+        let theirs = known.map(|known| known.priority);
+        if theirs.is_none() {
+            self.forget_one();
+            // Only the path that it came over is tried: the address may mean nothing on others.
+            self.remotes.push(Remote { addr: remote, priority, line: None });
+        }
+        let ours = self.locals.iter().find(|known| known.addr == local).map(|known| known.priority);
+        let priority = self.pair_priority(ours.unwrap_or(1), theirs.unwrap_or(priority));
+        self.insert_pair(local, remote, priority);
+    }
+
+    /// Makes room for an address that is learnt.
+    fn forget_one(&mut self) {
+        let selected = self.selected;
+        let mut learnt = self.remotes.iter().filter(|remote| remote.line.is_none());
+        if learnt.by_ref().count() < MAX_LEARNT {
+            return;
+        }
+        let gone = self.remotes.iter().position(|remote| {
+            remote.line.is_none() && selected.is_none_or(|(_, current)| current != remote.addr)
+        });
+        if let Some(at) = gone {
+            let addr = self.remotes.remove(at).addr;
+            self.pairs.retain(|pair| pair.remote != addr);
+        }
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
+        stun::verify(bytes, &peer.key).ok_or(DropReason::StunIntegrity)?;
+        let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
+        let known = self.checks.iter().position(|check| check.transaction == transaction);
+        let check = known.and_then(|at| self.checks.remove(at));
+        // An answer over another path than its request proves nothing (RFC 8445 §7.2.5.2.1).
+        let check = check
+            .filter(|check| (check.local, check.remote) == (local, remote))
+            .ok_or(DropReason::StunUnexpected)?;
+        if stun::binding_class(bytes) == Some(Class::Error) {
+            if stun::error_code(bytes) == Some(487) {
+                self.controlling = !self.controlling;
+                self.nominating = None;
+                self.check(now, local, remote, false);
+            }
+            return Ok(());
+        }
+        self.round_trip = Some(now.saturating_duration_since(check.sent_at));
+        self.heard(now, local, remote, true);
+        let nominated = self.pair_mut(local, remote).is_some_and(|pair| pair.nominated);
+        if self.controlling {
+            if check.nominating {
+                self.nominating = None;
+                self.select(now, local, remote);
+            } else {
+                self.consider(now);
+            }
+        } else if nominated {
+            self.follow_nomination(now, local, remote);
+        }
+        Ok(())
+    }
+
+    /// As the controlling side, nominates a pair that works if there is none, or none any more.
+    fn consider(&mut self, now: Instant) {
+        if !self.controlling || self.nominating.is_some() || !self.is_stale(now) {
+            return;
+        }
+        let patient = now.saturating_duration_since(self.checking_since) < SECOND_BEST;
+        let current = self.selected;
+        let fresh = |pair: &&Pair| {
+            let heard = pair.heard_at.is_some_and(|at| now < at + STALE_PAIR);
+            let other = Some((pair.local, pair.remote)) != current;
+            pair.answered && heard && other && !(patient && path::of(pair.local) != Path::Udp)
+        };
+        let best = self.pairs.iter().filter(fresh).max_by_key(|pair| pair.priority);
+        if let Some((local, remote)) = best.map(|pair| (pair.local, pair.remote)) {
+            self.nominating = Some((local, remote));
+            self.check(now, local, remote, true);
+        }
+    }
+
+    /// Whether there is no selected pair, or one that fell silent.
+    fn is_stale(&self, now: Instant) -> bool {
+        let Some((local, remote)) = self.selected else { return true };
+        let current = self.pairs.iter().find(|pair| pair.local == local && pair.remote == remote);
+        current.and_then(|pair| pair.heard_at).is_none_or(|at| now >= at + STALE_PAIR)
+    }
+
     /// Whether authenticated STUN messages came over this pair.
     pub(super) fn is_validated(&mut self, local: SocketAddr, remote: SocketAddr) -> bool {
-        let is = |pair: &Pair| pair.remote == remote && pair.local == local;
+        let is =
+            |pair: &Pair| pair.remote == remote && pair.local == local && pair.heard_at.is_some();
         if self.pairs.get(self.last_pair).is_some_and(is) {
             return true;
         }
@@ -326,27 +705,66 @@ impl Ice {
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<(SocketAddr, SocketAddr, BytesMut)> {
-        let TaggedBytesMut { transport, message, .. } = self.agent.poll_write()?;
-        Some((transport.local_addr, transport.peer_addr, message))
+        self.transmits.pop_front()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.next_tick
+        self.next_tick.into_iter().chain(self.gathering.poll_timeout()).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.gathering.handle_timeout(now);
+        self.drain_gathering(now);
         if self.next_tick.is_none_or(|due| now < due) {
             return;
         }
         self.judge_silence(now);
         if self.state == IceState::Failed {
             self.next_tick = None;
+            self.checks.clear();
             return;
         }
-        // An error would come from mDNS, which is off.
-        let _ = self.agent.handle_timeout(now);
-        self.drain_agent(now);
-        self.next_tick = Some(now + self.interval(now));
+        while self.checks.front().is_some_and(|check| now >= check.sent_at + LATE) {
+            self.checks.pop_front();
+        }
+        self.check_pairs(now);
+        self.next_tick = Some(self.after(now));
+    }
+
+    fn check_pairs(&mut self, now: Instant) {
+        match (self.selected, self.state) {
+            (Some((local, remote)), IceState::Ready) => self.check(now, local, remote, false),
+            _ => {
+                if let Some((local, remote)) = self.nominating {
+                    self.check(now, local, remote, true);
+                }
+                let revive = self.selected.is_some();
+                let due = |pair: &&Pair| revive || !pair.answered;
+                let pairs: Vec<_> =
+                    self.pairs.iter().filter(due).map(|pair| (pair.local, pair.remote)).collect();
+                for (local, remote) in pairs {
+                    self.check(now, local, remote, false);
+                }
+            }
+        }
+        self.consider(now);
+    }
+
+    /// When to look again: sooner in the beginning, and no later than silence is to be judged.
+    fn after(&self, now: Instant) -> Instant {
+        let Some(_) = self.selected else {
+            let since = now.saturating_duration_since(self.checking_since);
+            return now
+                + match since.as_millis() {
+                    0..250 => Duration::from_millis(25),
+                    250..1_000 => Duration::from_millis(50),
+                    1_000..5_000 => Duration::from_millis(200),
+                    _ => Duration::from_millis(500),
+                };
+        };
+        let next = now + if self.state == IceState::Ready { KEEPALIVE } else { REVIVAL };
+        let limits = [self.heard_at + SILENCE, self.consent_at + FAILURE];
+        limits.into_iter().filter(|limit| *limit > now).fold(next, Instant::min)
     }
 
     /// Stops checks and forgets the peer.
@@ -354,25 +772,20 @@ impl Ice {
         self.next_tick = None;
         self.selected = None;
         self.pairs.clear();
-        let _ = self.agent.close();
-        while self.agent.poll_event().is_some() || self.agent.poll_write().is_some() {}
-    }
-
-    fn interval(&self, now: Instant) -> Duration {
-        if self.selected.is_some() {
-            return if self.state == IceState::Ready { KEEPALIVE } else { REVIVAL };
-        }
-        match now.saturating_duration_since(self.checking_since).as_millis() {
-            0..250 => Duration::from_millis(25),
-            250..1_000 => Duration::from_millis(50),
-            1_000..5_000 => Duration::from_millis(200),
-            _ => Duration::from_millis(500),
+        self.checks.clear();
+        self.transmits.clear();
+        self.gathering.close();
+        self.events.clear();
+        while let Some(output) = self.gathering.poll_output() {
+            if let gather::Output::Link(output) = output {
+                self.events.push_back(IceEvent::Link(output));
+            }
         }
     }
 
     /// Whether there is anybody to check.
     fn has_peer(&self) -> bool {
-        self.remote_key.is_some() && !self.agent.get_remote_candidates().is_empty()
+        self.peer.is_some() && !self.remotes.is_empty()
     }
 
     /// Checks begin with the first candidate of the peer, trickled or seen in a check of its own.
@@ -387,98 +800,82 @@ impl Ice {
 
     /// Goes on with the checks, if there is anybody to check.
     fn resume(&mut self, now: Instant) {
-        if self.has_peer() {
+        if self.has_peer() && (self.selected.is_none() || self.state != IceState::Failed) {
             self.next_tick = Some(now);
             self.begin(now);
         }
     }
 
     fn judge_silence(&mut self, now: Instant) {
-        let since = match self.selected {
-            Some(_) => self.heard_at,
-            None => self.checking_since,
+        let (silent_since, fruitless_since) = match self.selected {
+            Some(_) => (self.heard_at, self.consent_at),
+            None => (self.checking_since, self.checking_since),
         };
-        let silence = now.saturating_duration_since(since);
-        if silence >= FAILURE {
+        if now.saturating_duration_since(fruitless_since) >= FAILURE {
+            self.nominating = None;
             self.enter(IceState::Failed);
-        } else if silence >= SILENCE && self.state == IceState::Ready {
+        } else if self.state == IceState::Ready
+            && now.saturating_duration_since(silent_since) >= SILENCE
+        {
             self.enter(IceState::Disconnected);
         }
     }
 
-    fn heard(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
+    /// Notes an authenticated message. A request shows that the peer lives; only an answer shows that it
+    /// hears us, too, and brings back what had failed.
+    fn heard(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, answer: bool) {
         self.heard_at = now;
-        if self.selected.is_some() && self.state != IceState::Ready {
+        if answer {
+            self.consent_at = now;
+        }
+        let Some(pair) = self.pair_mut(local, remote) else { return };
+        let first = pair.heard_at.is_none();
+        let proven = answer && !pair.answered;
+        pair.heard_at = Some(now);
+        pair.answered |= answer;
+        if first || proven {
+            self.events.push_back(IceEvent::Validated { remote, proven });
+        }
+        let back = answer || self.state != IceState::Failed;
+        if self.selected.is_some() && self.state != IceState::Ready && back {
             self.enter(IceState::Connected);
             self.enter(IceState::Ready);
             self.next_tick = Some(now + KEEPALIVE);
         }
-        let known = self.pairs.iter().position(|pair| pair.local == local && pair.remote == remote);
-        let at = known.unwrap_or_else(|| self.make_room(now, local, remote));
-        self.pairs[at].heard_at = now;
-        let proven = !self.pairs[at].answered && self.agent_succeeded(local, remote);
-        self.pairs[at].answered |= proven;
-        if known.is_none() || proven {
-            self.events.push_back(IceEvent::Validated { remote, proven });
-        }
     }
 
-    /// A place for a new pair; the one that was silent for longest gives way.
-    fn make_room(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) -> usize {
-        let pair = Pair { local, remote, answered: false, heard_at: now };
-        if self.pairs.len() < MAX_PAIRS {
-            self.pairs.push(pair);
-            return self.pairs.len() - 1;
-        }
-        let selected = self.selected;
-        let oldest = (0..self.pairs.len())
-            .filter(|&at| selected != Some((self.pairs[at].local, self.pairs[at].remote)))
-            .min_by_key(|&at| self.pairs[at].heard_at)
-            .expect("at most one of the pairs is the selected one");
-        self.pairs[oldest] = pair;
-        oldest
+    fn pair_mut(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.local == local && pair.remote == remote)
     }
 
-    fn drain_agent(&mut self, now: Instant) {
-        while let Some(tagged) = self.agent.poll_event() {
-            match tagged.event {
-                AgentEvent::SelectedCandidatePairChange(local, remote) => {
-                    self.select(now, local.addr(), remote.addr());
-                }
-                AgentEvent::RoleChange(controlling) => self.controlling = controlling,
-                _ => {}
-            }
-        }
-    }
-
-    /// The controlling peer nominated this pair; the agent follows only the first time.
+    /// The controlling peer nominated this pair. It becomes the selected one if there is none, if that
+    /// fell silent, or if this is better.
     fn follow_nomination(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
-        let Some(current) = self.selected else {
-            return;
-        };
-        if self.controlling || current == (local, remote) || !self.agent_succeeded(local, remote) {
+        if self.controlling || self.selected == Some((local, remote)) {
             return;
         }
-        let silent = self
-            .pairs
-            .iter()
-            .find(|pair| (pair.local, pair.remote) == current)
-            .is_none_or(|pair| now.saturating_duration_since(pair.heard_at) >= STALE_PAIR);
-        if silent || self.priority(local, remote) > self.priority(current.0, current.1) {
+        let priority = |of: Option<(SocketAddr, SocketAddr)>| {
+            let found = self.pairs.iter().find(|pair| Some((pair.local, pair.remote)) == of);
+            found.map(|pair| pair.priority)
+        };
+        let better = priority(Some((local, remote))) > priority(self.selected);
+        if better || self.is_stale(now) {
             self.select(now, local, remote);
         }
     }
 
     fn select(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
-        self.selected = Some((local, remote));
-        let line = |known: Option<&str>, addr| {
-            known.map_or_else(|| candidate::reflexive_line(addr), str::to_owned)
-        };
-        let of_local = self.locals.iter().find(|&&(addr, _)| addr == local);
-        let of_remote = self.remotes.iter().find(|known| known.addr == remote);
+        if self.selected.replace((local, remote)) == Some((local, remote)) {
+            return;
+        }
+        self.consent_at = now;
+        let ours = self.locals.iter().find(|known| known.addr == local && !known.line.is_empty());
+        let ours = ours.map(|known| known.line.clone());
+        let theirs = self.remotes.iter().find(|known| known.addr == remote);
+        let theirs = theirs.and_then(|known| known.line.clone());
         self.events.push_back(IceEvent::Selected {
-            local: line(of_local.map(|(_, line)| line.as_str()), local),
-            remote: line(of_remote.map(|known| known.line.as_str()), remote),
+            local: ours.unwrap_or_else(|| candidate::reflexive_line(local)),
+            remote: theirs.unwrap_or_else(|| candidate::reflexive_line(remote)),
         });
         if self.state != IceState::Ready {
             self.enter(IceState::Connected);
@@ -487,34 +884,102 @@ impl Ice {
         self.next_tick = Some(now + KEEPALIVE);
     }
 
-    /// The pair's priority (RFC 8445 §6.1.2.3), without the bit that breaks ties.
-    fn priority(&self, local: SocketAddr, remote: SocketAddr) -> u64 {
-        let of = |candidates: &[Candidate], addr| {
-            let found = candidates.iter().find(|candidate| candidate.addr() == addr);
-            found.map_or(0, |candidate| u64::from(candidate.priority()))
+    fn check(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, nominating: bool) {
+        let Some(peer) = &self.peer else { return };
+        let outward = path::of(local) == Path::Tcp && path::plain(local).port() == 0;
+        let pair = self.pairs.iter().find(|pair| pair.local == local && pair.remote == remote);
+        if outward && pair.is_some_and(|pair| pair.heard_at.is_none()) {
+            // Each of the first checks asks for a connection.
+            let asked = self.checks.iter().any(|check| check.remote == remote);
+            if !asked && self.connects >= MAX_CONNECTS {
+                return;
+            }
+            self.connects += usize::from(!asked);
+        }
+        let ours = self.locals.iter().find(|known| known.addr == local);
+        let priority = match path::of(local) {
+            Path::Udp => candidate::REFLEXIVE_PRIORITY,
+            _ => ours.map_or(1, |known| known.priority),
         };
-        let local = of(self.agent.get_local_candidates(), local);
-        let remote = of(self.agent.get_remote_candidates(), remote);
-        (local.min(remote) << 32) + 2 * local.max(remote)
+        let role = if self.controlling { stun::ICE_CONTROLLING } else { stun::ICE_CONTROLLED };
+        let transaction = stun::new_transaction();
+        let mut message = Builder::new(stun::BINDING_REQUEST, &transaction)
+            .attribute(stun::USERNAME, peer.outgoing.as_bytes())
+            .attribute(role, &self.tie_breaker.to_be_bytes())
+            .attribute(stun::PRIORITY, &priority.to_be_bytes());
+        if nominating {
+            message = message.attribute(stun::USE_CANDIDATE, &[]);
+        }
+        let message = message.integrity(&peer.key).fingerprint();
+        if self.checks.len() >= MAX_CHECKS {
+            self.checks.pop_front();
+        }
+        self.checks.push_back(Check { transaction, local, remote, sent_at: now, nominating });
+        self.transmit(now, local, remote, message);
     }
 
-    /// Whether a check of the agent over this pair was answered.
-    fn agent_succeeded(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        let id = |candidates: &[Candidate], addr| {
-            let found = candidates.iter().find(|candidate| candidate.addr() == addr);
-            found.map(|candidate| candidate.id().to_owned())
-        };
-        let Some(local) = id(self.agent.get_local_candidates(), local) else {
-            return false;
-        };
-        let Some(remote) = id(self.agent.get_remote_candidates(), remote) else {
-            return false;
-        };
-        self.agent.get_candidate_pairs_stats(self.heard_at).iter().any(|pair| {
-            pair.state == CandidatePairState::Succeeded
-                && pair.local_candidate_id == local
-                && pair.remote_candidate_id == remote
-        })
+    /// Sends a message over its path, wrapped if that is the relay.
+    fn transmit(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, bytes: BytesMut) {
+        if path::of(local) == Path::Relay {
+            self.gathering.send_relayed(now, remote, &bytes);
+            self.drain_gathering(now);
+        } else {
+            self.transmits.push_back((local, remote, bytes));
+        }
+    }
+
+    /// Sends any other datagram over a path.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: BytesMut,
+    ) {
+        self.transmit(now, local, remote, bytes);
+    }
+
+    fn drain_gathering(&mut self, now: Instant) {
+        while let Some(output) = self.gathering.poll_output() {
+            match output {
+                gather::Output::Transmit(local, remote, bytes) => {
+                    self.transmits.push_back((local, remote, bytes));
+                }
+                gather::Output::Expect(transaction) => {
+                    self.events.push_back(IceEvent::Expect(transaction));
+                }
+                gather::Output::Resolve(number, name) => {
+                    self.events.push_back(IceEvent::Resolve { number, name });
+                }
+                gather::Output::Reflexive { base, seen } => {
+                    self.gathered(now, Kind::ServerReflexive, base, seen);
+                }
+                gather::Output::Relayed(addr) => {
+                    self.gathered(now, Kind::Relay, path::relay(addr), addr);
+                }
+                gather::Output::RelayLost(addr) => self.relay_lost(path::relay(addr)),
+                gather::Output::Done => self.events.push_back(IceEvent::GatheringDone),
+                gather::Output::Link(output) => self.events.push_back(IceEvent::Link(output)),
+            }
+        }
+    }
+
+    fn gathered(&mut self, now: Instant, kind: Kind, addr: SocketAddr, shown: SocketAddr) {
+        let at = self.locals.iter().filter(|local| !local.paired).count();
+        let new = self.insert_local(kind, addr, shown, at as u32);
+        if let Some(local) = self.locals.last().filter(|_| new) {
+            self.events.push_back(IceEvent::Candidate(local.line.clone()));
+        }
+        if kind == Kind::Relay && self.selected.is_none() {
+            self.checking_since = now;
+            self.resume(now);
+        }
+    }
+
+    fn relay_lost(&mut self, addr: SocketAddr) {
+        self.locals.retain(|local| local.addr != addr);
+        self.pairs.retain(|pair| pair.local != addr);
+        self.nominating = self.nominating.filter(|(local, _)| *local != addr);
     }
 
     fn enter(&mut self, state: IceState) {
@@ -525,26 +990,6 @@ impl Ice {
     }
 }
 
-/// A candidate for the agent. It treats all types alike once they have a priority.
-fn host_candidate(
-    addr: SocketAddr,
-    priority: u32,
-    foundation: String,
-) -> Result<Candidate, TransportError> {
-    let base_config = CandidateConfig {
-        network: "udp".to_owned(),
-        address: addr.ip().to_string(),
-        port: addr.port(),
-        component: 1,
-        priority,
-        foundation,
-        ..CandidateConfig::default()
-    };
-    CandidateHostConfig { base_config, ..CandidateHostConfig::default() }
-        .new_candidate_host()
-        .map_err(|error| TransportError::Ice(error.to_string()))
-}
-
 /// Random characters of the ICE alphabet (RFC 8839 §5.4), 6 bits each.
 fn random_text(len: usize) -> Result<String, TransportError> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -552,3 +997,6 @@ fn random_text(len: usize) -> Result<String, TransportError> {
     rand::fill(&mut bytes).map_err(|_| TransportError::Randomness)?;
     Ok(bytes.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! [`udp`] reads and writes batches of datagrams, [`demux`] finds the [`Session`](webrtc::Session) they
 //! are for, and the session consumes STUN and DTLS and opens SRTP where it lies. Plain RTP has
-//! [ports](ports) of its own, each known to one [`plain::Session`]. All but `udp` and `interfaces`
+//! [ports](ports) of its own, each known to one [`plain::Session`]. All but `udp`, `tcp` and `interfaces`
 //! decide without I/O. No type of the `rtc` crates leaves this folder.
 
 pub mod certificate;
@@ -11,17 +11,20 @@ pub mod demux;
 mod dtls;
 mod ice;
 pub mod interfaces;
+pub mod mdns;
+pub mod path;
 pub mod plain;
 pub mod ports;
 mod sctp;
 pub mod srtp;
 mod stun;
+pub mod tcp;
 pub mod udp;
 pub mod webrtc;
 
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
-pub use ice::{IceState, MAX_LOCAL_CANDIDATES};
+pub use ice::{HEADROOM, IceState, LinkOutput, MAX_LOCAL_CANDIDATES, Servers};
 pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;

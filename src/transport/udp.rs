@@ -235,7 +235,17 @@ pub struct SendBatch {
     addresses: Box<[libc::sockaddr_in6; SEND_BATCH]>,
     vectors: Box<[libc::iovec; SEND_BATCH]>,
     headers: Box<[libc::mmsghdr; SEND_BATCH]>,
+    /// The control message of those that are marked.
+    marks: Box<[Option<Mark>; SEND_BATCH]>,
     len: usize,
+}
+
+/// A control message with the byte that routers look at: `cmsghdr`, then an `int`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Mark {
+    head: libc::cmsghdr,
+    value: libc::c_int,
 }
 
 // SAFETY: the raw pointers are set and used within one call, and point into boxes of the same batch.
@@ -250,6 +260,7 @@ impl Default for SendBatch {
             addresses: Box::new([zeroed_address(); SEND_BATCH]),
             vectors: Box::new([EMPTY_VECTOR; SEND_BATCH]),
             headers: Box::new([empty_header(); SEND_BATCH]),
+            marks: Box::new([None; SEND_BATCH]),
             len: 0,
         }
     }
@@ -286,11 +297,20 @@ impl SendBatch {
     /// # Panics
     /// If the batch is full or `len` exceeds [`SEND_SLOT`].
     pub fn commit(&mut self, len: usize, to: SocketAddr) {
+        self.commit_marked(len, to, 0);
+    }
+
+    /// The same, with the byte of the IP header that routers look at (RFC 2474); 0 leaves it alone.
+    ///
+    /// # Panics
+    /// As [`SendBatch::commit`].
+    pub fn commit_marked(&mut self, len: usize, to: SocketAddr, mark: u8) {
         assert!(len <= SEND_SLOT, "a datagram is no longer than its slot");
         let (raw, address_len) = to_raw(to);
         self.addresses[self.len] = raw;
         self.vectors[self.len].iov_len = len;
         self.headers[self.len].msg_hdr.msg_namelen = address_len;
+        self.marks[self.len] = (mark != 0).then(|| Mark::new(mark, to.is_ipv4()));
         self.len += 1;
     }
 
@@ -355,7 +375,26 @@ impl SendBatch {
             header.msg_name = (&raw mut self.addresses[at]).cast();
             header.msg_iov = &raw mut self.vectors[at];
             header.msg_iovlen = 1;
+            (header.msg_control, header.msg_controllen) = match &mut self.marks[at] {
+                Some(mark) => ((mark as *mut Mark).cast(), size_of::<Mark>() as _),
+                None => (std::ptr::null_mut(), 0),
+            };
         }
+    }
+}
+
+impl Mark {
+    fn new(mark: u8, ipv4: bool) -> Self {
+        let (level, kind) = match ipv4 {
+            true => (libc::IPPROTO_IP, libc::IP_TOS),
+            false => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        // SAFETY: the head of a control message consists of integers, for which zero is a value.
+        let mut head: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+        head.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<libc::c_int>()) as _;
+        head.cmsg_level = level;
+        head.cmsg_type = kind;
+        Self { head, value: mark.into() }
     }
 }
 
@@ -373,7 +412,7 @@ fn empty_header() -> libc::mmsghdr {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-fn to_raw(addr: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
+pub(super) fn to_raw(addr: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
     let mut raw = zeroed_address();
     match addr {
         SocketAddr::V4(addr) => {
@@ -512,6 +551,44 @@ mod tests {
         assert!(batch.push(b"y", good));
         batch.flush(&ours);
         received(&ours);
+    }
+
+    #[test]
+    fn a_mark_reaches_the_header_of_its_packet_only() {
+        for (ip, level, ask, kind) in [
+            ("127.0.0.1", libc::IPPROTO_IP, libc::IP_RECVTOS, libc::IP_TOS),
+            ("::1", libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, libc::IPV6_TCLASS),
+        ] {
+            let (ours, theirs) = pair(ip);
+            let to = theirs.local_addr().expect("bound");
+            let fd = OwnedFd::from(theirs);
+            set_option(&fd, level, ask, 1).expect("sets");
+            let mut batch = SendBatch::new();
+            for mark in [0, 46 << 2, 0] {
+                batch.slot()[0] = mark;
+                batch.commit_marked(1, to, mark);
+            }
+            assert_eq!(batch.flush(&ours).sent, 3);
+            for expected in [0, 46 << 2, 0] {
+                let (mut byte, mut control) = ([0_u8; 1], [0_u64; 8]);
+                let mut vector =
+                    libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+                let mut header = empty_header().msg_hdr;
+                header.msg_iov = &raw mut vector;
+                header.msg_iovlen = 1;
+                header.msg_control = control.as_mut_ptr().cast();
+                header.msg_controllen = size_of_val(&control) as _;
+                // SAFETY: the header points to places that outlive the call, with their lengths.
+                let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) };
+                assert_eq!((len, byte[0]), (1, expected));
+                // SAFETY: the kernel wrote the control messages that the macro walks over.
+                let first = unsafe { &*libc::CMSG_FIRSTHDR(&raw const header) };
+                assert_eq!((first.cmsg_level, first.cmsg_type), (level, kind));
+                // SAFETY: the message holds at least the byte that was asked for.
+                let value = unsafe { *libc::CMSG_DATA(first) };
+                assert_eq!(value, expected);
+            }
+        }
     }
 
     #[test]

@@ -5,10 +5,14 @@
 //! SRTP tag is verified; DTLS and media are taken only from addresses that authenticated a STUN
 //! message, and media is sent only over the selected pair.
 //!
+//! Addresses are marked by their path, see [`path`]. What goes over a relay is wrapped here, and leaves
+//! as [`Output::Link`]; media is wrapped by whoever seals it, with [`Session::wrap`].
+//!
 //! Left out: ICE restarts, separate transports per media section.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +24,8 @@ use super::data_channel::{
 };
 use super::demux::{Datagram, classify};
 use super::dtls::{Dtls, DtlsRole, DtlsState};
-use super::ice::{Ice, IceEvent, IceState};
+use super::ice::{Ice, IceEvent, IceState, LinkOutput, Servers};
+use super::path::{self, Path};
 use super::srtp::{Receiver, Sender};
 use super::{DropReason, TransportError};
 
@@ -68,6 +73,15 @@ pub enum Output {
         remote: SocketAddr,
         proven: bool,
     },
+    /// The answer to this STUN transaction is for this session.
+    Expect([u8; 12]),
+    /// The address of a name is wanted, for [`Session::handle_resolved`].
+    Resolve {
+        number: u32,
+        name: String,
+    },
+    /// What is to be done with the session's connection to a TURN server.
+    Link(LinkOutput),
     Event(Event),
     /// A message came over a data channel.
     Message {
@@ -84,6 +98,10 @@ pub enum Output {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
     Ice(IceState),
+    /// A local candidate that was gathered after the first ones: its line.
+    Candidate(String),
+    /// No further ones will come.
+    GatheringDone,
     /// The candidate lines of the pair that carries the media.
     SelectedPair {
         local: String,
@@ -153,10 +171,100 @@ impl Session {
     /// # Errors
     /// [`TransportError::TooManyCandidates`] after 16, [`TransportError::Closed`].
     pub fn add_local_candidate(&mut self, addr: SocketAddr) -> Result<(), TransportError> {
+        self.announce(addr, None)
+    }
+
+    /// The same, for an address that peers are to reach at `shown`.
+    ///
+    /// # Errors
+    /// As [`Session::add_local_candidate`].
+    pub fn announce(
+        &mut self,
+        addr: SocketAddr,
+        shown: Option<IpAddr>,
+    ) -> Result<(), TransportError> {
         self.check_open()?;
-        self.ice.add_local(addr)?;
+        self.ice.add_local(addr, shown)?;
         self.drain_ice();
         Ok(())
+    }
+
+    /// Announces an address that accepts TCP connections, and that connections may come from it.
+    ///
+    /// # Errors
+    /// As [`Session::add_local_candidate`].
+    pub fn announce_tcp(
+        &mut self,
+        addr: SocketAddr,
+        shown: Option<IpAddr>,
+    ) -> Result<(), TransportError> {
+        self.check_open()?;
+        self.ice.add_local_tcp(addr, shown)?;
+        self.drain_ice();
+        Ok(())
+    }
+
+    /// Asks servers for further candidates. [`Event::Candidate`] tells of each, and
+    /// [`Event::GatheringDone`] ends it, at once if there is no server to ask.
+    pub fn gather(&mut self, now: Instant, servers: Servers) {
+        if !self.closed {
+            self.ice.gather(now, servers);
+            self.drain_ice();
+        }
+    }
+
+    /// A name that [`Output::Resolve`] asked about has this address; `None` if nobody knows.
+    pub fn handle_resolved(&mut self, now: Instant, number: u32, ip: Option<IpAddr>) {
+        if !self.closed {
+            self.ice.handle_resolved(now, number, ip);
+            self.advance(now);
+        }
+    }
+
+    /// The connection to the TURN server is open.
+    pub fn handle_link_open(&mut self, now: Instant) {
+        if !self.closed {
+            self.ice.handle_link_open(now);
+            self.advance(now);
+        }
+    }
+
+    /// The connection to the TURN server could not be opened, or is gone.
+    pub fn handle_link_lost(&mut self, now: Instant) {
+        if !self.closed {
+            self.ice.handle_link_lost(now);
+            self.advance(now);
+        }
+    }
+
+    /// Takes a message from the TURN server. If it holds a datagram of a peer, returns the addresses it
+    /// went between and where it lies in `bytes`: that is for [`Session::handle_datagram`].
+    ///
+    /// # Errors
+    /// Why the message was dropped.
+    pub fn handle_link(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+    ) -> Result<Option<(SocketAddr, SocketAddr, Range<usize>)>, DropReason> {
+        if self.closed {
+            return Err(DropReason::Closed);
+        }
+        let relayed = self.ice.handle_link(now, bytes);
+        self.advance(now);
+        let local = self.ice.relayed();
+        Ok(relayed?.and_then(|(peer, range)| Some((path::relay(local?), peer, range))))
+    }
+
+    /// Makes a message for the TURN server of the `len` bytes that follow the first
+    /// [`HEADROOM`](super::HEADROOM) of `slot`: where it lies.
+    pub fn wrap(&self, remote: SocketAddr, slot: &mut [u8], len: usize) -> Option<Range<usize>> {
+        self.ice.wrap(remote, slot, len)
+    }
+
+    /// How long the last check took to be answered.
+    pub fn round_trip(&self) -> Option<std::time::Duration> {
+        self.ice.round_trip()
     }
 
     /// Our candidates in Kurento's text: `candidate:1 1 UDP 2015364095 10.0.0.1 8000 typ host`.
@@ -185,7 +293,7 @@ impl Session {
                 dtls.set_data_only();
             }
         }
-        self.ice.start(now, &remote.ufrag, &remote.pwd)?;
+        self.ice.start(now, &remote.ufrag, &remote.pwd);
         self.dtls = Some(dtls);
         self.advance(now);
         Ok(())
@@ -199,7 +307,9 @@ impl Session {
     /// on.
     pub fn add_remote_candidate(&mut self, now: Instant, line: &str) -> Result<(), TransportError> {
         self.check_open()?;
-        self.ice.add_remote(now, line)
+        let added = self.ice.add_remote(now, line);
+        self.drain_ice();
+        added
     }
 
     /// Takes a datagram that arrived at `local` from `remote`; media is opened in place.
@@ -322,10 +432,11 @@ impl Session {
         if let Some(dtls) = &mut self.dtls {
             dtls.close(now);
         }
-        self.send_dtls();
+        self.send_dtls(now);
         self.sender = None;
         self.receiver = None;
         self.ice.close();
+        self.drain_ice();
         self.closed = true;
     }
 
@@ -409,7 +520,7 @@ impl Session {
         // Channels open only after clients know of the connection they are on.
         self.tell_dtls();
         self.drain_data(now);
-        self.send_dtls();
+        self.send_dtls(now);
     }
 
     /// Hands packets of SCTP back and forth, and tells of channels and messages.
@@ -452,6 +563,11 @@ impl Session {
                     Output::Event(Event::SelectedPair { local, remote })
                 }
                 IceEvent::Validated { remote, proven } => Output::Bind { remote, proven },
+                IceEvent::Candidate(line) => Output::Event(Event::Candidate(line)),
+                IceEvent::GatheringDone => Output::Event(Event::GatheringDone),
+                IceEvent::Resolve { number, name } => Output::Resolve { number, name },
+                IceEvent::Expect(transaction) => Output::Expect(transaction),
+                IceEvent::Link(output) => Output::Link(output),
             });
         }
         while let Some((local, remote, bytes)) = self.ice.poll_transmit() {
@@ -459,17 +575,24 @@ impl Session {
         }
     }
 
-    fn send_dtls(&mut self) {
+    fn send_dtls(&mut self, now: Instant) {
         let Some(dtls) = &mut self.dtls else {
             return;
         };
         let route = self.ice.usable().or(self.dtls_from);
         while let Some(bytes) = dtls.poll_transmit() {
             // Without a route a retransmission tries again.
-            if let Some((local, remote)) = route {
-                self.outputs.push_back(Output::Transmit { local, remote, bytes });
+            match route {
+                Some((local, remote)) if path::of(local) == Path::Relay => {
+                    self.ice.send(now, local, remote, bytes);
+                }
+                Some((local, remote)) => {
+                    self.outputs.push_back(Output::Transmit { local, remote, bytes });
+                }
+                None => {}
             }
         }
+        self.drain_ice();
     }
 
     /// Tells of DTLS, but never before ICE has selected a pair: clients expect that order.

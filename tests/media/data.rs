@@ -53,6 +53,7 @@ impl Side {
                 Output::Drained => self.drained += 1,
                 Output::Dropped(reason) => self.dropped.push(reason),
                 Output::Event(_) | Output::Bind { .. } => {}
+                other => panic!("nobody asked for {other:?}"),
             }
         }
     }

@@ -5,6 +5,7 @@ mod call;
 mod data;
 mod failure;
 mod keyframes;
+mod network;
 mod plain;
 mod publisher;
 mod repair;

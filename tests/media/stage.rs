@@ -131,6 +131,7 @@ impl Stage {
             demux: Demux::new(),
             plain: PlainNet::new(ports),
             addresses: vec![SocketAddr::from(SERVER)],
+            places: Default::default(),
             certificates: Arc::new(Certificates::default()),
             object_limits: (&Limits::default()).into(),
             defaults: Arc::default(),
@@ -234,10 +235,28 @@ impl Stage {
         }
     }
 
+    /// A datagram of a stranger arrives.
+    pub fn inject(&mut self, from: SocketAddr, bytes: &[u8]) {
+        let at = self.at();
+        let mut bytes = bytes.to_vec();
+        self.guarded(|machine, wire| {
+            machine.handle_datagram(at, SocketAddr::from(SERVER), from, &mut bytes, wire);
+        });
+        self.deliver();
+    }
+
     /// How many datagrams the machine dropped for `reason` since it was asked last.
     pub fn dropped(&mut self, reason: &str) -> u64 {
-        let counts = self.machine.take_dropped().into_iter();
-        counts.filter(|(known, _)| *known == reason).map(|(_, count)| count).sum()
+        self.all_dropped().remove(reason).unwrap_or(0)
+    }
+
+    /// By reason.
+    pub fn all_dropped(&mut self) -> HashMap<&'static str, u64> {
+        let mut counts = HashMap::new();
+        for (reason, count) in self.machine.take_dropped() {
+            *counts.entry(reason).or_default() += count;
+        }
+        counts
     }
 
     pub fn pipelines(&self) -> usize {

@@ -59,7 +59,7 @@ fn a_minute_over_bad_networks_shows_nearly_every_frame() {
             // Of the first frame any packet may come first; it is the keyframe's in any case.
             assert_eq!((first.keyframe, first.frame), (true, from), "{loss}");
             // A packet that is lost at every one of its repetitions is given up in the end.
-            assert!(shown * 1_000 >= (sent - from) * 998, "{loss}: {shown} of {}", sent - from);
+            assert!(shown * 1_000 >= (sent - from) * 999, "{loss}: {shown} of {}", sent - from);
             // Nobody repairs audio, and it passes two networks that lose.
             let arrives = (1_000 - loss as u32).pow(2) / 1_000;
             let expected = if from == 0 { spoken } else { (sent - from) * 33 / 20 };
@@ -100,9 +100,10 @@ fn a_good_call_is_told_in_order() {
         "IceCandidateFound",
         "IceCandidateFound",
         "IceGatheringDone",
+        // With the peer's first candidate.
+        "IceComponentStateChanged CONNECTING",
     ];
     let connected = [
-        "IceComponentStateChanged CONNECTING",
         "NewCandidatePairSelected",
         "IceComponentStateChanged CONNECTED",
         "IceComponentStateChanged READY",

@@ -52,6 +52,19 @@ fn a_media_port_that_is_taken_is_trouble() {
 }
 
 #[test]
+fn a_range_of_ports_must_have_one_for_each_thread() {
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = other.local_addr().expect("bound").port();
+    let (first, last) = (port.to_string(), port.saturating_add(20).to_string());
+    let (well, findings) =
+        examine(&["--port", "0"], &[("KMS_MIN_PORT", &first), ("KMS_MAX_PORT", &first)]);
+    assert!(!well && find(&findings, "media ports")["severity"] == "trouble", "{findings:?}");
+    let (_, findings) =
+        examine(&["--port", "0"], &[("KMS_MIN_PORT", &first), ("KMS_MAX_PORT", &last)]);
+    assert_eq!(find(&findings, "media ports")["severity"], "fine", "{findings:?}");
+}
+
+#[test]
 fn a_stun_server_is_asked_and_one_that_is_silent_is_trouble() {
     let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = server.local_addr().expect("bound").port().to_string();

@@ -231,6 +231,14 @@ const PURPOSES: &[Purpose] = &[
                 && !it.recorded.is_null()
         },
     },
+    Purpose {
+        reason: "whoever is connected reports at once, and so its peer need not wait for media",
+        applies: |it| {
+            it.file.starts_with("t09")
+                && it.operation() == "getMediaState"
+                && it.our_value() == "CONNECTED"
+        },
+    },
     // Descriptions.
     Purpose {
         reason: "the fingerprint of who offered is not repeated in the answer",
@@ -249,10 +257,6 @@ const PURPOSES: &[Purpose] = &[
         },
     },
     // What is not built yet.
-    Purpose {
-        reason: "not built: ICE over TCP",
-        applies: |it| it.is_event(&["IceCandidateFound"]) && it.candidate().contains(" TCP "),
-    },
     Purpose {
         reason: "an event is raised once",
         applies: |it| {

@@ -8,3 +8,4 @@ pub mod program;
 pub mod proxy;
 pub mod rtp_peer;
 pub mod server;
+pub mod turn;

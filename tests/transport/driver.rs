@@ -106,6 +106,7 @@ impl Driver {
                 Output::Event(event) => self.events.push(event),
                 Output::Message { channel, message } => self.messages.push((channel, message)),
                 Output::Drained | Output::Dropped(_) => {}
+                other => panic!("nobody asked for {other:?}"),
             }
         }
         self.sending.flush(&self.socket);

@@ -4,5 +4,6 @@ mod driver;
 mod independent_data;
 mod independent_peer;
 mod loopback;
+mod network;
 mod plain_rtp;
 mod whole_server;

@@ -87,7 +87,7 @@ impl WebRtcEndpoint {
         sendonly: bool,
         use_data_channels: bool,
         certificate: Option<CertificateKeyType>,
-        _qos_dscp: DSCPValue,
+        qos_dscp: DSCPValue,
     ) -> Result<Self> {
         let direction = match (recvonly, sendonly) {
             (true, false) => Direction::RecvOnly,
@@ -98,7 +98,10 @@ impl WebRtcEndpoint {
             direction,
             properties: Properties::new(&cx.net.defaults),
             negotiation: Negotiation::New,
-            transports: Transports::new(certificate.unwrap_or(CertificateKeyType::Ecdsa)),
+            transports: Transports::new(
+                certificate.unwrap_or(CertificateKeyType::Ecdsa),
+                properties::mark(qos_dscp, &cx.net.defaults),
+            ),
             data: Data::new(use_data_channels),
             early: Vec::new(),
             gathering: false,
@@ -243,24 +246,33 @@ impl WebRtcEndpoint {
                 self.set_ice_state(cx, number, IceComponentState::Gathering);
             }
         }
-        let sections: Vec<_> = self.live_sections();
-        let mut found = Vec::new();
-        for (section, mid) in sections {
-            let Some(transport) = self.transport_of(section) else { continue };
+        let complete = self.transports.gather(cx, &self.properties);
+        for number in 0..self.transports.len() {
+            let Some(transport) = self.transports.get(number) else { continue };
             for candidate in transport.candidates(cx) {
-                found.push(IceCandidate {
-                    candidate,
-                    sdp_mid: mid.clone(),
-                    sdp_m_line_index: section as i32,
-                });
+                self.tell_candidate(cx, number, candidate);
             }
         }
-        for candidate in found {
-            cx.raise(IceCandidateFound { candidate });
+        if complete {
+            cx.raise(IceGatheringDone {});
         }
-        cx.raise(IceGatheringDone {});
         self.start(cx);
         Ok(())
+    }
+
+    /// Tells of a local candidate, once for each section that it is for.
+    fn tell_candidate(&self, cx: &mut Context<'_>, number: usize, candidate: String) {
+        for (section, sdp_mid) in self.live_sections() {
+            let uses = match &self.negotiation {
+                Negotiation::Done(agreed) => agreed.media[section].transport == number,
+                _ => number == 0,
+            };
+            if uses {
+                let (candidate, sdp_m_line_index) = (candidate.clone(), section as i32);
+                let candidate = IceCandidate { candidate, sdp_mid, sdp_m_line_index };
+                cx.raise(IceCandidateFound { candidate });
+            }
+        }
     }
 
     /// Takes a candidate of the peer. What cannot be used is ignored; an empty one ends them.
@@ -276,7 +288,9 @@ impl WebRtcEndpoint {
             return Ok(());
         }
         let Negotiation::Done(agreed) = &mut self.negotiation else {
-            if self.early.len() < MAX_EARLY_CANDIDATES && !candidate.candidate.is_empty() {
+            if self.early.len() >= MAX_EARLY_CANDIDATES {
+                cx.net.places.refused_candidates += 1;
+            } else if !candidate.candidate.is_empty() {
                 self.early.push(candidate);
             }
             return Ok(());
@@ -496,6 +510,12 @@ impl Node for WebRtcEndpoint {
                 if matches!(state, IceState::Failed | IceState::Ready) {
                     self.transports.set_failed(cx, number, state == IceState::Failed);
                     self.tell_connection(cx);
+                }
+            }
+            Event::Candidate(line) => self.tell_candidate(cx, number, line),
+            Event::GatheringDone => {
+                if self.transports.set_gathered(number) {
+                    cx.raise(IceGatheringDone {});
                 }
             }
             Event::SelectedPair { local, remote } => {

@@ -1,5 +1,6 @@
-//! Properties of a WebRtcEndpoint. Those about bandwidth take effect at once; those about gathering
-//! would be read when candidates are gathered, and none of them is built yet except to be read back.
+//! Properties of a WebRtcEndpoint. Those about bandwidth take effect at once; those about the network are
+//! read when candidates are gathered. A text that names no address or server there is ignored with a
+//! line in the log, for setting it was no error.
 
 use std::net::IpAddr;
 
@@ -9,10 +10,12 @@ use crate::config::modules::{External, TurnServer};
 use crate::elements::{Context, index};
 use crate::model::RemoteError;
 use crate::model::types::{
-    ConnectionState, DtlsConnection, IceCandidatePair, IceConnection, MediaState, RembParams,
+    ConnectionState, DSCPValue, DtlsConnection, IceCandidatePair, IceConnection, MediaState,
+    RembParams,
 };
 use crate::router::{self, Router, SourceKey};
 use crate::rtp::Kind;
+use crate::transport::Servers;
 
 /// Bandwidths in kbps, 0 for no limit.
 pub struct Properties {
@@ -85,6 +88,38 @@ impl Properties {
         u32::try_from(self.max_video_recv).ok().filter(|kbps| *kbps > 0)
     }
 
+    /// Names of the only interfaces to be announced; all when there are none.
+    pub fn interfaces(&self) -> Vec<&str> {
+        let names = self.network_interfaces.split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Whether TCP candidates are wanted.
+    pub fn ice_tcp(&self) -> bool {
+        self.ice_tcp
+    }
+
+    /// The address at which peers find a local one, if it is another.
+    pub fn shown(&self, local: IpAddr) -> Option<IpAddr> {
+        let text = if local.is_ipv4() { &self.external_ipv4 } else { &self.external_ipv6 };
+        let shown = text.trim().parse::<IpAddr>().ok();
+        shown.filter(|shown| shown.is_ipv4() == local.is_ipv4())
+    }
+
+    /// The servers to ask for further candidates.
+    pub fn servers(&self) -> Servers {
+        let named = |text: &str| (!text.trim().is_empty()).then(|| text.trim().to_owned());
+        let port = u16::try_from(self.stun_server_port).ok().filter(|port| *port != 0);
+        let turn = named(&self.turn_url).and_then(|url| {
+            let server = TurnServer::parse(&url);
+            if server.is_none() {
+                tracing::warn!("turnUrl is no user:password@address:port[?transport=udp|tcp|tls]");
+            }
+            server
+        });
+        Servers { stun: named(&self.stun_server_address).zip(port), turn }
+    }
+
     /// Without members until they were set or REMB was negotiated; then those in force.
     pub fn remb_params(&self, negotiated: bool) -> RembParams {
         if let Some(set) = &self.remb_params {
@@ -126,6 +161,44 @@ impl Properties {
             }
         }
     }
+}
+
+/// The byte in the IP header (RFC 2474) for what a client asked for, or else for what is configured.
+pub fn mark(wanted: DSCPValue, config: &ModuleConfig) -> u8 {
+    use DSCPValue as D;
+    let configured = || {
+        let name = config.webrtc.dscp.as_deref()?.trim();
+        D::ALL.iter().copied().find(|value| value.as_str().eq_ignore_ascii_case(name))
+    };
+    let value = if wanted == D::NoValue { configured().unwrap_or(wanted) } else { wanted };
+    let number = match value {
+        D::NoDscp | D::NoValue | D::AudioLow | D::VideoLow | D::DataLow | D::ChromeLow | D::Cs0 => {
+            0
+        }
+        D::AudioVerylow | D::VideoVerylow | D::DataVerylow | D::Le => 1,
+        D::AudioMedium | D::AudioHigh | D::Ef => 46,
+        D::VideoMedium | D::VideoHigh | D::Af42 => 36,
+        D::VideoMediumThroughput | D::Af43 => 38,
+        D::VideoHighThroughput | D::Af41 => 34,
+        D::DataMedium | D::Af11 => 10,
+        D::DataHigh | D::Af21 => 18,
+        D::ChromeHigh | D::ChromeMedium | D::Cs7 => 56,
+        D::ChromeVerylow | D::Cs1 => 8,
+        D::Cs2 => 16,
+        D::Cs3 => 24,
+        D::Cs4 => 32,
+        D::Cs5 => 40,
+        D::Cs6 => 48,
+        D::Af12 => 12,
+        D::Af13 => 14,
+        D::Af22 => 20,
+        D::Af23 => 22,
+        D::Af31 => 26,
+        D::Af32 => 28,
+        D::Af33 => 30,
+        D::Voiceadmit => 44,
+    };
+    number << 2
 }
 
 /// What a client left out stays as the router has it.
@@ -240,12 +313,12 @@ impl WebRtcEndpoint {
         Ok(self.connection_state)
     }
 
-    /// Whether TCP candidates are wanted.
+    /// Whether there are TCP candidates.
     pub fn get_ice_tcp(&mut self, _: &mut Context<'_>) -> Result<bool> {
         Ok(self.properties.ice_tcp)
     }
 
-    /// Kept, without effect: there are no TCP candidates.
+    /// Read when candidates are gathered.
     pub fn set_ice_tcp(&mut self, _: &mut Context<'_>, ice_tcp: bool) -> Result<()> {
         self.properties.ice_tcp = ice_tcp;
         Ok(())
@@ -289,6 +362,72 @@ impl WebRtcEndpoint {
             if let Some(source) = self.sources[index(kind)] {
                 self.properties.apply(cx.router, source, kind);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(set: impl FnOnce(&mut Properties)) -> Properties {
+        let mut properties = Properties::new(&ModuleConfig::default());
+        set(&mut properties);
+        properties
+    }
+
+    #[test]
+    fn packets_are_marked_as_the_client_or_else_the_operator_wants() {
+        let mut config = ModuleConfig::default();
+        assert_eq!(mark(DSCPValue::NoValue, &config), 0);
+        assert_eq!(mark(DSCPValue::Ef, &config), 46 << 2);
+        config.webrtc.dscp = Some("AF41".to_owned());
+        assert_eq!(mark(DSCPValue::NoValue, &config), 34 << 2);
+        assert_eq!(mark(DSCPValue::NoDscp, &config), 0);
+        config.webrtc.dscp = Some("nonsense".to_owned());
+        assert_eq!(mark(DSCPValue::NoValue, &config), 0);
+        for value in DSCPValue::ALL {
+            // The names of the standards say their numbers.
+            let name = value.as_str();
+            let digits = |from: usize| name[from..].bytes().map(|digit| digit - b'0');
+            let expected = match name.len() {
+                3 if name.starts_with("CS") => digits(2).next().map(|class| 8 * class),
+                4 if name.starts_with("AF") => digits(2).reduce(|class, drop| 8 * class + 2 * drop),
+                _ => continue,
+            };
+            assert_eq!(Some(mark(*value, &config) >> 2), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_external_address_stands_for_local_ones_of_its_kind() {
+        let [ipv4, ipv6] = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address"));
+        let set = properties(|one| {
+            one.external_ipv4 = " 198.51.100.7 ".to_owned();
+            one.external_ipv6 = "198.51.100.7".to_owned();
+        });
+        assert_eq!(set.shown(ipv4), "198.51.100.7".parse().ok());
+        assert_eq!(set.shown(ipv6), None, "not of its kind");
+        assert_eq!(properties(|_| ()).shown(ipv4), None);
+    }
+
+    #[test]
+    fn servers_are_those_that_texts_name() {
+        let servers = properties(|one| {
+            one.stun_server_address = "stun.example".to_owned();
+            one.turn_url = "user:p@ss:w@[2001:db8::1]:5349?transport=tls".to_owned();
+        })
+        .servers();
+        assert_eq!(servers.stun, Some(("stun.example".to_owned(), 3_478)));
+        let turn = servers.turn.expect("a server");
+        assert_eq!((&turn.host[..], turn.port, &turn.user[..]), ("2001:db8::1", 5_349, "user"));
+        for url in ["", "nope0", "turn.example:3478", "a:b@c:d"] {
+            let none = properties(|one| {
+                one.turn_url = url.to_owned();
+                one.stun_server_port = 0;
+                one.stun_server_address = "192.0.2.1".to_owned();
+            });
+            assert!(none.servers().turn.is_none() && none.servers().stun.is_none(), "{url}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The transport sessions of an endpoint and how its streams join the router.
 
+use std::net::SocketAddr;
+
 use rand_source::{cname, random};
 
 use crate::elements::{Context, Inbound, Leg, LegKey};
@@ -30,6 +32,8 @@ const MAX_ATTEMPTS: usize = 16;
 /// The sessions of one endpoint, numbered as [`crate::sdp::Layout`] numbers transports.
 pub struct Transports {
     key_kind: KeyKind,
+    /// See [`Leg::mark`].
+    mark: u8,
     list: Vec<Transport>,
     cname: String,
     /// Whether this side offered, and so controls ICE.
@@ -42,6 +46,8 @@ pub struct Transport {
     /// The streams that wait for the session to be connected.
     sinks: Vec<SinkKey>,
     started: bool,
+    /// Servers are asked for candidates.
+    gathering: bool,
     /// DTLS is done.
     connected: bool,
     /// ICE has no way to the peer any more.
@@ -65,12 +71,12 @@ pub fn capabilities(data: bool) -> Capabilities {
 }
 
 impl Transports {
-    pub fn new(certificate: CertificateKeyType) -> Self {
+    pub fn new(certificate: CertificateKeyType, mark: u8) -> Self {
         let key_kind = match certificate {
             CertificateKeyType::Rsa => KeyKind::Rsa,
             CertificateKeyType::Ecdsa => KeyKind::Ecdsa,
         };
-        Self { key_kind, list: Vec::new(), cname: cname(), offered: false }
+        Self { key_kind, mark, list: Vec::new(), cname: cname(), offered: false }
     }
 
     pub fn len(&self) -> usize {
@@ -118,14 +124,12 @@ impl Transports {
             attempts.next().ok_or(TransportError::Randomness)?;
             let certificate = certificate.clone();
             let settings = Settings { certificate, controlling: self.offered };
-            let mut session = Session::new(cx.at.now, settings)?;
-            for address in &cx.net.addresses {
-                session.add_local_candidate(*address)?;
-            }
+            let session = Session::new(cx.at.now, settings)?;
             let ufrag = session.ufrag().to_owned();
             let owner = cx.owner;
             let inbound = Inbound::default();
-            let leg = cx.net.legs.insert(Leg { session, owner, peer: None, inbound });
+            let mark = self.mark;
+            let leg = cx.net.legs.insert(Leg { session, owner, peer: None, inbound, mark });
             if cx.net.demux.insert(&ufrag, leg) {
                 break leg;
             }
@@ -144,6 +148,7 @@ impl Transports {
             peer: None,
             sinks: Vec::new(),
             started: false,
+            gathering: false,
             connected: false,
             failed: false,
             reporting: false,
@@ -155,6 +160,44 @@ impl Transports {
             pair: None,
             dtls: dtls.into(),
         })
+    }
+
+    /// Announces the addresses of this worker that `properties` allow, and asks the servers in them;
+    /// whether all candidates are known already.
+    pub fn gather(&mut self, cx: &mut Context<'_>, properties: &Properties) -> bool {
+        let names = properties.interfaces();
+        let places = &cx.net.places;
+        let allowed = |address: &&SocketAddr| places.is_on(address.ip(), &names);
+        let servers = properties.servers();
+        let asked = servers.stun.is_some() || servers.turn.is_some();
+        for transport in &mut self.list {
+            let Some(leg) = cx.net.legs.get_mut(transport.leg) else { continue };
+            for address in cx.net.addresses.iter().filter(allowed) {
+                let shown = properties.shown(address.ip());
+                let mut tcp = places.tcp.iter().filter(|tcp| tcp.ip() == address.ip());
+                let tcp = tcp.next().filter(|_| properties.ice_tcp());
+                let announced = leg.session.announce(*address, shown).and_then(|()| match tcp {
+                    Some(tcp) => leg.session.announce_tcp(*tcp, shown),
+                    None => Ok(()),
+                });
+                if let Err(error) = announced {
+                    tracing::warn!(%address, %error, "address not announced");
+                }
+            }
+            transport.gathering = asked;
+            if asked {
+                leg.session.gather(cx.at.now, servers.clone());
+            }
+            cx.net.touched.push(transport.leg);
+        }
+        !asked
+    }
+
+    /// A transport has all its candidates; whether all have.
+    pub fn set_gathered(&mut self, number: usize) -> bool {
+        let Some(transport) = self.list.get_mut(number) else { return false };
+        let news = std::mem::replace(&mut transport.gathering, false);
+        news && !self.list.iter().any(|transport| transport.gathering)
     }
 
     /// Ends all sessions and takes their parties out of the router.
@@ -292,6 +335,8 @@ impl Transports {
         match leg.session.add_remote_candidate(cx.at.now, line) {
             Ok(()) => true,
             Err(error) => {
+                let full = matches!(error, TransportError::TooManyCandidates(_));
+                cx.net.places.refused_candidates += u64::from(full);
                 tracing::debug!(%error, "candidate ignored");
                 false
             }
@@ -389,10 +434,10 @@ impl Transports {
 }
 
 /// Ends a session and says goodbye to its peer.
-fn close_leg(cx: &mut Context<'_>, leg: LegKey) {
-    cx.net.demux.remove(leg);
-    if let Some(leg) = cx.net.legs.remove(leg) {
-        cx.net.closing.push(leg.session);
+fn close_leg(cx: &mut Context<'_>, key: LegKey) {
+    cx.net.demux.remove(key);
+    if let Some(leg) = cx.net.legs.remove(key) {
+        cx.net.closing.push((key, leg.session));
     }
 }
 

@@ -138,6 +138,7 @@ impl Net {
                         self.sides[at].sent += 1;
                         self.send(remote, local, bytes.to_vec());
                     }
+                    other => panic!("nobody asked for {other:?}"),
                 }
             }
         }

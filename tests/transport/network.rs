@@ -1,0 +1,310 @@
+//! The ways between two whole servers over real sockets: UDP, TCP and relays, one at a time.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rivero::config::Config;
+use rivero::server::Server;
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, get};
+use crate::support::turn::{PASSWORD, SEEN, TurnServer, USER};
+
+/// One server with an endpoint, and the client that made it.
+struct Side {
+    server: Server,
+    client: Client,
+    endpoint: String,
+    /// Lines of its candidates, until gathering was done.
+    candidates: Vec<String>,
+}
+
+async fn start(set: impl FnOnce(&mut Config)) -> Server {
+    let mut config = Config::default();
+    config.control.port = 0;
+    config.media.workers = Some(1);
+    config.media.addresses = vec![[127, 0, 0, 1].into()];
+    set(&mut config);
+    Server::start(config).await.expect("free ports exist")
+}
+
+impl Side {
+    async fn new(set: impl FnOnce(&mut Config)) -> Self {
+        let server = start(set).await;
+        let mut client = Client::connect(server.address()).await;
+        let pipeline = client.create("MediaPipeline", json!({})).await;
+        let endpoint = client.create("WebRtcEndpoint", json!({"mediaPipeline": pipeline})).await;
+        for event in [
+            "IceCandidateFound",
+            "IceGatheringDone",
+            "NewCandidatePairSelected",
+            "ConnectionStateChanged",
+        ] {
+            client.subscribe(&endpoint, event).await;
+        }
+        Self { server, client, endpoint, candidates: Vec::new() }
+    }
+
+    async fn invoke(&mut self, operation: &str, args: Value) -> Value {
+        self.client.invoke(&self.endpoint, operation, args).await
+    }
+
+    async fn gather(&mut self) {
+        self.invoke("gatherCandidates", json!({})).await;
+        loop {
+            let event = self.client.event().await;
+            match event["type"].as_str() {
+                Some("IceCandidateFound") => {
+                    let candidate = &event["data"]["candidate"];
+                    if candidate["sdpMLineIndex"] == 0 {
+                        let line = candidate["candidate"].as_str().expect("a line");
+                        self.candidates.push(line.to_owned());
+                    }
+                }
+                Some("IceGatheringDone") => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the pair that was selected, and for the connection.
+    async fn connected(&mut self) -> (String, String) {
+        let mut pair = None;
+        loop {
+            let event = self.client.event().await;
+            match event["type"].as_str() {
+                Some("NewCandidatePairSelected") => {
+                    let chosen = &event["data"]["candidatePair"];
+                    let line = |name: &str| chosen[name].as_str().expect("a line").to_owned();
+                    pair = Some((line("localCandidate"), line("remoteCandidate")));
+                }
+                Some("ConnectionStateChanged") if event["data"]["newState"] == "CONNECTED" => {
+                    return pair.expect("a pair comes first");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.client.close().await;
+        self.server.stop().await;
+    }
+}
+
+/// Joins two sides; each hears of those candidates of the other that `tell` lets through.
+async fn join(mut sides: [Side; 2], tell: impl Fn(&str) -> bool) -> [Side; 2] {
+    let [offerer, answerer] = &mut sides;
+    let offer = offerer.invoke("generateOffer", json!({})).await;
+    let answer = answerer.invoke("processOffer", json!({"offer": offer})).await;
+    offerer.invoke("processAnswer", json!({"answer": answer})).await;
+    offerer.gather().await;
+    answerer.gather().await;
+    for (from, to) in [(0, 1), (1, 0)] {
+        let lines = sides[from].candidates.clone();
+        assert!(lines.iter().any(|line| tell(line)), "{lines:?}");
+        for line in lines.iter().filter(|line| tell(line)) {
+            let candidate = json!({"candidate": line, "sdpMid": "audio0", "sdpMLineIndex": 0});
+            sides[to].invoke("addIceCandidate", json!({"candidate": candidate})).await;
+        }
+    }
+    sides
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_find_each_other_over_tcp_alone() {
+    let sides = [Side::new(|_| ()).await, Side::new(|_| ()).await];
+    let [mut first, mut second] = join(sides, |line| line.contains(" TCP ")).await;
+    for side in [&mut first, &mut second] {
+        let lines = &side.candidates;
+        assert!(
+            lines[1].contains(" TCP 1015022591 127.0.0.1 9 typ host tcptype active"),
+            "{lines:?}"
+        );
+        assert!(lines[2].contains(" TCP 1010828287 127.0.0.1 "), "{lines:?}");
+        let (local, remote) = side.connected().await;
+        assert!(local.contains(" TCP ") && remote.contains(" TCP "), "{local} and {remote}");
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_configured_shows_in_the_candidates() {
+    let mut side = Side::new(|config| {
+        config.modules.webrtc.ice_tcp = false;
+        config.modules.rtp.min_port = 42_000;
+        config.modules.rtp.max_port = 42_999;
+    })
+    .await;
+    side.invoke("setExternalIPv4", json!({"externalIPv4": "198.51.100.7"})).await;
+    side.invoke("setExternalIPv6", json!({"externalIPv6": "nonsense"})).await;
+    side.invoke("setNetworkInterfaces", json!({"networkInterfaces": "eth7, lo"})).await;
+    side.invoke("generateOffer", json!({})).await;
+    side.gather().await;
+    let [line] = &side.candidates[..] else { panic!("more than one: {:?}", side.candidates) };
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!((words[4], words[7]), ("198.51.100.7", "host"));
+    assert!((42_000..43_000).contains(&words[5].parse::<u16>().expect("a port")), "{line}");
+    side.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_interfaces_are_not_announced() {
+    let mut side = Side::new(|_| ()).await;
+    side.invoke("setNetworkInterfaces", json!({"networkInterfaces": "eth7"})).await;
+    side.invoke("generateOffer", json!({})).await;
+    side.gather().await;
+    assert_eq!(side.candidates, Vec::<String>::new());
+    side.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stun_server_tells_how_others_see_us() {
+    let stun = TurnServer::start();
+    let mut side = Side::new(|config| {
+        // A name, so that somebody has to look it up.
+        config.modules.webrtc.stun_address = Some("localhost".to_owned());
+        config.modules.webrtc.stun_port = stun.address.port();
+    })
+    .await;
+    side.invoke("generateOffer", json!({})).await;
+    side.gather().await;
+    let (ip, port) = (std::net::Ipv4Addr::from(SEEN.0), SEEN.1);
+    let seen = format!(" {ip} {port} typ srflx raddr 127.0.0.1 rport ");
+    let last = side.candidates.last().expect("candidates");
+    assert!(last.contains(&seen), "{:?}", side.candidates);
+    let local = side.invoke("getLocalSessionDescriptor", json!({})).await;
+    assert!(local.as_str().expect("a description").contains(&seen));
+    side.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gathering_ends_although_no_server_answers() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("bound").port();
+    let mut side = Side::new(|_| ()).await;
+    side.invoke("setStunServerAddress", json!({"stunServerAddress": "127.0.0.1"})).await;
+    side.invoke("setStunServerPort", json!({"stunServerPort": port})).await;
+    let url = format!("a:b@127.0.0.1:{port}");
+    side.invoke("setTurnUrl", json!({"turnUrl": url})).await;
+    side.invoke("generateOffer", json!({})).await;
+    side.gather().await;
+    assert!(side.candidates.iter().all(|line| line.contains("typ host")), "{:?}", side.candidates);
+    side.stop().await;
+}
+
+/// Joins two sides of which one is reached over a relay only.
+async fn relayed(transport: &str) {
+    let turn = TurnServer::start();
+    let mut sides = [Side::new(|_| ()).await, Side::new(|_| ()).await];
+    let url = format!("{USER}:{PASSWORD}@{}?transport={transport}", turn.address);
+    for side in &mut sides {
+        side.invoke("setTurnUrl", json!({"turnUrl": url})).await;
+    }
+    let [mut first, mut second] = join(sides, |line| line.contains("typ relay")).await;
+    // Without the relay they would hear nothing of each other.
+    let (local, remote) = first.connected().await;
+    assert!(format!("{local}{remote}").contains("typ relay"), "{local} and {remote}");
+    second.connected().await;
+    assert!(turn.relayed.load(Ordering::SeqCst) > 4, "it was used");
+    assert_eq!(turn.allocations.load(Ordering::SeqCst), 2);
+    first.stop().await;
+    second.stop().await;
+    for _ in 0..500 {
+        if turn.allocations.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the addresses were not given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_find_each_other_over_a_relay() {
+    relayed("udp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_find_each_other_over_a_relay_that_is_reached_by_tcp() {
+    relayed("tcp").await;
+}
+
+/// The port for TCP of a server that just gathered.
+fn tcp_port(side: &Side) -> u16 {
+    let line = side.candidates.iter().find(|line| line.ends_with("passive")).expect("a line");
+    line.split(' ').nth(5).and_then(|word| word.parse().ok()).expect("a port")
+}
+
+/// Ten thousand, or what the system lets this process open beside everything else.
+fn connections() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a place for what is asked.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (limit.rlim_cur / 2).clamp(400, 10_000)
+}
+
+/// The value of a counter of dropped things.
+async fn dropped(server: &Server, reason: &str) -> u64 {
+    let (_, text) = get(server.address(), "/metrics").await;
+    let line = text.lines().find(|line| line.contains(&format!("reason=\"{reason}\"")));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until a counter has come that far.
+async fn counted(server: &Server, reason: &str, at_least: u64) {
+    let mut count = 0;
+    for _ in 0..1_000 {
+        count = dropped(server, reason).await;
+        if count >= at_least {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{reason} stays at {count}, below {at_least}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_make_room_and_disturb_nobody() {
+    let mut sides = [Side::new(|_| ()).await, Side::new(|_| ()).await];
+    let [first, second] = &mut sides;
+    let offer = first.invoke("generateOffer", json!({})).await;
+    first.gather().await;
+    let port = tcp_port(first);
+    let mut open = Vec::new();
+    let count = connections();
+    for number in 0..count {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it is accepted");
+        if number % 2 == 0 {
+            // One byte, and silence.
+            let _ = stream.write_all(&[0]);
+        }
+        open.push(stream);
+    }
+    // What is no frame of ours ends the connection at once.
+    let mut nonsense = TcpStream::connect(("127.0.0.1", port)).expect("it is accepted");
+    nonsense.write_all(&[0xff; 64]).expect("sends");
+    assert_eq!(nonsense.read(&mut [0]).unwrap_or(0), 0, "and nothing is answered");
+    // There is room for 256 that say nothing; most of the others had to give way.
+    counted(&first.server, "tcp_unknown_evicted", count - 300).await;
+    counted(&first.server, "tcp_nonsense", 1).await;
+
+    let answer = second.invoke("processOffer", json!({"offer": offer})).await;
+    first.invoke("processAnswer", json!({"answer": answer})).await;
+    second.gather().await;
+    for line in second.candidates.clone().iter().filter(|line| line.ends_with("passive")) {
+        let candidate = json!({"candidate": line, "sdpMid": "audio0", "sdpMLineIndex": 0});
+        first.invoke("addIceCandidate", json!({"candidate": candidate})).await;
+    }
+    for line in first.candidates.clone().iter().filter(|line| line.ends_with("passive")) {
+        let candidate = json!({"candidate": line, "sdpMid": "audio0", "sdpMLineIndex": 0});
+        second.invoke("addIceCandidate", json!({"candidate": candidate})).await;
+    }
+    first.connected().await;
+    drop(open);
+    let [first, second] = sides;
+    first.stop().await;
+    second.stop().await;
+}
