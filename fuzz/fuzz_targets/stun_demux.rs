@@ -6,7 +6,8 @@ use rivero::transport::demux::{Demux, classify, local_ufrag};
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut demux = Demux::new();
     demux.insert("abcd", 1);
-    let found = demux.find("198.51.100.7:9".parse().expect("an address"), bytes);
+    let [local, remote] = ["192.0.2.1:8000", "198.51.100.7:9"].map(|at| at.parse().expect("one"));
+    let found = demux.find(local, remote, bytes);
     assert_eq!(found.is_some(), local_ufrag(bytes) == Some("abcd") && bytes[0] < 4);
     classify(bytes);
 });

@@ -173,8 +173,9 @@ pub struct Places {
     pub interfaces: Vec<Interface>,
     /// Where TCP connections are accepted.
     pub tcp: Vec<SocketAddr>,
-    /// Candidates of peers that found no room, until they are counted.
+    /// Candidates of peers that found no room, or were none, until they are counted.
     pub refused_candidates: u64,
+    pub malformed_candidates: u64,
 }
 
 impl Places {

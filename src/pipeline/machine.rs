@@ -74,6 +74,8 @@ macro_rules! sealed {
 struct Dropped {
     /// From an address no session knows, or for a user name fragment that is none of ours.
     unknown_session: u64,
+    /// A check from an address that another session is connected with.
+    address_in_use: u64,
     /// Authenticated, but not RTP.
     malformed_rtp: u64,
     /// A payload type that was not negotiated, or one SSRC too many.
@@ -149,10 +151,12 @@ impl Machine {
         let mut all: Vec<_> = self.dropped_by_transport.drain().collect();
         all.extend([
             ("unknown_session", own.unknown_session),
+            ("address_in_use", own.address_in_use),
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
             ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
+            ("malformed_candidate", std::mem::take(&mut self.net.places.malformed_candidates)),
         ]);
         for pipeline in self.pipelines.values_mut() {
             let drops = pipeline.router.take_drops();
@@ -210,11 +214,39 @@ impl Machine {
         bytes: &mut [u8],
         out: &mut impl Outbox,
     ) -> bool {
-        let Some(key) = self.net.demux.find(remote, bytes) else {
+        let Some(key) = self.net.demux.find(local, remote, bytes) else {
             self.dropped.unknown_session += 1;
             return false;
         };
+        if self.is_taken(at.now, key, local, remote, bytes) {
+            self.dropped.address_in_use += 1;
+            return false;
+        }
         self.handle_of(at, key, local, remote, bytes, out)
+    }
+
+    /// Whether a check came over a pair of addresses that another session is using: what comes there
+    /// besides checks says nothing of who it is for. So it is with a second call between two servers
+    /// that have one port each; it goes over TCP, where each has connections of its own.
+    fn is_taken(
+        &self,
+        now: Instant,
+        key: LegKey,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> bool {
+        if path::of(local) != Path::Udp || classify(bytes) != Datagram::Stun {
+            return false;
+        }
+        let Some(holder) = self.net.demux.holder(remote).filter(|holder| *holder != key) else {
+            return false;
+        };
+        let used = self.net.legs.get(holder).is_some_and(|leg| leg.session.uses(now, remote));
+        if used {
+            tracing::debug!(%remote, "another endpoint is connected with this address");
+        }
+        used
     }
 
     /// A message of the TURN server of a session arrived.

@@ -56,15 +56,15 @@ impl Resolver {
         Ok(Self { names, neighbours })
     }
 
-    /// Never blocks.
-    pub fn ask(&self, question: Question) {
+    /// Never blocks. Whether there was room for the question.
+    pub fn ask(&self, question: Question) -> bool {
         let local = question.name.ends_with(".local");
         let queue = if local { &self.neighbours } else { &self.names };
-        if let Err(refused) = queue.try_send(question) {
-            use std::sync::mpsc::TrySendError::{Disconnected, Full};
-            let (Full(question) | Disconnected(question)) = refused;
-            question.answer(None);
-        }
+        let Err(refused) = queue.try_send(question) else { return true };
+        use std::sync::mpsc::TrySendError::{Disconnected, Full};
+        let (Full(question) | Disconnected(question)) = refused;
+        question.answer(None);
+        false
     }
 }
 

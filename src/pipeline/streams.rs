@@ -120,7 +120,7 @@ struct Open {
 }
 
 /// What was refused or cut, by reason.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Cuts {
     pub unknown_evicted: u64,
     pub unknown_silent: u64,
@@ -129,6 +129,12 @@ pub(super) struct Cuts {
     pub no_descriptor: u64,
     pub nonsense: u64,
     pub full: u64,
+}
+
+impl Cuts {
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 pub(super) struct Streams {

@@ -135,6 +135,7 @@ impl Shell {
                 stats: SendStats::default(),
                 streams,
                 resolver: parts.resolver,
+                unasked: 0,
                 mailbox: parts.mailbox.clone(),
                 now: parts.clock.now(),
             },
@@ -155,6 +156,7 @@ impl Shell {
             let due = self.machine.poll_timeout();
             let uncounted =
                 self.counts.packets > 0 || self.out.stats.sent > 0 || self.out.own.has_sent();
+            let uncounted = uncounted || self.out.unasked > 0 || self.out.streams.cuts.any();
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
             let sweep_at = self.out.streams.poll_timeout();
             let next = due.into_iter().chain(count_at).chain(sweep_at).min();
@@ -372,6 +374,7 @@ impl Shell {
             ("tcp_nonsense", cuts.nonsense),
             ("tcp_full", cuts.full),
             ("too_long", counts.truncated),
+            ("name_queue_full", std::mem::take(&mut self.out.unasked)),
             ("socket_full", sent.dropped_full as u64),
             ("refused_by_kernel", sent.dropped_refused as u64),
         ];
@@ -391,6 +394,8 @@ struct Sockets {
     stats: SendStats,
     streams: Streams,
     resolver: Resolver,
+    /// Names that nobody had time to look up.
+    unasked: u64,
     mailbox: Arc<Mailbox>,
     now: Instant,
 }
@@ -452,7 +457,8 @@ impl Outbox for Sockets {
     }
 
     fn resolve(&mut self, leg: LegKey, number: u32, name: String) {
-        self.resolver.ask(Question { name, leg, number, mailbox: self.mailbox.clone() });
+        let question = Question { name, leg, number, mailbox: self.mailbox.clone() };
+        self.unasked += u64::from(!self.resolver.ask(question));
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
+use super::path;
 use super::stun::{self, Transaction};
 
 /// How many remote addresses one session may hold; the oldest gives way.
@@ -48,7 +49,8 @@ pub fn local_ufrag(bytes: &[u8]) -> Option<&str> {
 #[derive(Debug)]
 pub struct Demux<K> {
     by_ufrag: HashMap<String, K>,
-    by_address: HashMap<SocketAddr, K>,
+    /// Whose an address is, and whether that is proven.
+    by_address: HashMap<SocketAddr, (K, bool)>,
     addresses: HashMap<K, VecDeque<SocketAddr>>,
     /// Questions to servers that many sessions ask. A session has as many as it has addresses.
     by_transaction: HashMap<Transaction, K>,
@@ -85,7 +87,7 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         self.by_ufrag.retain(|_, holder| *holder != key);
         self.by_transaction.retain(|_, holder| *holder != key);
         for address in self.addresses.remove(&key).into_iter().flatten() {
-            if self.by_address.get(&address) == Some(&key) {
+            if self.by_address.get(&address).is_some_and(|(holder, _)| *holder == key) {
                 self.by_address.remove(&address);
             }
         }
@@ -95,14 +97,18 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
     /// the address answered (`proven`) takes it from another: a replayed request claims any address.
     /// Returns the address that gave way, if any.
     pub fn bind(&mut self, remote: SocketAddr, key: K, proven: bool) -> Option<SocketAddr> {
-        match self.by_address.get(&remote) {
-            Some(&holder) if holder == key || !proven => return None,
+        match self.by_address.get_mut(&remote) {
+            Some((holder, known)) if *holder == key => {
+                *known |= proven;
+                return None;
+            }
+            Some(_) if !proven => return None,
             _ => {}
         }
         let held = self.addresses.get_mut(&key)?;
         held.push_back(remote);
         let displaced = (held.len() > ADDRESSES_PER_SESSION).then(|| held.pop_front()).flatten();
-        if let Some(before) = self.by_address.insert(remote, key)
+        if let Some((before, _)) = self.by_address.insert(remote, (key, proven))
             && let Some(held) = self.addresses.get_mut(&before)
         {
             held.retain(|&address| address != remote);
@@ -120,9 +126,19 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         }
     }
 
-    /// The session that `bytes` from `remote` are for. A STUN request names its session, whatever
-    /// address it comes from, and an answer of a server its transaction; all else goes by address.
-    pub fn find(&self, remote: SocketAddr, bytes: &[u8]) -> Option<K> {
+    /// The session to which this address has answered.
+    pub fn holder(&self, remote: SocketAddr) -> Option<K> {
+        self.by_address.get(&remote).filter(|(_, proven)| *proven).map(|(key, _)| *key)
+    }
+
+    /// The session that `bytes`, which came to `local` from `remote`, are for. A STUN request names its
+    /// session, whatever address it comes from, and an answer of a server its transaction; a connection
+    /// is that of the session that opened it; all else goes by address.
+    pub fn find(&self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) -> Option<K> {
+        if let Some(opener) = path::opener(local) {
+            let ufrag = std::str::from_utf8(&opener).ok()?;
+            return self.by_ufrag.get(ufrag).copied();
+        }
         if classify(bytes) == Datagram::Stun
             && let Some(key) = local_ufrag(bytes).and_then(|ufrag| self.by_ufrag.get(ufrag))
         {
@@ -134,7 +150,7 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         {
             return Some(*key);
         }
-        self.by_address.get(&remote).copied()
+        self.by_address.get(&remote).map(|(key, _)| *key)
     }
 
     pub fn len(&self) -> usize {
@@ -150,6 +166,9 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    const HERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8_000));
 
     fn request(username: &str) -> Vec<u8> {
         let mut value = username.as_bytes().to_vec();
@@ -198,21 +217,21 @@ mod tests {
         assert!(demux.insert("abcd", 1));
         assert!(!demux.insert("abcd", 2));
         assert_eq!(local_ufrag(&request("abcd:efgh")), Some("abcd"));
-        assert_eq!(demux.find(address(1), &request("abcd:efgh")), Some(1));
-        assert_eq!(demux.find(address(1), &request("abce:efgh")), None);
-        assert_eq!(demux.find(address(1), &request("abcd")), None);
+        assert_eq!(demux.find(HERE, address(1), &request("abcd:efgh")), Some(1));
+        assert_eq!(demux.find(HERE, address(1), &request("abce:efgh")), None);
+        assert_eq!(demux.find(HERE, address(1), &request("abcd")), None);
     }
 
     #[test]
     fn an_unbound_address_reaches_nobody() {
         let mut demux = Demux::new();
         demux.insert("abcd", 1);
-        assert_eq!(demux.find(address(1), &[0x80, 96]), None);
+        assert_eq!(demux.find(HERE, address(1), &[0x80, 96]), None);
         demux.bind(address(1), 1, false);
-        assert_eq!(demux.find(address(1), &[0x80, 96]), Some(1));
-        assert_eq!(demux.find(address(2), &[0x80, 96]), None);
+        assert_eq!(demux.find(HERE, address(1), &[0x80, 96]), Some(1));
+        assert_eq!(demux.find(HERE, address(2), &[0x80, 96]), None);
         assert_eq!(demux.bind(address(3), 9, true), None);
-        assert_eq!(demux.find(address(3), &[0x80, 96]), None);
+        assert_eq!(demux.find(HERE, address(3), &[0x80, 96]), None);
     }
 
     #[test]
@@ -225,9 +244,9 @@ mod tests {
         }
         assert_eq!(demux.by_address.len(), ADDRESSES_PER_SESSION);
         demux.bind(address(100), 2, false);
-        assert_eq!(demux.find(address(100), &[20]), Some(1));
+        assert_eq!(demux.find(HERE, address(100), &[20]), Some(1));
         demux.bind(address(100), 2, true);
-        assert_eq!(demux.find(address(100), &[20]), Some(2));
+        assert_eq!(demux.find(HERE, address(100), &[20]), Some(2));
         demux.remove(1);
         assert_eq!(demux.by_address.len(), 1);
         demux.remove(2);

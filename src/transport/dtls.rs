@@ -164,9 +164,7 @@ impl Dtls {
             DtlsState::New => return Err(DropReason::DtlsMalformed),
             DtlsState::Connecting | DtlsState::Connected => {}
         }
-        let Some(datagram) = self.filter.pass(bytes)? else {
-            return Ok(());
-        };
+        let datagram = self.filter.pass(bytes)?;
         let answers = self.role == DtlsRole::Server
             && self.state == DtlsState::Connecting
             && self.attempt + 1 < SERVER_ATTEMPTS.len();
@@ -177,8 +175,12 @@ impl Dtls {
             }
             self.kept.push(datagram.clone());
         }
-        self.read(now, datagram);
-        Ok(())
+        let sealed = self.state == DtlsState::Connected;
+        let said = self.outgoing.len();
+        let news = self.read(now, datagram);
+        // The library is silent about what it cannot open.
+        let opened = news || self.state != DtlsState::Connected || self.outgoing.len() > said;
+        if sealed && !opened { Err(DropReason::DtlsAuthentication) } else { Ok(()) }
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {
@@ -250,10 +252,13 @@ impl Dtls {
         self.give_up_at = Some(now + HANDSHAKE_LIMIT);
     }
 
-    fn read(&mut self, now: Instant, datagram: BytesMut) {
+    /// Whether the library made anything of it.
+    fn read(&mut self, now: Instant, datagram: BytesMut) -> bool {
+        let mut news = false;
         match self.endpoint.read(now, PEER, None, datagram) {
             Ok(events) => {
                 self.send_flight(now);
+                news = !events.is_empty();
                 for event in events {
                     match event {
                         EndpointEvent::HandshakeComplete => self.complete(),
@@ -274,6 +279,7 @@ impl Dtls {
                 self.fail(&error);
             }
         }
+        news
     }
 
     /// Begins the handshake anew with the next profiles; the alert of the last attempt stays unsent.

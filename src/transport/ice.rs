@@ -41,6 +41,8 @@ const MAX_LEARNT: usize = 64;
 const MAX_PAIRS: usize = 256;
 /// How many checks wait for their answer.
 const MAX_CHECKS: usize = 512;
+/// How often a session changes its mind about who controls it; two agents that mean it need it once.
+const MAX_ROLE_SWITCHES: u32 = 16;
 /// TCP connections that a session opens to candidates of its peer.
 const MAX_CONNECTS: usize = 8;
 
@@ -56,6 +58,8 @@ const FAILURE: Duration = Duration::from_secs(30);
 const STALE_PAIR: Duration = Duration::from_secs(3);
 /// How long TCP and relays wait for a better pair before we nominate them.
 const SECOND_BEST: Duration = Duration::from_millis(400);
+/// Without an answer to our nomination for this long the pair works no more.
+const NOMINATION: Duration = Duration::from_secs(1);
 /// An answer later than this is none.
 const LATE: Duration = Duration::from_secs(10);
 
@@ -156,6 +160,7 @@ pub(super) struct Ice {
     controlling: bool,
     /// Settles who controls when both sides want to, or neither (RFC 8445 §7.3.1.1).
     tie_breaker: u64,
+    role_switches: u32,
     locals: Vec<Local>,
     /// Lines so far, each a foundation of its own.
     lines: u32,
@@ -169,6 +174,7 @@ pub(super) struct Ice {
     selected: Option<(SocketAddr, SocketAddr)>,
     /// A nomination of ours is under way.
     nominating: Option<(SocketAddr, SocketAddr)>,
+    nominating_since: Instant,
     state: IceState,
     gathering: Gathering,
     events: VecDeque<IceEvent>,
@@ -198,6 +204,7 @@ impl Ice {
             peer: None,
             controlling,
             tie_breaker: u64::from_ne_bytes(tie_breaker),
+            role_switches: 0,
             locals: Vec::new(),
             lines: 0,
             remotes: Vec::new(),
@@ -208,6 +215,7 @@ impl Ice {
             connects: 0,
             selected: None,
             nominating: None,
+            nominating_since: now,
             state: IceState::Disconnected,
             gathering: Gathering::new(provider),
             events: VecDeque::new(),
@@ -256,7 +264,8 @@ impl Ice {
         addr: SocketAddr,
         shown: Option<IpAddr>,
     ) -> Result<(), TransportError> {
-        self.add_host(Kind::TcpActive, path::tcp(SocketAddr::new(addr.ip(), 0)), shown)?;
+        let session = self.ufrag.as_bytes().try_into().unwrap_or_default();
+        self.add_host(Kind::TcpActive, path::outward(addr.ip(), session), shown)?;
         self.add_host(Kind::TcpPassive, path::tcp(addr), shown)
     }
 
@@ -494,7 +503,11 @@ impl Ice {
             self.drain_gathering(now);
             return Ok(());
         }
-        match stun::binding_class(bytes).ok_or(DropReason::StunMalformed)? {
+        let class = stun::binding_class(bytes).ok_or(DropReason::StunMalformed)?;
+        if stun::is_garbled(bytes) {
+            return Err(DropReason::StunFingerprint);
+        }
+        match class {
             Class::Request => self.handle_request(now, local, remote, bytes),
             Class::Success | Class::Error => self.handle_answer(now, local, remote, bytes),
             Class::Indication => Err(DropReason::StunUnexpected),
@@ -522,7 +535,7 @@ impl Ice {
             return Err(DropReason::StunUnexpected);
         }
         let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
-        if !self.settle_roles(now, local, remote, &transaction, bytes) {
+        if !self.settle_roles(now, local, remote, &transaction, bytes)? {
             return Ok(());
         }
         let number = |kind| stun::attribute(bytes, kind).and_then(stun::number);
@@ -563,19 +576,31 @@ impl Ice {
         remote: SocketAddr,
         transaction: &Transaction,
         bytes: &[u8],
-    ) -> bool {
+    ) -> Result<bool, DropReason> {
         let same = if self.controlling { stun::ICE_CONTROLLING } else { stun::ICE_CONTROLLED };
-        let Some(theirs) = stun::attribute(bytes, same).and_then(stun::number) else { return true };
+        let theirs = stun::attribute(bytes, same).and_then(stun::number);
+        let Some(theirs) = theirs else { return Ok(true) };
         if (self.tie_breaker >= theirs) == self.controlling {
             let refusal = Builder::new(stun::BINDING_ERROR, transaction)
                 .error(487, "Role Conflict")
                 .integrity(&self.key)
                 .fingerprint();
             self.transmit(now, local, remote, refusal);
-            return false;
+            return Ok(false);
         }
+        self.switch_role()?;
+        Ok(true)
+    }
+
+    /// Takes the other role. A peer that goes on about it would keep both sides busy for ever.
+    fn switch_role(&mut self) -> Result<(), DropReason> {
+        if self.role_switches == MAX_ROLE_SWITCHES {
+            return Err(DropReason::StunRoleConflict);
+        }
+        self.role_switches += 1;
         self.controlling = !self.controlling;
-        true
+        self.nominating = None;
+        Ok(())
     }
 
     /// Makes the pair that a request came over, with a candidate for an unknown address (§7.3.1.3).
@@ -629,8 +654,7 @@ impl Ice {
             .ok_or(DropReason::StunUnexpected)?;
         if stun::binding_class(bytes) == Some(Class::Error) {
             if stun::error_code(bytes) == Some(487) {
-                self.controlling = !self.controlling;
-                self.nominating = None;
+                self.switch_role()?;
                 self.check(now, local, remote, false);
             }
             return Ok(());
@@ -653,6 +677,12 @@ impl Ice {
 
     /// As the controlling side, nominates a pair that works if there is none, or none any more.
     fn consider(&mut self, now: Instant) {
+        if now >= self.nominating_since + NOMINATION
+            && let Some((local, remote)) = self.nominating.take()
+            && let Some(pair) = self.pair_mut(local, remote)
+        {
+            pair.answered = false;
+        }
         if !self.controlling || self.nominating.is_some() || !self.is_stale(now) {
             return;
         }
@@ -666,6 +696,7 @@ impl Ice {
         let best = self.pairs.iter().filter(fresh).max_by_key(|pair| pair.priority);
         if let Some((local, remote)) = best.map(|pair| (pair.local, pair.remote)) {
             self.nominating = Some((local, remote));
+            self.nominating_since = now;
             self.check(now, local, remote, true);
         }
     }
@@ -687,6 +718,12 @@ impl Ice {
         let found = self.pairs.iter().position(is);
         self.last_pair = found.unwrap_or(self.last_pair);
         found.is_some()
+    }
+
+    /// Whether this address lately said something over a way that carries datagrams in both directions.
+    pub(super) fn uses(&self, now: Instant, remote: SocketAddr) -> bool {
+        let fresh = |pair: &Pair| pair.heard_at.is_some_and(|at| now < at + SILENCE);
+        self.pairs.iter().any(|pair| pair.remote == remote && pair.answered && fresh(pair))
     }
 
     /// The pair that carries what we send.

@@ -61,8 +61,12 @@ pub enum DropReason {
     StunUsername,
     /// MESSAGE-INTEGRITY is missing or wrong.
     StunIntegrity,
+    /// Its FINGERPRINT is that of another message.
+    StunFingerprint,
     /// The ICE agent had no use for it.
     StunUnexpected,
+    /// The peer changes its mind too often about who controls ICE.
+    StunRoleConflict,
     /// More remote addresses than a session follows.
     TooManyAddresses,
     /// It arrived before the peer's credentials were known.
@@ -73,6 +77,12 @@ pub enum DropReason {
     DtlsMalformed,
     /// More handshake bytes than a handshake needs.
     DtlsFlood,
+    /// Part of a handshake that was whole before.
+    DtlsRepeated,
+    /// What has no business at this point: in the clear after the handshake, or far ahead of it.
+    DtlsUnexpected,
+    /// Sealed by somebody else, or a repetition.
+    DtlsAuthentication,
     /// The association is closed or failed.
     DtlsClosed,
     /// Media before the DTLS handshake gave keys.
@@ -122,17 +132,22 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 40] = [
         Self::UnknownProtocol,
         Self::StunMalformed,
         Self::StunUsername,
         Self::StunIntegrity,
+        Self::StunFingerprint,
         Self::StunUnexpected,
+        Self::StunRoleConflict,
         Self::TooManyAddresses,
         Self::NotStarted,
         Self::UnvalidatedAddress,
         Self::DtlsMalformed,
         Self::DtlsFlood,
+        Self::DtlsRepeated,
+        Self::DtlsUnexpected,
+        Self::DtlsAuthentication,
         Self::DtlsClosed,
         Self::NoKeys,
         Self::SrtpMalformed,
@@ -167,12 +182,17 @@ impl DropReason {
             Self::StunMalformed => "stun_malformed",
             Self::StunUsername => "stun_username",
             Self::StunIntegrity => "stun_integrity",
+            Self::StunFingerprint => "stun_fingerprint",
             Self::StunUnexpected => "stun_unexpected",
+            Self::StunRoleConflict => "stun_role_conflict",
             Self::TooManyAddresses => "too_many_addresses",
             Self::NotStarted => "not_started",
             Self::UnvalidatedAddress => "unvalidated_address",
             Self::DtlsMalformed => "dtls_malformed",
             Self::DtlsFlood => "dtls_flood",
+            Self::DtlsRepeated => "dtls_repeated",
+            Self::DtlsUnexpected => "dtls_unexpected",
+            Self::DtlsAuthentication => "dtls_authentication",
             Self::DtlsClosed => "dtls_closed",
             Self::NoKeys => "no_keys",
             Self::SrtpMalformed => "srtp_malformed",

@@ -4,6 +4,9 @@
 //! to it and mean something else, so within the server such addresses carry a mark, and two that differ
 //! in the mark differ. The mark sits in the zone of an IPv6 address, where the kernel has the small
 //! numbers of interfaces, and where no address that is announced has anything at all.
+//!
+//! Connections that a session opens have no port of ours before they are open. They are told apart by
+//! the session: many of them may go to one address, as to that of another server.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -34,6 +37,27 @@ pub fn of(addr: SocketAddr) -> Path {
 /// An address of the network as one of a TCP connection.
 pub fn tcp(addr: SocketAddr) -> SocketAddr {
     mark(addr, TCP)
+}
+
+/// The local end of connections that a session opens from this address.
+pub fn outward(ip: IpAddr, session: [u8; 4]) -> SocketAddr {
+    match tcp(SocketAddr::new(ip, 0)) {
+        SocketAddr::V6(mut v6) => {
+            v6.set_flowinfo(u32::from_be_bytes(session));
+            v6.into()
+        }
+        v4 => v4,
+    }
+}
+
+/// Which session opens connections from this local end, if it is one of [`outward`].
+pub fn opener(local: SocketAddr) -> Option<[u8; 4]> {
+    match local {
+        SocketAddr::V6(v6) if of(local) == Path::Tcp && v6.port() == 0 => {
+            Some(v6.flowinfo().to_be_bytes())
+        }
+        _ => None,
+    }
 }
 
 /// An address of the network as one that a relay lends.
@@ -83,5 +107,16 @@ mod tests {
         }
         let [a, b] = ["192.0.2.7:9", "[::ffff:192.0.2.7]:9"].map(|text| text.parse().expect("one"));
         assert_ne!(tcp(a), tcp(b));
+    }
+
+    #[test]
+    fn connections_know_the_session_that_opened_them() {
+        let ip: IpAddr = "192.0.2.7".parse().expect("an address");
+        let [one, other] = [*b"abcd", *b"abce"].map(|session| outward(ip, session));
+        assert_ne!(one, other);
+        assert_eq!((of(one), plain(one)), (Path::Tcp, SocketAddr::new(ip, 0)));
+        assert_eq!((opener(one), opener(other)), (Some(*b"abcd"), Some(*b"abce")));
+        assert_eq!(opener(tcp(SocketAddr::new(ip, 9))), None);
+        assert_eq!(opener(SocketAddr::new(ip, 0)), None);
     }
 }

@@ -1,8 +1,7 @@
 //! STUN messages (RFC 8489): where attributes lie, whether MESSAGE-INTEGRITY holds, and a builder.
 //! Reading does not allocate.
 //!
-//! Left out: MESSAGE-INTEGRITY-SHA256, which neither ICE nor the TURN servers in use ask for, and
-//! verifying FINGERPRINT, which adds nothing once the integrity is verified.
+//! Left out: MESSAGE-INTEGRITY-SHA256, which neither ICE nor the TURN servers in use ask for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -19,6 +18,7 @@ pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(super) const PRIORITY: u16 = 0x0024;
 pub(super) const USE_CANDIDATE: u16 = 0x0025;
 const FINGERPRINT: u16 = 0x8028;
+const FINGERPRINT_MASK: u32 = 0x5354_554e;
 pub(super) const ICE_CONTROLLED: u16 = 0x8029;
 pub(super) const ICE_CONTROLLING: u16 = 0x802a;
 
@@ -78,6 +78,13 @@ pub(super) fn verify(bytes: &[u8], key: &hmac::Key) -> Option<usize> {
     context.update(&bytes[4..integrity.at]);
     constant_time::verify_slices_are_equal(context.sign().as_ref(), integrity.value).ok()?;
     Some(end)
+}
+
+/// Whether the message ends with a FINGERPRINT that is not its own (RFC 8489 §14.7).
+pub(super) fn is_garbled(bytes: &[u8]) -> bool {
+    let last = attributes(bytes).last().filter(|last| last.kind == FINGERPRINT);
+    let own = |at: usize| (crc32(&bytes[..at]) ^ FINGERPRINT_MASK).to_be_bytes();
+    last.is_some_and(|last| last.value != own(last.at))
 }
 
 /// The message's kind: method and class in one number.
@@ -200,7 +207,7 @@ impl Builder {
     /// Ends the message with a checksum, as ICE demands (RFC 8445 §7.1).
     pub(super) fn fingerprint(mut self) -> BytesMut {
         self.set_len(8);
-        let sum = crc32(&self.bytes) ^ 0x5354_554e;
+        let sum = crc32(&self.bytes) ^ FINGERPRINT_MASK;
         self.attribute(FINGERPRINT, &sum.to_be_bytes()).bytes
     }
 
@@ -301,7 +308,7 @@ mod tests {
         assert_eq!(verify(&built.bytes, &key(b"VOkJxbRl1RmTxUk/WvJxBt")), Some(end));
         let mut blanks = bytes[..bytes.len() - 8].to_vec();
         blanks[2..4].copy_from_slice(&((bytes.len() - HEADER) as u16).to_be_bytes());
-        let sum = crc32(&blanks) ^ 0x5354_554e;
+        let sum = crc32(&blanks) ^ FINGERPRINT_MASK;
         assert_eq!(sum.to_be_bytes(), bytes[bytes.len() - 4..], "the sample's checksum");
     }
 
@@ -319,6 +326,20 @@ mod tests {
         }
         let odd = Builder::new(BINDING_SUCCESS, &[0; 12]).attribute(XOR_MAPPED_ADDRESS, &[0, 1, 2]);
         assert_eq!(xor_address(&odd.finish(), XOR_MAPPED_ADDRESS), None);
+    }
+
+    #[test]
+    fn a_fingerprint_is_that_of_its_message() {
+        let bytes = sample();
+        assert!(!is_garbled(&bytes));
+        assert!(!is_garbled(&bytes[..10]), "what is no message has none");
+        for at in 4..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            // Another kind or length of an attribute: then this is no fingerprint any more.
+            let whole = attributes(&altered).last().is_some_and(|last| last.kind == FINGERPRINT);
+            assert_eq!(is_garbled(&altered), whole && binding_class(&altered).is_some(), "{at}");
+        }
     }
 
     #[test]

@@ -343,6 +343,11 @@ impl Session {
         self.ice.selected()
     }
 
+    /// Whether this session is in touch with that address.
+    pub fn uses(&self, now: Instant, remote: SocketAddr) -> bool {
+        !self.closed && self.ice.uses(now, remote)
+    }
+
     /// The protection of what we send, once DTLS is connected.
     pub fn srtp(&mut self) -> Option<&mut Sender> {
         self.sender.as_mut()

@@ -33,6 +33,10 @@ pub struct Browser {
     /// To the server, and from it.
     pub up: Link<Vec<u8>>,
     pub down: Link<Vec<u8>>,
+    /// Keeps its part of the handshake to itself.
+    pub mute_dtls: bool,
+    /// The server's user fragment and password.
+    pub server: (String, String),
     session: Session,
     /// The extended sequence number of each stream it sends.
     sent: HashMap<u32, Unwrapper>,
@@ -105,7 +109,39 @@ impl Browser {
         let mut session = Session::new(now, settings).expect("a session");
         session.add_local_candidate(address).expect("room for one");
         let [up, down] = links;
-        Self { address, role, connected: false, up, down, session, sent: HashMap::new() }
+        Self {
+            address,
+            role,
+            connected: false,
+            up,
+            down,
+            mute_dtls: false,
+            server: Default::default(),
+            session,
+            sent: HashMap::new(),
+        }
+    }
+
+    pub fn ufrag(&self) -> &str {
+        self.session.ufrag()
+    }
+
+    /// Seals a control packet, whatever it is, and sends it.
+    pub fn send_rtcp(&mut self, now: Instant, compound: &[u8]) {
+        let srtp = self.session.srtp().expect("keys since it is connected");
+        let mut sealed = vec![0; compound.len() + 64];
+        let len = srtp.seal_rtcp(compound, &mut sealed).expect("seals");
+        sealed.truncate(len);
+        self.up.send(now, sealed);
+    }
+
+    /// Seals a packet of media, whatever it is, and sends it.
+    pub fn send_rtp(&mut self, now: Instant, header: &[u8], payload: &[u8], index: u64) {
+        let srtp = self.session.srtp().expect("keys since it is connected");
+        let mut sealed = vec![0; header.len() + payload.len() + 64];
+        let len = srtp.seal_rtp(header, payload, index, &mut sealed).expect("seals");
+        sealed.truncate(len);
+        self.up.send(now, sealed);
     }
 
     pub fn offer(&self) -> String {
@@ -148,6 +184,7 @@ impl Browser {
     /// Takes the server's answer and begins.
     pub fn start(&mut self, now: Instant, answer: &str) {
         let value = |name: &str| attribute(answer, name);
+        self.server = (value("ice-ufrag").to_owned(), value("ice-pwd").to_owned());
         let (hash, text) = value("fingerprint").split_once(' ').expect("two words");
         let remote = RemoteParameters {
             ufrag: value("ice-ufrag").to_owned(),
@@ -187,7 +224,11 @@ impl Browser {
         }
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Transmit { bytes, .. } => self.up.send(now, bytes.to_vec()),
+                Output::Transmit { bytes, .. } => {
+                    if !(self.mute_dtls && (20..64).contains(&bytes[0])) {
+                        self.up.send(now, bytes.to_vec());
+                    }
+                }
                 Output::Event(Event::Dtls(DtlsState::Connected)) => self.connected = true,
                 _ => {}
             }

@@ -4,6 +4,7 @@ mod browser;
 mod call;
 mod data;
 mod failure;
+mod hostile;
 mod keyframes;
 mod network;
 mod plain;

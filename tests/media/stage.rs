@@ -10,7 +10,7 @@ use super::{
 use crate::support::link::{Conditions, Link};
 use rivero::{
     config::Limits,
-    elements::{Certificates, Moment, Net, PlainNet},
+    elements::{Certificates, LegKey, Moment, Net, PlainNet},
     model::{Class, ObjectId, class, value},
     pipeline::{
         Command, Notice,
@@ -68,6 +68,8 @@ pub struct Left {
 struct Wire {
     left: Vec<(SocketAddr, Vec<u8>)>,
     plain: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Names that were to be looked up.
+    asked: Vec<String>,
     /// Sending there panics: a bug that shows while a certain pipeline is at work.
     cursed: Option<SocketAddr>,
 }
@@ -90,6 +92,10 @@ impl Outbox for Wire {
             }
         }
     }
+
+    fn resolve(&mut self, _leg: LegKey, _number: u32, name: String) {
+        self.asked.push(name);
+    }
 }
 
 /// An event of an object, and when it was raised.
@@ -110,6 +116,8 @@ pub struct Stage {
     pub time: u64,
     /// What left by ports of plain RTP.
     pub left: Vec<Left>,
+    /// Datagrams to addresses where nobody is, if those are allowed.
+    pub strays: Option<u64>,
     bound: Bound,
     machine: Machine,
     wire: Wire,
@@ -144,6 +152,7 @@ impl Stage {
             destroyed: Vec::new(),
             time: 0,
             left: Vec::new(),
+            strays: None,
             bound,
             machine: Machine::new(0, net),
             wire: Wire::default(),
@@ -153,6 +162,10 @@ impl Stage {
             conditions,
             seed,
         }
+    }
+
+    pub fn now(&self) -> Instant {
+        self.at().now
     }
 
     fn at(&self) -> Moment {
@@ -263,6 +276,11 @@ impl Stage {
         self.machine.pipelines()
     }
 
+    /// Names that were to be looked up.
+    pub fn asked(&self) -> &[String] {
+        &self.wire.asked
+    }
+
     /// What an endpoint told, in order.
     pub fn told_by(&self, endpoint: &str) -> Vec<&Told> {
         self.told.iter().filter(|told| told.source == endpoint).collect()
@@ -334,7 +352,11 @@ impl Stage {
         let now = self.at().now;
         for (to, bytes) in self.wire.left.drain(..) {
             let browser = self.browsers.iter_mut().find(|one| one.address == to);
-            browser.expect("datagrams go to browsers").down.send(now, bytes);
+            match (browser, &mut self.strays) {
+                (Some(browser), _) => browser.down.send(now, bytes),
+                (None, Some(strays)) => *strays += 1,
+                (None, None) => panic!("a datagram to {to}, where nobody is"),
+            }
         }
         let plain = self.wire.plain.drain(..);
         self.left.extend(plain.map(|(from, to, bytes)| Left { at: self.time, from, to, bytes }));

@@ -2,10 +2,12 @@
 
 pub mod client;
 pub mod link;
+pub mod memory;
 pub mod outside;
 pub mod peer;
 pub mod program;
 pub mod proxy;
 pub mod rtp_peer;
 pub mod server;
+pub mod stun;
 pub mod turn;

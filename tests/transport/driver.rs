@@ -81,7 +81,7 @@ impl Driver {
         self.socket.recv_batch(&mut self.received).expect("receives");
         let local = self.socket.local_addr();
         for (from, bytes) in self.received.iter_mut() {
-            if self.demux.find(from, bytes).is_none() {
+            if self.demux.find(local, from, bytes).is_none() {
                 continue;
             }
             if let Received::Rtp(len) = self.session.handle_datagram(now(), local, from, bytes) {

@@ -1,6 +1,7 @@
 //! The transport over real sockets: against itself, and against a peer of other making.
 
 mod driver;
+mod hostile;
 mod independent_data;
 mod independent_peer;
 mod loopback;

@@ -308,3 +308,70 @@ async fn connections_that_say_nothing_make_room_and_disturb_nobody() {
     first.stop().await;
     second.stop().await;
 }
+
+/// Two endpoints on one worker, or on workers of their own, that are told each other's candidates.
+async fn neighbours(client: &mut Client, pipelines: [&str; 2]) -> [String; 2] {
+    let mut endpoints = [String::new(), String::new()];
+    for (endpoint, pipeline) in endpoints.iter_mut().zip(pipelines) {
+        *endpoint = client.create("WebRtcEndpoint", json!({"mediaPipeline": pipeline})).await;
+        client.subscribe(endpoint, "ConnectionStateChanged").await;
+        client.subscribe(endpoint, "IceCandidateFound").await;
+    }
+    let [first, second] = &endpoints;
+    let offer = client.invoke(first, "generateOffer", json!({})).await;
+    let answer = client.invoke(second, "processOffer", json!({"offer": offer})).await;
+    client.invoke(first, "processAnswer", json!({"answer": answer})).await;
+    for endpoint in &endpoints {
+        client.invoke(endpoint, "gatherCandidates", json!({})).await;
+    }
+    endpoints
+}
+
+/// Hands candidates over until all endpoints are connected.
+async fn connects(client: &mut Client, pairs: &[[String; 2]]) {
+    let mut left = 2 * pairs.len();
+    while left > 0 {
+        let event = client.event().await;
+        let source = event["object"].as_str().expect("an object").to_owned();
+        if event["type"] == "IceCandidateFound" {
+            let pair = pairs.iter().find(|pair| pair.contains(&source)).expect("one of them");
+            let other = if pair[0] == source { &pair[1] } else { &pair[0] };
+            let args = json!({"candidate": event["data"]["candidate"]});
+            client.invoke(other, "addIceCandidate", args).await;
+        } else if event["data"]["newState"] == "CONNECTED" {
+            left -= 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_of_one_worker_find_each_other_and_so_do_others_beside_them() {
+    let server = start(|_| ()).await;
+    let mut client = Client::connect(server.address()).await;
+    let pipeline = client.create("MediaPipeline", json!({})).await;
+    let mut pairs = Vec::new();
+    for _ in 0..3 {
+        pairs.push(neighbours(&mut client, [&pipeline, &pipeline]).await);
+    }
+    connects(&mut client, &pairs).await;
+    client.close().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_endpoints_of_two_workers_find_each_other() {
+    let server = start(|config| config.media.workers = Some(2)).await;
+    let mut client = Client::connect(server.address()).await;
+    // New pipelines go to the worker that has the fewest.
+    let pipelines = [
+        client.create("MediaPipeline", json!({})).await,
+        client.create("MediaPipeline", json!({})).await,
+    ];
+    let mut pairs = Vec::new();
+    for _ in 0..4 {
+        pairs.push(neighbours(&mut client, [&pipelines[0], &pipelines[1]]).await);
+    }
+    connects(&mut client, &pairs).await;
+    client.close().await;
+    server.stop().await;
+}

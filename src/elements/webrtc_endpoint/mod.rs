@@ -285,6 +285,7 @@ impl WebRtcEndpoint {
         candidate: IceCandidate,
     ) -> Result<()> {
         if candidate.candidate.len() > MAX_CANDIDATE || candidate.sdp_mid.len() > MAX_CANDIDATE {
+            cx.net.places.malformed_candidates += 1;
             return Ok(());
         }
         let Negotiation::Done(agreed) = &mut self.negotiation else {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rand_source::{cname, random};
 
-use crate::elements::{Context, Inbound, Leg, LegKey};
+use crate::elements::{Context, Inbound, Leg, LegKey, Places};
 use crate::model::types::{
     CertificateKeyType, DtlsConnection, DtlsConnectionState, IceCandidatePair, IceComponentState,
     IceConnection,
@@ -315,6 +315,7 @@ impl Transports {
             }
             for candidate in &first.candidates {
                 if let Err(error) = leg.session.add_remote_candidate(cx.at.now, candidate) {
+                    count_candidate(&mut cx.net.places, &error);
                     tracing::debug!(%error, "candidate ignored");
                 }
             }
@@ -335,8 +336,7 @@ impl Transports {
         match leg.session.add_remote_candidate(cx.at.now, line) {
             Ok(()) => true,
             Err(error) => {
-                let full = matches!(error, TransportError::TooManyCandidates(_));
-                cx.net.places.refused_candidates += u64::from(full);
+                count_candidate(&mut cx.net.places, &error);
                 tracing::debug!(%error, "candidate ignored");
                 false
             }
@@ -501,6 +501,14 @@ pub fn join_router(
         cx.router.add_sink(peer, config)
     });
     (source, sink)
+}
+
+fn count_candidate(places: &mut Places, error: &TransportError) {
+    match error {
+        TransportError::TooManyCandidates(_) => places.refused_candidates += 1,
+        TransportError::Candidate(_) => places.malformed_candidates += 1,
+        _ => {}
+    }
 }
 
 /// Randomness for identifiers on the wire (RFC 3550 §8, RFC 7022).

@@ -21,8 +21,10 @@ pub(crate) const SR: u8 = 200;
 pub(crate) const RR: u8 = 201;
 pub(crate) const SDES: u8 = 202;
 pub(crate) const BYE: u8 = 203;
+pub(crate) const APP: u8 = 204;
 pub(crate) const RTPFB: u8 = 205;
 pub(crate) const PSFB: u8 = 206;
+pub(crate) const XR: u8 = 207;
 
 /// Report blocks that fit one report: its count has five bits.
 pub const MAX_BLOCKS: usize = 31;

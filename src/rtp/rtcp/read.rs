@@ -1,6 +1,6 @@
 //! Bytes to control packets.
 
-use super::{BYE, PSFB, RR, RTPFB, ReportBlock, SDES, SR, SenderInfo};
+use super::{APP, BYE, PSFB, RR, RTPFB, ReportBlock, SDES, SR, SenderInfo, XR};
 use crate::rtp::{Bitrate, NtpTime};
 
 /// Why the rest of a compound packet cannot be read.
@@ -136,7 +136,13 @@ fn interpret(packet: &[u8]) -> Result<Rtcp<'_>, RtcpError> {
             let blocks = Blocks::new(&tail[..usize::from(count) * 24]);
             Rtcp::ReceiverReport { ssrc: word(head, 0), blocks }
         }
-        SDES => Rtcp::Sdes { chunks: SdesChunks { rest: body, left: count } },
+        SDES => {
+            let chunks = SdesChunks { rest: body, left: count };
+            if chunks.count() < usize::from(count) {
+                return Err(short);
+            }
+            Rtcp::Sdes { chunks }
+        }
         BYE => {
             let ssrcs = body.get(..usize::from(count) * 4).ok_or(short)?;
             Rtcp::Bye { ssrcs: Blocks::new(ssrcs) }
@@ -153,8 +159,22 @@ fn interpret(packet: &[u8]) -> Result<Rtcp<'_>, RtcpError> {
                 _ => Rtcp::Other { packet_type, count, body },
             }
         }
+        APP if body.len() < 8 => return Err(short),
+        XR if !are_whole(body) => return Err(short),
         _ => Rtcp::Other { packet_type, count, body },
     })
+}
+
+/// Whether the blocks of an extended report are as long as they say (RFC 3611 §3).
+fn are_whole(body: &[u8]) -> bool {
+    let Some(mut rest) = body.get(4..) else { return false };
+    while !rest.is_empty() {
+        let Some(&[_, _, high, low]) = rest.first_chunk() else { return false };
+        let len = 4 + 4 * usize::from(u16::from_be_bytes([high, low]));
+        let Some(after) = rest.get(len..) else { return false };
+        rest = after;
+    }
+    true
 }
 
 fn remb(sender: u32, bytes: &[u8]) -> Option<Rtcp<'_>> {

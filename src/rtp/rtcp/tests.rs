@@ -57,6 +57,17 @@ fn lengths_that_do_not_fit_end_the_walk() {
     assert_eq!(errors(&[0x80, 201, 0, 1, 0, 0, 0]), [Some(RtcpError::Short(201))]);
     assert_eq!(errors(&[0x81, 201, 0, 1, 0, 0, 0, 1]), [Some(RtcpError::Short(201))]);
     assert_eq!(errors(&[0xa0, 201, 0, 1, 0, 0, 0, 9]), [Some(RtcpError::Padding(201))]);
+    // A chunk that is not there, and an item that is longer than its packet.
+    assert_eq!(errors(&[0x81, 202, 0, 0]), [Some(RtcpError::Short(202))]);
+    assert_eq!(
+        errors(&[0x81, 202, 0, 2, 0, 0, 0, 1, 1, 200, b'x', 0]),
+        [Some(RtcpError::Short(202))]
+    );
+    assert_eq!(errors(&[0x9f, 203, 0, 1, 0, 0, 0, 1]), [Some(RtcpError::Short(203))]);
+    assert_eq!(errors(&[0x80, 204, 0, 1, 0, 0, 0, 1]), [Some(RtcpError::Short(204))]);
+    let xr = [0x80, 207, 0, 2, 0, 0, 0, 1, 4, 0, 0, 1];
+    assert_eq!(errors(&xr), [Some(RtcpError::Short(207))]);
+    assert_eq!(errors(&[0x80, 207, 0, 2, 0, 0, 0, 1, 4, 0, 0, 0]), [None]);
 }
 
 #[test]

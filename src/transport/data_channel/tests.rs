@@ -413,3 +413,33 @@ proptest! {
         pair.exchange();
     }
 }
+
+#[test]
+fn a_beginning_without_streams_and_names_without_end_open_nothing() {
+    let mut pair = Pair::apart();
+    pair.server.connect(pair.now);
+    for (outbound, inbound) in [(0_u16, 0_u16), (0, 1_024), (1_024, 0)] {
+        let mut body = 7_u32.to_be_bytes().to_vec();
+        body.extend(1_000_000_u32.to_be_bytes());
+        body.extend(outbound.to_be_bytes());
+        body.extend(inbound.to_be_bytes());
+        body.extend(1_u32.to_be_bytes());
+        let malformed = packet(0, 1, 0, &body);
+        pair.server.handle_packet(pair.now, malformed);
+        pair.exchange();
+        assert!(!pair.server.is_connected());
+    }
+    // The one that means it is heard all the same.
+    pair.client.connect(pair.now);
+    pair.exchange();
+    pair.works();
+
+    let long =
+        [&[3, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff][..], &[b'x'; 2 * 65_535]].concat();
+    for stream in 10..30 {
+        pair.control(2 * stream, &long);
+    }
+    assert_eq!(pair.dropped(DropReason::DataOpening), 20);
+    assert_eq!(pair.server.channels().count(), 0);
+    pair.works();
+}

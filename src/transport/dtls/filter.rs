@@ -3,7 +3,8 @@
 //! Everything before the end of the handshake is unauthenticated, and the library keeps fragments of
 //! any message in any number. So: handshake messages that were already whole are dropped (the library
 //! takes them for progress and stops its retransmission timer), fragments have a least size, and the
-//! bytes of a handshake are counted. After the handshake plaintext records have no business any more.
+//! bytes of a handshake are counted, those of broken datagrams too. After the handshake plaintext
+//! records have no business any more: neither alerts nor another ClientHello.
 
 use bytes::BytesMut;
 
@@ -42,23 +43,40 @@ struct Fragment {
 }
 
 impl Filter {
-    /// The records that may pass, in one datagram; `None` if none is left.
-    pub(super) fn pass(&mut self, datagram: &[u8]) -> Result<Option<BytesMut>, DropReason> {
+    /// The records that may pass, in one datagram.
+    ///
+    /// # Errors
+    /// Why none of it may.
+    pub(super) fn pass(&mut self, datagram: &[u8]) -> Result<BytesMut, DropReason> {
+        if self.bytes > HANDSHAKE_BYTES && !self.complete {
+            return Err(DropReason::DtlsFlood);
+        }
+        let picked = self.pick(datagram);
+        if !self.complete {
+            // What breaks off may have left fragments here before it did.
+            self.bytes += match &picked {
+                Ok(passed) => passed.len(),
+                Err(DropReason::DtlsMalformed) => datagram.len(),
+                Err(_) => 0,
+            };
+        }
+        picked
+    }
+
+    fn pick(&mut self, datagram: &[u8]) -> Result<BytesMut, DropReason> {
         let mut passed = BytesMut::with_capacity(datagram.len());
+        let mut left_out = DropReason::DtlsMalformed;
         let mut rest = datagram;
         while !rest.is_empty() {
             let len = record_len(rest).ok_or(DropReason::DtlsMalformed)?;
             let (record, after) = rest.split_at(len);
-            if self.admits(record)? {
-                passed.extend_from_slice(record);
+            match self.admit(record)? {
+                None => passed.extend_from_slice(record),
+                Some(reason) => left_out = reason,
             }
             rest = after;
         }
-        self.bytes += if self.complete { 0 } else { passed.len() };
-        if self.bytes > HANDSHAKE_BYTES {
-            return Err(DropReason::DtlsFlood);
-        }
-        Ok((!passed.is_empty()).then_some(passed))
+        if passed.is_empty() { Err(left_out) } else { Ok(passed) }
     }
 
     /// The handshake is over.
@@ -67,42 +85,49 @@ impl Filter {
         self.fragments = Vec::new();
     }
 
-    fn admits(&mut self, record: &[u8]) -> Result<bool, DropReason> {
+    /// Why a record is left out, if it is.
+    fn admit(&mut self, record: &[u8]) -> Result<Option<DropReason>, DropReason> {
         let (kind, epoch) = (record[0], u16::from_be_bytes([record[3], record[4]]));
+        let reason_if = |refused: bool, reason| Ok(refused.then_some(reason));
         if self.complete {
             if kind == HANDSHAKE && epoch == 1 {
                 self.repetitions = self.repetitions.saturating_add(1);
-                return Ok(self.repetitions <= REPETITIONS);
+                return reason_if(self.repetitions > REPETITIONS, DropReason::DtlsRepeated);
             }
-            return Ok(epoch == 1);
+            return reason_if(epoch != 1, DropReason::DtlsUnexpected);
         }
         match epoch {
-            0 if kind == HANDSHAKE => self.admits_fragments(&record[RECORD_HEADER..]),
-            0 | 1 => Ok(true),
-            _ => Ok(false),
+            0 if kind == HANDSHAKE => self.admit_fragments(&record[RECORD_HEADER..]),
+            _ => reason_if(epoch > 1, DropReason::DtlsUnexpected),
         }
     }
 
-    /// Whether a record's fragments tell anything new.
-    fn admits_fragments(&mut self, mut body: &[u8]) -> Result<bool, DropReason> {
-        let mut news = false;
+    /// Why a record's fragments are left out, if they tell nothing new.
+    fn admit_fragments(&mut self, mut body: &[u8]) -> Result<Option<DropReason>, DropReason> {
+        let mut left_out = Some(DropReason::DtlsMalformed);
         while !body.is_empty() {
             let (fragment, len) = Fragment::read(body).ok_or(DropReason::DtlsMalformed)?;
             body = &body[len..];
             if (self.next..self.next.saturating_add(AHEAD)).contains(&fragment.message) {
                 self.fragments.push(fragment);
-                news = true;
+                left_out = None;
+            } else if fragment.message == 0 && self.next == 1 {
+                // A first ClientHello comes again if the cookie for the second was lost, and the
+                // cookie is the one message that a server repeats only when asked (RFC 6347 §4.2.1).
+                left_out = None;
+            } else if left_out.is_some() {
+                let again = fragment.message < self.next;
+                let reason =
+                    if again { DropReason::DtlsRepeated } else { DropReason::DtlsUnexpected };
+                left_out = Some(reason);
             }
-            // A first ClientHello comes again if the cookie for the second was lost, and the cookie
-            // is the one message that a server repeats only when asked (RFC 6347 §4.2.1).
-            news |= fragment.message == 0 && self.next == 1;
         }
         while self.is_whole(self.next) {
             let whole = self.next;
             self.next = self.next.saturating_add(1);
             self.fragments.retain(|fragment| fragment.message != whole);
         }
-        Ok(news)
+        Ok(left_out)
     }
 
     /// Whether the fragments of a message join into the whole of it, end to end as the library joins
@@ -179,7 +204,7 @@ mod tests {
     }
 
     fn passes(filter: &mut Filter, datagram: &[u8]) -> bool {
-        filter.pass(datagram).is_ok_and(|passed| passed.is_some())
+        filter.pass(datagram).is_ok()
     }
 
     #[test]
