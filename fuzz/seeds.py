@@ -151,3 +151,30 @@ seed("network", "frames", b"\x00\x03abc\x00\x00\x00\x01x")
 seed("network", "channel", b"\x40\x00\x00\x05hello\x00\x00\x00")
 INDICATION = b"\x00\x12\x00\x08\x00\x01\x32\x50\xe1\x12\xa6\x45" + b"\x00\x13\x00\x05hello\x00\x00\x00"
 seed("network", "indication", b"\x00\x17\x00\x18\x21\x12\xa4\x42" + b"t" * 12 + INDICATION)
+
+seed("candidate", "host", "candidate:842163049 1 udp 1677729535 192.0.2.7 46154 typ host generation 0 ufrag EEtu network-id 3")
+seed("candidate", "several", "a=candidate:1 1 UDP 5 2001:db8::7 9 typ srflx raddr 10.0.0.9 rport 9\n1 1 tcp 1 192.0.2.7 443 typ relay tcptype passive\n\na=end-of-candidates")
+seed("candidate", "name", "candidate:1 1 udp 2113937151 0ae5b5b6-a6ee.local 51733 typ host")
+seed("candidate", "fingerprint", "sha-256 " + ":".join(["AB"] * 32))
+
+
+def chunk(kind, flags, body):
+    return struct.pack("!BBH", kind, flags, 4 + len(body)) + body + b"\0" * (-len(body) % 4)
+
+
+def data(tsn, stream, protocol, payload, flags=3):
+    return chunk(0, flags, struct.pack("!IHHI", tsn, stream, 0, protocol) + payload)
+
+
+OPEN = b"\x03\x81\0\0\0\0\0\x03\0\x05\0\x05labelproto"
+seed("dcep", "open", OPEN)
+seed("dcep", "ack", b"\x02")
+seed("dcep", "data", exchange(data(1, 0, 50, OPEN), data(2, 0, 51, b"text"), data(3, 0, 53, b"bytes")))
+seed("dcep", "fragments", exchange(data(1, 2, 53, b"a" * 20, 2), data(2, 2, 53, b"b" * 20, 0), data(3, 2, 53, b"c", 1)))
+seed("dcep", "bundle", exchange(data(1, 0, 50, OPEN) + data(2, 0, 57, b"\0") + chunk(4, 0, b"\0\x01\0\x08beat")))
+seed("dcep", "sack", exchange(chunk(3, 0, struct.pack("!IIHHHH", 1, 65536, 1, 0, 2, 3))))
+seed("dcep", "forward", exchange(chunk(192, 0, struct.pack("!IHH", 4, 0, 1)), data(5, 0, 51, b"late")))
+seed("dcep", "reset", exchange(chunk(130, 0, struct.pack("!HHIIIH", 13, 18, 1, 0, 1, 0))))
+seed("dcep", "init", exchange(chunk(1, 0, struct.pack("!IIHHI", 7, 65536, 0, 0, 1))))
+seed("dcep", "shutdown", exchange(chunk(7, 0, words(1)), chunk(8, 0, b""), chunk(14, 0, b"")))
+seed("dcep", "abort", exchange(chunk(6, 0, b"")))

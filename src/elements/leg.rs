@@ -24,6 +24,8 @@ pub struct Leg {
     pub inbound: Inbound,
     /// How its packets are marked for routers: the byte of the IP header (RFC 2474), 0 for not at all.
     pub mark: u8,
+    /// It was said that another session has the pair of addresses which this one would use.
+    pub crowded_out: bool,
 }
 
 /// Which source a packet belongs to: by SSRC once it is known, before that by payload type.

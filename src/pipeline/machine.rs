@@ -229,7 +229,7 @@ impl Machine {
     /// besides checks says nothing of who it is for. So it is with a second call between two servers
     /// that have one port each; it goes over TCP, where each has connections of its own.
     fn is_taken(
-        &self,
+        &mut self,
         now: Instant,
         key: LegKey,
         local: SocketAddr,
@@ -243,8 +243,13 @@ impl Machine {
             return false;
         };
         let used = self.net.legs.get(holder).is_some_and(|leg| leg.session.uses(now, remote));
-        if used {
-            tracing::debug!(%remote, "another endpoint is connected with this address");
+        if used
+            && let Some(leg) = self.net.legs.get_mut(key)
+            && !std::mem::replace(&mut leg.crowded_out, true)
+        {
+            let pipeline = self.pipelines.get(leg.owner.pipeline);
+            let _named = pipeline.map(|pipeline| pipeline.span(leg.owner.object).entered());
+            tracing::info!(%local, %remote, "another endpoint uses these ports: TCP is tried instead");
         }
         used
     }

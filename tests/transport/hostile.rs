@@ -146,7 +146,9 @@ async fn connections_that_lie_about_their_frames_end_and_a_call_goes_on() {
     }
     assert_eq!(call.counts("unknown_session", 1_000).await, 1_000);
     // Whoever says nothing that a session understands has ten seconds.
-    assert_eq!(call.counts("tcp_unknown_silent", 4).await, 4);
+    // The peer of the call tries our TCP port, too, and then has no use for it.
+    let ended = call.counts("tcp_unknown_silent", 4).await;
+    assert!((4..=5).contains(&ended), "{ended}");
     for mut stream in silent {
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "is closed");
     }

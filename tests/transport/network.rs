@@ -9,7 +9,9 @@ use rivero::config::Config;
 use rivero::server::Server;
 use serde_json::{Value, json};
 
+use super::whole_server::plays;
 use crate::support::client::{Client, get};
+use crate::support::peer::Peer;
 use crate::support::turn::{PASSWORD, SEEN, TurnServer, USER};
 
 /// One server with an endpoint, and the client that made it.
@@ -309,7 +311,7 @@ async fn connections_that_say_nothing_make_room_and_disturb_nobody() {
     second.stop().await;
 }
 
-/// Two endpoints on one worker, or on workers of their own, that are told each other's candidates.
+/// Two endpoints with each other's descriptions, and as yet without candidates.
 async fn neighbours(client: &mut Client, pipelines: [&str; 2]) -> [String; 2] {
     let mut endpoints = [String::new(), String::new()];
     for (endpoint, pipeline) in endpoints.iter_mut().zip(pipelines) {
@@ -344,34 +346,51 @@ async fn connects(client: &mut Client, pairs: &[[String; 2]]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn endpoints_of_one_worker_find_each_other_and_so_do_others_beside_them() {
-    let server = start(|_| ()).await;
+/// Several calls, each of which goes from one endpoint of the server to another over the network: every
+/// picture reaches the viewer of its own call.
+async fn cascades(workers: usize) -> Server {
+    let server = start(|config| config.media.workers = Some(workers)).await;
     let mut client = Client::connect(server.address()).await;
-    let pipeline = client.create("MediaPipeline", json!({})).await;
+    // New pipelines go to the worker that has the fewest.
+    let mut pipelines = Vec::new();
+    for _ in 0..2 {
+        pipelines.push(client.create("MediaPipeline", json!({})).await);
+    }
+    let [from, to] = [&pipelines[0], &pipelines[1]];
+    let mut ends = Vec::new();
+    for number in 0..3 {
+        let publisher = Peer::join(&mut client, from, 96, 4_242 + number).await;
+        ends.push((publisher, Peer::join(&mut client, to, 102, 7 + number).await));
+    }
+    client.events().await;
     let mut pairs = Vec::new();
-    for _ in 0..3 {
-        pairs.push(neighbours(&mut client, [&pipeline, &pipeline]).await);
+    for (publisher, viewer) in &ends {
+        let pair = neighbours(&mut client, [from, to]).await;
+        client.invoke(&publisher.endpoint, "connect", json!({"sink": pair[0]})).await;
+        client.invoke(&pair[1], "connect", json!({"sink": viewer.endpoint})).await;
+        pairs.push(pair);
     }
     connects(&mut client, &pairs).await;
+    for (publisher, viewer) in &mut ends {
+        plays(publisher, Some(viewer)).await;
+    }
+    for (publisher, viewer) in ends {
+        publisher.close().await;
+        viewer.close().await;
+    }
     client.close().await;
-    server.stop().await;
+    server
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_endpoints_of_two_workers_find_each_other() {
-    let server = start(|config| config.media.workers = Some(2)).await;
-    let mut client = Client::connect(server.address()).await;
-    // New pipelines go to the worker that has the fewest.
-    let pipelines = [
-        client.create("MediaPipeline", json!({})).await,
-        client.create("MediaPipeline", json!({})).await,
-    ];
-    let mut pairs = Vec::new();
-    for _ in 0..4 {
-        pairs.push(neighbours(&mut client, [&pipelines[0], &pipelines[1]]).await);
-    }
-    connects(&mut client, &pairs).await;
-    client.close().await;
+async fn calls_between_endpoints_of_one_worker_keep_apart() {
+    cascades(1).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_between_two_workers_keep_apart() {
+    let server = cascades(2).await;
+    // One of them has the ports for datagrams, and the others are told so.
+    counted(&server, "address_in_use", 1).await;
     server.stop().await;
 }

@@ -10,7 +10,7 @@ const PACKETS: u16 = 300;
 const WINDOW: u16 = 8;
 
 /// Sends frames from one to the other (or back to the same) and checks what comes out there.
-async fn plays(publisher: &mut Peer, mut viewer: Option<&mut Peer>) {
+pub(super) async fn plays(publisher: &mut Peer, mut viewer: Option<&mut Peer>) {
     let (payload_type, ssrc) = viewer.as_deref().unwrap_or(publisher).promised();
     let (mut sequence, mut timestamp) = (None, None);
     for number in 0..PACKETS + WINDOW {

@@ -129,7 +129,8 @@ impl Transports {
             let owner = cx.owner;
             let inbound = Inbound::default();
             let mark = self.mark;
-            let leg = cx.net.legs.insert(Leg { session, owner, peer: None, inbound, mark });
+            let leg = Leg { session, owner, peer: None, inbound, mark, crowded_out: false };
+            let leg = cx.net.legs.insert(leg);
             if cx.net.demux.insert(&ufrag, leg) {
                 break leg;
             }
