@@ -503,11 +503,7 @@ impl Ice {
             self.drain_gathering(now);
             return Ok(());
         }
-        let class = stun::binding_class(bytes).ok_or(DropReason::StunMalformed)?;
-        if stun::is_garbled(bytes) {
-            return Err(DropReason::StunFingerprint);
-        }
-        match class {
+        match stun::binding_class(bytes).ok_or(DropReason::StunMalformed)? {
             Class::Request => self.handle_request(now, local, remote, bytes),
             Class::Success | Class::Error => self.handle_answer(now, local, remote, bytes),
             Class::Indication => Err(DropReason::StunUnexpected),
@@ -526,7 +522,7 @@ impl Ice {
         if ours.and_then(<[u8]>::first) != Some(&b':') {
             return Err(DropReason::StunUsername);
         }
-        stun::verify(bytes, &self.key).ok_or(DropReason::StunIntegrity)?;
+        verify(bytes, &self.key)?;
         let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
         if username != peer.incoming.as_bytes() {
             return Err(DropReason::StunUsername);
@@ -644,7 +640,7 @@ impl Ice {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
-        stun::verify(bytes, &peer.key).ok_or(DropReason::StunIntegrity)?;
+        verify(bytes, &peer.key)?;
         let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
         let known = self.checks.iter().position(|check| check.transaction == transaction);
         let check = known.and_then(|at| self.checks.remove(at));
@@ -1025,6 +1021,12 @@ impl Ice {
             self.events.push_back(IceEvent::State(state));
         }
     }
+}
+
+/// Whether a message comes from who knows the key, and as it was sent.
+fn verify(bytes: &[u8], key: &hmac::Key) -> Result<(), DropReason> {
+    stun::verify(bytes, key).ok_or(DropReason::StunIntegrity)?;
+    if stun::is_garbled(bytes) { Err(DropReason::StunFingerprint) } else { Ok(()) }
 }
 
 /// Random characters of the ICE alphabet (RFC 8839 §5.4), 6 bits each.
