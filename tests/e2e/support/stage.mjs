@@ -28,11 +28,17 @@ class Stage {
     this.#ending.push(end);
   }
 
-  async open(options) {
+  async open({ browser = launchBrowser, ...options }) {
     this.server = await startServer(options);
     this.later(() => this.server.stop());
-    this.browser = await launchBrowser();
-    this.later(() => this.browser.close());
+    this.browser = await this.launched(browser());
+  }
+
+  /** A browser that is being started, once it is; it is closed at the end. */
+  async launched(starting) {
+    const browser = await starting;
+    this.later(() => browser.close());
+    return browser;
   }
 
   /** A client of the media server, as an application would open it. */
@@ -49,8 +55,8 @@ class Stage {
     return application;
   }
 
-  async page(address) {
-    const page = await this.browser.newPage();
+  async page(address, browser = this.browser) {
+    const page = await browser.newPage();
     this.#pages += 1;
     const name = `page ${this.#pages}`;
     page.on('console', (message) => this.said.push(`${name}: ${message.text()}`));
@@ -60,8 +66,8 @@ class Stage {
   }
 
   /** A new page whose participant joins the application's call. */
-  async join(application, options) {
-    const page = await this.page(application.address);
+  async join(application, options, browser) {
+    const page = await this.page(application.address, browser);
     return joining(page, options);
   }
 
@@ -82,15 +88,15 @@ class Stage {
   }
 }
 
-/** A test on a stage of its own. */
-export function staged(name, { timeout = 60_000, flags } = {}, run) {
+/** A test on a stage of its own; `browser` starts another one than Chromium. */
+export function staged(name, { timeout = 60_000, flags, browser } = {}, run) {
   test(name, { timeout }, async (context) => {
     const stage = new Stage(context);
     // The runner abandons a test whose time is up; the report has to come before that.
     const late = setTimeout(() => stage.report().forEach((line) => context.diagnostic(line)), timeout - 500);
     try {
       mkdirSync(OUTPUT, { recursive: true });
-      await stage.open({ flags });
+      await stage.open({ flags, browser });
       await run(stage);
     } catch (error) {
       stage.report().forEach((line) => context.diagnostic(line));
