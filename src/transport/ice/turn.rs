@@ -212,13 +212,27 @@ impl Turn {
                 return;
             }
         }
-        tracing::debug!(code, ?request.kind, "the TURN server refuses");
+        let server = &self.config;
         match request.kind {
-            Kind::Allocate => self.lose(),
-            Kind::Refresh { lifetime } if lifetime > 0 => self.lose(),
+            Kind::Allocate => {
+                let because = match code {
+                    401 => "user or password are wrong",
+                    403 => "forbidden by its rules",
+                    437 | 486 => "this user has all that he may have",
+                    508 => "it has no port left",
+                    _ => "see its log",
+                };
+                tracing::warn!(%server, code, because, "the TURN server lends no address");
+                self.lose();
+            }
+            Kind::Refresh { lifetime } if lifetime > 0 => {
+                tracing::warn!(%server, code, "the TURN server takes its address back");
+                self.lose();
+            }
             Kind::Refresh { .. } => {}
             // This peer cannot be reached over the relay; it is tried again when it would be refreshed.
-            Kind::Bind { channel, .. } => {
+            Kind::Bind { channel, peer } => {
+                tracing::debug!(%server, code, %peer, "the TURN server does not reach a peer");
                 if let Some(channel) = self.channels.iter_mut().find(|one| one.number == channel) {
                     channel.bound = false;
                     channel.refresh_at = Some(now + REBIND);

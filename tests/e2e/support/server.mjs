@@ -30,13 +30,13 @@ export function binary() {
 
 /**
  * Starts a server. `address` is its HTTP address, `kurento` its WebSocket address. `command` may
- * start it in another way than by its name.
+ * start it in another way than by its name, `env` holds further variables, and `bind` is where it listens.
  */
-export async function startServer({ flags = [], command = [binary()] } = {}) {
+export async function startServer({ flags = [], command = [binary()], env = {}, bind = '127.0.0.1' } = {}) {
   const [program, ...before] = command;
-  const child = spawn(program, [...before, '--bind', '127.0.0.1', '--port', '0', ...flags], {
+  const child = spawn(program, [...before, '--bind', bind, '--port', '0', ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env },
+    env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env, ...env },
   });
   // A test that failed half-way or ran out of time leaves no server behind.
   process.once('exit', () => child.kill('SIGKILL'));

@@ -18,6 +18,7 @@ class Stage {
   #ending = [];
   #pages = 0;
   said = [];
+  failed = false;
 
   constructor(context) {
     this.context = context;
@@ -88,17 +89,21 @@ class Stage {
   }
 }
 
-/** A test on a stage of its own; `browser` starts another one than Chromium. */
-export function staged(name, { timeout = 60_000, flags, browser } = {}, run) {
+/**
+ * A test on a stage of its own; `browser` starts another one than Chromium, and `prepare` does what has to
+ * come before the server, and may return more of its options.
+ */
+export function staged(name, { timeout = 60_000, flags, browser, prepare } = {}, run) {
   test(name, { timeout }, async (context) => {
     const stage = new Stage(context);
     // The runner abandons a test whose time is up; the report has to come before that.
     const late = setTimeout(() => stage.report().forEach((line) => context.diagnostic(line)), timeout - 500);
     try {
       mkdirSync(OUTPUT, { recursive: true });
-      await stage.open({ flags, browser });
+      await stage.open({ flags, browser, ...await prepare?.(stage) });
       await run(stage);
     } catch (error) {
+      stage.failed = true;
       stage.report().forEach((line) => context.diagnostic(line));
       throw error;
     } finally {
