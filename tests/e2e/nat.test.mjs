@@ -52,7 +52,9 @@ function across(name, { site, home, flags = [], env, relay = false, iceServers, 
   }, async (stage) => {
     const behaviour = new HelloWorld();
     behaviour.prepare = async (endpoint, participant) => {
-      endpoint.on('NewCandidatePairSelected', (event) => participant.events.push({ ...event, type: 'NewCandidatePairSelected' }));
+      for (const type of ['NewCandidatePairSelected', 'IceComponentStateChanged']) {
+        endpoint.on(type, (event) => participant.events.push({ ...event, type }));
+      }
     };
     const application = await stage.application(behaviour);
     application.address = `${await net.lead({ from: 'client', address: application.address })}/`;
@@ -62,7 +64,7 @@ function across(name, { site, home, flags = [], env, relay = false, iceServers, 
     const [{ events }] = application.participants;
     const pair = events.filter(({ type }) => type === 'NewCandidatePairSelected').at(-1).candidatePair;
     stage.context.diagnostic(`${pair.localCandidate} with ${pair.remoteCandidate}`);
-    await check?.({ local: pair.localCandidate, remote: pair.remoteCandidate, own, net, application });
+    await check?.({ local: pair.localCandidate, remote: pair.remoteCandidate, own, net, application, stage });
   });
 }
 
@@ -121,4 +123,41 @@ across('a browser that hides its address behind a name of multicast DNS is found
   assert.match(remote, new RegExp(` ${HOME} \\d+ `));
   const lines = await own.page.evaluate(() => window.candidatesSent);
   assert.ok(lines.length > 0 && lines.every((line) => line.includes('.local ')), lines.join('\n'));
+});
+
+/** Waits until `condition` holds; how long that took. */
+async function until(condition, what, ms = 15_000) {
+  const start = performance.now();
+  while (!await condition()) {
+    assert.ok(performance.now() < start + ms, what);
+    await new Promise((resolve) => { setTimeout(resolve, 100); });
+  }
+  return performance.now() - start;
+}
+
+across('a call goes on when the browser\'s router gets another address', published(), async ({ own, net, application, stage }) => {
+  const [{ events }] = application.participants;
+  net.move('home', '198.51.100.77');
+  const took = await until(async () => (await own.watch(300)).changes > 2, 'the picture moves again');
+  stage.context.diagnostic(`the picture moved again after ${(took / 1000).toFixed(1)} s`);
+  await own.seesAndHears();
+  const last = events.filter(({ type }) => type === 'NewCandidatePairSelected').at(-1);
+  assert.match(last.candidatePair.remoteCandidate, / 198\.51\.100\.77 \d+ /);
+  assert.ok(!events.some(({ state }) => state === 'FAILED'));
+});
+
+// Neither this server nor the original takes a second offer, which an ICE restart would need.
+across('a browser that loses its own address is given up, and is welcome again', published(), async ({ own, net, application, stage }) => {
+  const [{ events, endpoint }] = application.participants;
+  net.move('client', '10.2.0.77');
+  const took = await until(
+    () => events.some(({ type, state }) => type === 'IceComponentStateChanged' && state === 'DISCONNECTED'),
+    'the silence is told',
+  );
+  stage.context.diagnostic(`the silence was told after ${(took / 1000).toFixed(1)} s`);
+  const refused = await new Promise((resolve) => { endpoint.processOffer('v=0', resolve); });
+  assert.equal(refused.code, 40208);
+  await own.leave();
+  const again = await stage.join(application);
+  await again.seesAndHears();
 });

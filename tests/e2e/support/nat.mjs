@@ -125,6 +125,15 @@ export class Internet {
     sh(lines.join('\n'));
   }
 
+  /** A place gives up its address on the side of the internet, and has another one of the same net. */
+  move(place, address) {
+    const device = place === 'client' ? 'eth0' : 'outside';
+    const own = `ip -n ${this.#name(place)}`;
+    sh(`${own} address flush dev ${device}
+      ${own} address add ${address}/24 dev ${device}
+      ${own} route add default via ${ROUTES[place]}`);
+  }
+
   /** Words before a command that put it into a place. */
   at = (place) => ['ip', 'netns', 'exec', this.#name(place)];
 
