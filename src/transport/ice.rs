@@ -29,7 +29,7 @@ use candidate::{Kind, RemoteLine, Target};
 use gather::Gathering;
 
 pub use gather::{LinkOutput, Servers};
-pub use turn::HEADROOM;
+pub use turn::{HEADROOM, Refusal, Trial};
 
 /// How many candidates a peer may announce.
 pub const MAX_REMOTE_CANDIDATES: usize = 64;

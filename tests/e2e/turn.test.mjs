@@ -85,7 +85,7 @@ relayed('a certificate that nobody vouches for is told in the log, and the call 
   assert.match(stage.server.output(), /WARN.*TLS is refused.*invalid peer certificate/);
 }, { trusted: false });
 
-relayed('the doctor knows a TURN and STUN server that answers', async (stage, coturn) => {
+relayed('the doctor tells servers that help from those that do not, and why', async (stage, coturn) => {
   const examine = (variables) => {
     const { stdout } = spawnSync(binary(), ['doctor', '--json', '--port', '0'], {
       encoding: 'utf8',
@@ -94,16 +94,23 @@ relayed('the doctor knows a TURN and STUN server that answers', async (stage, co
     const findings = JSON.parse(stdout);
     return (subject) => findings.find((finding) => finding.subject === subject);
   };
+  const stun = { KMS_STUN_IP: coturn.address, KMS_STUN_PORT: `${coturn.port}` };
   for (const transport of ['udp', 'tcp', 'tls']) {
-    const found = examine({
-      KMS_TURN_URL: coturn.url(transport), KMS_STUN_IP: coturn.address, KMS_STUN_PORT: `${coturn.port}`,
-    });
-    assert.equal(found('TURN server').severity, 'fine', JSON.stringify(found('TURN server')));
+    const found = examine({ ...stun, KMS_TURN_URL: coturn.url(transport), SSL_CERT_FILE: coturn.certificate });
+    assert.deepEqual([found('TURN server').severity, found('TURN server').advice], ['fine', ''], JSON.stringify(found('TURN server')));
+    assert.match(found('TURN server').seen, /lends addresses, as 127\.0\.0\.1$/);
     assert.match(found('STUN server').seen, /sees this machine at 127\.0\.0\.1/);
+
+    const wrong = examine({ KMS_TURN_URL: coturn.url(transport, { password: 'wrong' }), SSL_CERT_FILE: coturn.certificate });
+    assert.equal(wrong('TURN server').severity, 'trouble');
+    assert.match(wrong('TURN server').seen, /lends no address: user or password are wrong/);
   }
-  const found = examine({ KMS_TURN_URL: `${USER}:${PASSWORD}@127.0.0.1:9?transport=tcp`, KMS_STUN_IP: '127.0.0.1', KMS_STUN_PORT: '9' });
+  const strange = examine({ KMS_TURN_URL: coturn.url('tls') });
+  assert.match(strange('TURN server').seen, /is refused: invalid peer certificate/);
+  assert.match(strange('TURN server').advice, /SSL_CERT_FILE/);
+  const nobody = examine({ KMS_TURN_URL: `${USER}:${PASSWORD}@127.0.0.1:9?transport=tcp`, KMS_STUN_IP: '127.0.0.1', KMS_STUN_PORT: '9' });
   for (const subject of ['TURN server', 'STUN server']) {
-    assert.equal(found(subject).severity, 'trouble');
-    assert.match(found(subject).seen, /does not answer/);
+    assert.equal(nobody(subject).severity, 'trouble');
+    assert.match(nobody(subject).seen, /does not answer/);
   }
 });
