@@ -26,7 +26,11 @@ tools:
 
 .PHONY: test-tools
 test-tools: tools
-	@scripts/need git=git node=nodejs npm=npm chromium=chromium ffmpeg=ffmpeg
+	@PATH="$$PATH:/usr/sbin:/sbin" scripts/need git=git node=nodejs npm=npm openssl=openssl chromium=chromium firefox-esr=firefox-esr \
+		ffmpeg=ffmpeg turnserver=coturn ip=iproute2 nft=nftables gst-launch-1.0=gstreamer1.0-tools \
+		'/usr/lib/*/gstreamer-1.0/libgstopus.so=gstreamer1.0-plugins-base' \
+		'/usr/lib/*/gstreamer-1.0/libgstvpx.so=gstreamer1.0-plugins-good' \
+		'/usr/lib/*/gstreamer-1.0/libgstopenh264.so=gstreamer1.0-plugins-bad'
 	@node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || { echo "The end-to-end tests need Node 20 or later" >&2; exit 1; }
 
 .PHONY: build

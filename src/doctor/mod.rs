@@ -1,7 +1,7 @@
 //! Looks at what a server would need with these settings, and says in words what to change.
 //!
-//! Nothing is left behind: ports are taken for a moment and given back, and servers elsewhere get one
-//! question. What cannot be seen from this machine is said to be so: whether a port is open to the
+//! Nothing is left behind: ports are taken for a moment and given back, and so is the address that a
+//! TURN server lends; a STUN server gets one question. What cannot be seen from this machine is said to be so: whether a port is open to the
 //! world is known only there.
 
 mod stun;
@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::modules::{External, TurnTransport};
 use crate::metrics::{Resource, resource_limit};
+use crate::transport::Refusal;
 use crate::transport::interfaces::{self, Loopback};
 use crate::web::Identity;
 
@@ -296,25 +298,26 @@ fn turn_server(config: &Config, findings: &mut Vec<Finding>) {
     let Some(turn) = &config.modules.webrtc.turn else { return };
     let transport = turn.transport.unwrap_or(TurnTransport::Udp);
     let server = format!("{}:{} over {}", turn.host, turn.port, name(transport));
-    let answer = stun::resolve(&turn.host, turn.port).and_then(|address| match transport {
-        TurnTransport::Udp => stun::allocation_over_udp(address, PATIENCE),
-        TurnTransport::Tcp => stun::allocation_over_tcp(address, PATIENCE),
-        // Its certificate is for the session to judge; here it counts that somebody listens.
-        TurnTransport::Tls => {
-            TcpStream::connect_timeout(&address, PATIENCE).map(|_| stun::Allocation::NotAsked)
-        }
-    });
+    let now = Clock::start().now();
+    let answer = stun::resolve(&turn.host, turn.port)
+        .and_then(|address| stun::lease(now, address, turn, PATIENCE));
     findings.push(match answer {
-        Ok(stun::Allocation::AsksForCredentials) => {
-            Finding::fine(SUBJECT, format!("{server} answers, and asks who we are"))
-        }
-        Ok(stun::Allocation::NotAsked) => {
-            Finding::fine(SUBJECT, format!("{server} accepts connections; nothing was asked"))
-        }
-        Ok(stun::Allocation::Other(code)) => Finding::warning(
+        Ok(Ok(lent)) => Finding::fine(SUBJECT, format!("{server} lends addresses, as {}", lent.ip())),
+        Ok(Err(Refusal { code, because })) => Finding::trouble(
             SUBJECT,
-            format!("{server} answers with error {code}"),
-            "check that it is a TURN server (RFC 8656) with long-term credentials",
+            format!("{server} lends no address: {because} (error {code})"),
+            match code {
+                401 => "correct user and password of turnURL",
+                _ => "check that it is a TURN server (RFC 8656) with long-term credentials",
+            },
+        ),
+        Err(error)
+            if transport == TurnTransport::Tls && error.kind() == io::ErrorKind::InvalidData =>
+        Finding::trouble(
+            SUBJECT,
+            format!("{server} is refused: {error}"),
+            "its certificate has to be issued for the name in turnURL, by somebody whom this machine \
+             trusts, or whose certificate is in the file that SSL_CERT_FILE names",
         ),
         Err(error) => Finding::trouble(
             SUBJECT,

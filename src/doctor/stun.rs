@@ -1,30 +1,27 @@
-//! Shell: one question to a STUN or TURN server (RFC 8489, RFC 8656), without being anybody.
+//! Shell: a question to a STUN server (RFC 8489), and an address borrowed from a TURN server (RFC 8656)
+//! and given back.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
+
+use crate::config::modules::{TurnServer, TurnTransport};
+use crate::transport::tcp::{MAX_FRAME, tls_config};
+use crate::transport::{Refusal, Trial};
 
 const COOKIE: u32 = 0x2112_a442;
 const BINDING: u16 = 0x0001;
-const ALLOCATE: u16 = 0x0003;
 const MAPPED_ADDRESS: u16 = 0x0001;
-const ERROR_CODE: u16 = 0x0009;
-const REQUESTED_TRANSPORT: u16 = 0x0019;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const HEADER: usize = 20;
 /// Times that a question is sent over UDP.
 const TRIES: u32 = 3;
 
-/// What a TURN server said to somebody it does not know.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Allocation {
-    /// 401, as it should.
-    AsksForCredentials,
-    /// Another error, or 0 for an allocation that it gave away.
-    Other(u16),
-    /// It was only connected to.
-    NotAsked,
-}
+/// Messages of one conversation with a TURN server.
+const MAX_MESSAGES: usize = 16;
 
 /// # Errors
 /// When the name has no address.
@@ -44,27 +41,130 @@ pub fn binding(server: SocketAddr, patience: Duration) -> io::Result<SocketAddr>
     mapped(&reply, &id).ok_or_else(|| io::Error::other("the answer names no address"))
 }
 
+/// What the TURN server says when it is asked for an address.
+///
 /// # Errors
-/// As [`binding`].
-pub fn allocation_over_udp(server: SocketAddr, patience: Duration) -> io::Result<Allocation> {
-    let id = transaction();
-    over_udp(server, &allocate(&id), &id, patience).map(|reply| judge(&reply))
+/// When it does not answer in time, with something else, or with a certificate that nobody vouches for.
+pub fn lease(
+    now: Instant,
+    at: SocketAddr,
+    server: &TurnServer,
+    patience: Duration,
+) -> io::Result<Result<SocketAddr, Refusal>> {
+    let mut way = Way::open(at, server, patience)?;
+    let mut trial = Trial::new(now, server.clone());
+    for _ in 0..MAX_MESSAGES {
+        let mut asked = None;
+        while let Some(message) = trial.poll_transmit() {
+            way.send(&message)?;
+            asked = Some(message);
+        }
+        let answer = way.receive(asked.as_deref().unwrap_or_default())?;
+        if let Some(said) = trial.handle_message(now, &answer) {
+            while let Some(message) = trial.poll_transmit() {
+                way.send(&message)?;
+            }
+            return Ok(said);
+        }
+    }
+    Err(strange())
 }
 
-/// # Errors
-/// As [`binding`].
-pub fn allocation_over_tcp(server: SocketAddr, patience: Duration) -> io::Result<Allocation> {
-    let id = transaction();
-    let mut stream = TcpStream::connect_timeout(&server, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
-    stream.write_all(&allocate(&id))?;
-    let mut reply = vec![0; HEADER];
-    stream.read_exact(&mut reply)?;
-    let length = usize::from(u16::from_be_bytes([reply[2], reply[3]]));
-    reply.resize(HEADER + length, 0);
-    stream.read_exact(&mut reply[HEADER..])?;
-    if is_reply(&reply, &id) { Ok(judge(&reply)) } else { Err(strange()) }
+/// A way to a TURN server.
+enum Way {
+    Datagrams(UdpSocket),
+    Stream(TcpStream),
+    Sealed(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Way {
+    fn open(at: SocketAddr, server: &TurnServer, patience: Duration) -> io::Result<Self> {
+        let stream = || {
+            let stream = TcpStream::connect_timeout(&at, patience)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            io::Result::Ok(stream)
+        };
+        match server.transport.unwrap_or(TurnTransport::Udp) {
+            TurnTransport::Udp => {
+                let socket = UdpSocket::bind((any(at), 0))?;
+                socket.connect(at)?;
+                socket.set_read_timeout(Some(patience / TRIES))?;
+                Ok(Self::Datagrams(socket))
+            }
+            TurnTransport::Tcp => stream().map(Self::Stream),
+            TurnTransport::Tls => {
+                let roots = rustls_native_certs::load_native_certs().certs;
+                let config = tls_config(roots.into_iter()).map_err(io::Error::other)?;
+                let name = ServerName::try_from(server.host.clone()).map_err(io::Error::other)?;
+                let client = ClientConnection::new(config, name).map_err(io::Error::other)?;
+                Ok(Self::Sealed(Box::new(StreamOwned::new(client, stream()?))))
+            }
+        }
+    }
+
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Datagrams(socket) => socket.send(message).map(|_| ()),
+            Self::Stream(stream) => stream.write_all(message),
+            Self::Sealed(stream) => stream.write_all(message).and_then(|()| stream.flush()),
+        }
+    }
+
+    /// The next message; over UDP the question is asked again if none comes.
+    fn receive(&mut self, asked: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Datagrams(socket) => {
+                let mut buffer = [0; MAX_FRAME];
+                for _ in 1..TRIES {
+                    match socket.recv(&mut buffer) {
+                        Err(error) if is_silence(&error) => socket.send(asked).map(|_| ())?,
+                        other => return other.map(|length| buffer[..length].to_vec()),
+                    }
+                }
+                let length = socket.recv(&mut buffer).map_err(|error| match error {
+                    error if is_silence(&error) => nothing(),
+                    error => error,
+                })?;
+                Ok(buffer[..length].to_vec())
+            }
+            Self::Stream(stream) => message(stream),
+            Self::Sealed(stream) => message(stream),
+        }
+    }
+}
+
+/// One message of a stream.
+fn message(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; HEADER];
+    let read = |stream: &mut _, part: &mut [u8]| match Read::read_exact(stream, part) {
+        Err(error) if is_silence(&error) => Err(nothing()),
+        other => other,
+    };
+    read(stream, &mut bytes)?;
+    let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    if bytes[4..8] != COOKIE.to_be_bytes() || length > MAX_FRAME {
+        return Err(strange());
+    }
+    bytes.resize(HEADER + length, 0);
+    read(stream, &mut bytes[HEADER..])?;
+    Ok(bytes)
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn nothing() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "nothing came back")
+}
+
+/// Every address of the family that `server` has.
+fn any(server: SocketAddr) -> IpAddr {
+    match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 fn strange() -> io::Error {
@@ -88,23 +188,13 @@ fn request(method: u16, id: &[u8; 12], attributes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn allocate(id: &[u8; 12]) -> Vec<u8> {
-    const UDP: u8 = 17;
-    let [high, low] = REQUESTED_TRANSPORT.to_be_bytes();
-    request(ALLOCATE, id, &[high, low, 0, 4, UDP, 0, 0, 0])
-}
-
 fn over_udp(
     server: SocketAddr,
     request: &[u8],
     id: &[u8; 12],
     patience: Duration,
 ) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((any(server), 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(patience / TRIES))?;
     let mut buffer = [0; 1_500];
@@ -113,12 +203,11 @@ fn over_udp(
         match socket.recv(&mut buffer) {
             Ok(length) if is_reply(&buffer[..length], id) => return Ok(buffer[..length].to_vec()),
             Ok(_) => return Err(strange()),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if is_silence(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came back"))
+    Err(nothing())
 }
 
 /// Whether it is a success or an error for this transaction.
@@ -140,18 +229,6 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         rest = rest.get(4 + length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, value))
     })
-}
-
-fn judge(reply: &[u8]) -> Allocation {
-    let error = attributes(reply).find(|(kind, _)| *kind == ERROR_CODE);
-    let code = error.and_then(|(_, value)| {
-        let class = u16::from(value.get(2)? & 7);
-        Some(class * 100 + u16::from(*value.get(3)?))
-    });
-    match code {
-        Some(401) => Allocation::AsksForCredentials,
-        code => Allocation::Other(code.unwrap_or(0)),
-    }
 }
 
 fn mapped(reply: &[u8], id: &[u8; 12]) -> Option<SocketAddr> {
@@ -223,11 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_asks_who_we_are_is_told_from_others() {
-        let error = |class, number| response(0x13, &[(ERROR_CODE, &[0, 0, class, number])]);
-        assert_eq!(judge(&error(4, 1)), Allocation::AsksForCredentials);
-        assert_eq!(judge(&error(4, 3)), Allocation::Other(403));
-        assert_eq!(judge(&response(0x13, &[(ERROR_CODE, &[0])])), Allocation::Other(0));
-        assert!(is_reply(&error(4, 1), &ID) && !is_reply(&error(4, 1), &[8; 12]));
+    fn answers_to_others_are_none() {
+        let answer = response(1, &[]);
+        assert!(is_reply(&answer, &ID) && !is_reply(&answer, &[8; 12]));
+    }
+
+    #[test]
+    fn what_is_no_message_of_a_stream_is_refused_before_it_is_waited_for() {
+        let answer = response(1, &[(MAPPED_ADDRESS, &[0, 1, 0x80, 0x55, 192, 0, 2, 1])]);
+        assert_eq!(message(&mut &answer[..]).expect("a message"), answer);
+        assert!(message(&mut &answer[..answer.len() - 1]).is_err());
+        assert!(message(&mut &b"HTTP/1.1 400 Bad Request"[..]).is_err());
+        let mut long = answer.clone();
+        long[2] = 0xff;
+        assert_eq!(message(&mut &long[..]).expect_err("too long").kind(), strange().kind());
     }
 }

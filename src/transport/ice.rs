@@ -29,7 +29,7 @@ use candidate::{Kind, RemoteLine, Target};
 use gather::Gathering;
 
 pub use gather::{LinkOutput, Servers};
-pub use turn::HEADROOM;
+pub use turn::{HEADROOM, Refusal, Trial};
 
 /// How many candidates a peer may announce.
 pub const MAX_REMOTE_CANDIDATES: usize = 64;
@@ -882,7 +882,8 @@ impl Ice {
     }
 
     /// The controlling peer nominated this pair. It becomes the selected one if there is none, if that
-    /// fell silent, or if this is better.
+    /// fell silent, or if this is not worse: behind a router that changed its address, the peer's
+    /// candidate is the same as before, and the last nomination is the one that counts.
     fn follow_nomination(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
         if self.controlling || self.selected == Some((local, remote)) {
             return;
@@ -891,8 +892,8 @@ impl Ice {
             let found = self.pairs.iter().find(|pair| Some((pair.local, pair.remote)) == of);
             found.map(|pair| pair.priority)
         };
-        let better = priority(Some((local, remote))) > priority(self.selected);
-        if better || self.is_stale(now) {
+        let worse = priority(Some((local, remote))) < priority(self.selected);
+        if !worse || self.is_stale(now) {
             self.select(now, local, remote);
         }
     }

@@ -24,7 +24,7 @@ pub mod webrtc;
 
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
-pub use ice::{HEADROOM, IceState, LinkOutput, MAX_LOCAL_CANDIDATES, Servers};
+pub use ice::{HEADROOM, IceState, LinkOutput, MAX_LOCAL_CANDIDATES, Refusal, Servers, Trial};
 pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;

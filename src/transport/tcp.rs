@@ -257,7 +257,8 @@ impl Stream {
             taken += len;
             if self.tls.is_none() {
                 self.inbox.extend_from_slice(&chunk[..len]);
-            } else if self.decipher(&chunk[..len]).is_err() {
+            } else if let Err(error) = self.decipher(&chunk[..len]) {
+                tracing::warn!(%error, "a server's TLS is refused");
                 return Health::Closed;
             }
         }

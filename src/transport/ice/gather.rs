@@ -122,8 +122,13 @@ impl Gathering {
     pub(super) fn handle_resolved(&mut self, now: Instant, number: u32, ip: Option<IpAddr>) {
         let awaited = self.resolving.contains(&number);
         self.resolving.retain(|waiting| *waiting != number);
-        if let Some(ip) = ip.filter(|_| awaited && self.until.is_some()) {
-            self.begin(now, number, ip);
+        match ip.filter(|_| awaited && self.until.is_some()) {
+            Some(ip) => self.begin(now, number, ip),
+            None if awaited => {
+                let server = if number == TURN_NAME { "TURN" } else { "STUN" };
+                tracing::warn!(server, "the server's name has no address");
+            }
+            None => {}
         }
         self.finish(now);
     }
@@ -202,6 +207,9 @@ impl Gathering {
 
     pub(super) fn handle_link_lost(&mut self) {
         if let Some(turn) = self.turn.take() {
+            if let Some(server) = &self.servers.turn {
+                tracing::warn!(%server, "the connection to the TURN server is gone");
+            }
             self.outputs.extend(turn.relayed().map(Output::RelayLost));
         }
         self.finish_quietly();
@@ -299,6 +307,9 @@ impl Gathering {
             self.queries.clear();
             self.resolving.clear();
             if self.turn.as_ref().is_some_and(|turn| turn.relayed().is_none()) {
+                if let Some(server) = &self.servers.turn {
+                    tracing::warn!(%server, "the TURN server does not answer");
+                }
                 self.turn = None;
                 self.outputs.push_back(Output::Link(LinkOutput::Close));
             }

@@ -214,6 +214,26 @@ fn a_peer_that_moved_is_followed_by_the_side_that_controls() {
     assert_eq!(ice.selected(), Some((at(OURS), moved)));
 }
 
+#[test]
+fn of_equally_good_pairs_the_one_that_was_nominated_last_is_used_at_once() {
+    let now = origin();
+    let mut ice = agent(now, false);
+    let mut nominate = |from: &str, priority: u32| {
+        let message = request(&ice, |builder| {
+            let told = builder.attribute(stun::PRIORITY, &priority.to_be_bytes());
+            told.attribute(stun::USE_CANDIDATE, &[])
+        });
+        ice.handle_stun(now, at(OURS), at(from), &message).expect("is the peer's");
+        while answer_all(&mut ice, now) > 0 {}
+        ice.selected()
+    };
+    assert_eq!(nominate(THEIRS, 100), Some((at(OURS), at(THEIRS))));
+    // Its router has another address now, and another port.
+    let moved = Some((at(OURS), at("10.0.0.3:7000")));
+    assert_eq!(nominate("10.0.0.3:7000", 100), moved);
+    assert_eq!(nominate("10.0.0.4:7000", 50), moved, "a worse one waits for silence");
+}
+
 /// A relay's server, message by message.
 struct Server {
     key: hmac::Key,

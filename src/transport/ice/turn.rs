@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use bytes::BytesMut;
+use rtc::crypto::providers::AwsLcRsProvider;
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
 
 use crate::config::modules::{TurnServer, TurnTransport};
@@ -94,8 +95,63 @@ pub(super) struct Turn {
     requests: Vec<Request>,
     channels: Vec<Channel>,
     refresh_at: Option<Instant>,
+    refusal: Option<Refusal>,
     outgoing: VecDeque<BytesMut>,
     events: VecDeque<Event>,
+}
+
+/// Why a TURN server lends no address: its code, and what that means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    pub code: u16,
+    pub because: &'static str,
+}
+
+impl Refusal {
+    fn new(code: u16) -> Self {
+        let because = match code {
+            401 => "user or password are wrong",
+            403 => "forbidden by its rules",
+            437 | 486 => "this user has all that he may have",
+            508 => "it has no port left",
+            _ => "see its log",
+        };
+        Self { code, because }
+    }
+}
+
+/// Borrows an address from a TURN server and gives it back: for those who only want to know whether it
+/// would lend one. Messages that get lost are not its business.
+pub struct Trial(Turn);
+
+impl Trial {
+    pub fn new(now: Instant, server: TurnServer) -> Self {
+        let mut turn = Turn::new(server, Arc::new(AwsLcRsProvider::new()));
+        turn.begin(now);
+        Self(turn)
+    }
+
+    /// What is to be sent.
+    pub fn poll_transmit(&mut self) -> Option<BytesMut> {
+        self.0.poll_transmit()
+    }
+
+    /// Takes a message of the server; what it says about the address, once it does.
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+    ) -> Option<Result<SocketAddr, Refusal>> {
+        // What does not belong to the question is no answer.
+        let _ = self.0.handle_message(now, bytes);
+        match self.0.poll_event()? {
+            Event::Allocated(lent) => {
+                self.0.close();
+                Some(Ok(lent))
+            }
+            Event::Lost(_) => Some(Err(self.0.refusal.unwrap_or(Refusal::new(500)))),
+        }
+    }
 }
 
 impl Turn {
@@ -111,6 +167,7 @@ impl Turn {
             requests: Vec::new(),
             channels: Vec::new(),
             refresh_at: None,
+            refusal: None,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -212,13 +269,21 @@ impl Turn {
                 return;
             }
         }
-        tracing::debug!(code, ?request.kind, "the TURN server refuses");
+        let server = &self.config;
         match request.kind {
-            Kind::Allocate => self.lose(),
-            Kind::Refresh { lifetime } if lifetime > 0 => self.lose(),
+            Kind::Allocate => {
+                let Refusal { code, because } = *self.refusal.insert(Refusal::new(code));
+                tracing::warn!(%server, code, because, "the TURN server lends no address");
+                self.lose();
+            }
+            Kind::Refresh { lifetime } if lifetime > 0 => {
+                tracing::warn!(%server, code, "the TURN server takes its address back");
+                self.lose();
+            }
             Kind::Refresh { .. } => {}
             // This peer cannot be reached over the relay; it is tried again when it would be refreshed.
-            Kind::Bind { channel, .. } => {
+            Kind::Bind { channel, peer } => {
+                tracing::debug!(%server, code, %peer, "the TURN server does not reach a peer");
                 if let Some(channel) = self.channels.iter_mut().find(|one| one.number == channel) {
                     channel.bound = false;
                     channel.refresh_at = Some(now + REBIND);

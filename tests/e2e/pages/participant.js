@@ -52,11 +52,11 @@ function codecsNamed(kind, name) {
 
 class Participant {
   /** Joins the application's call. `codecs` may force one codec: { video: 'VP8', audio: 'opus' }. */
-  async join({ source = 'camera', receive = true, codecs = {}, serverOffers = false, ...request } = {}) {
+  async join({ source = 'camera', receive = true, codecs = {}, serverOffers = false, iceServers = [], ...request } = {}) {
     this.startedAt = performance.now();
     this.errors = [];
     this.stream = await openSource(source);
-    this.peer = new RTCPeerConnection();
+    this.peer = new RTCPeerConnection({ iceServers });
     this.remote = new MediaStream();
     this.video = Object.assign(document.createElement('video'), { autoplay: true, playsInline: true });
     this.video.srcObject = this.remote;
@@ -68,7 +68,9 @@ class Participant {
 
     await this.openSocket();
     this.peer.onicecandidate = ({ candidate }) => {
-      if (candidate?.candidate) this.send({ id: 'iceCandidate', candidate });
+      if (!candidate?.candidate) return;
+      window.candidatesSent.push(candidate.candidate);
+      this.send({ id: 'iceCandidate', candidate });
     };
     if (serverOffers) {
       this.send({ id: 'join', ...request });
@@ -246,6 +248,8 @@ class Participant {
 }
 
 window.Participant = Participant;
+/** Lines of the candidates that this page told the application. */
+window.candidatesSent = [];
 /** Names of the codecs this browser can receive and send. */
 window.knownCodecs = (kind) => [...new Set(
   RTCRtpSender.getCapabilities(kind).codecs

@@ -19,6 +19,8 @@ export class Participant {
   #socket;
   #early = [];
   endpoint = null;
+  /** What is done to an endpoint before anything else is. */
+  prepare = null;
   /** Names of the events its endpoint raised, in order. */
   events = [];
 
@@ -34,6 +36,7 @@ export class Participant {
   async createEndpoint(pipeline) {
     const endpoint = await pipeline.create('WebRtcEndpoint');
     this.endpoint = endpoint;
+    await this.prepare?.(endpoint, this);
     endpoint.on('IceCandidateFound', ({ candidate }) => {
       this.send({ id: 'iceCandidate', candidate: iceCandidate(candidate) });
     });
@@ -75,7 +78,7 @@ export class Participant {
   }
 }
 
-/** Serves the page and its socket. `behaviour` has `join(participant, message)` and `leave(participant)`. */
+/** Serves the page and its socket. `behaviour` has `join(participant, message)`, and may have `leave` and `prepare`. */
 export class Application {
   #http;
   #sockets;
@@ -109,6 +112,7 @@ export class Application {
 
   #welcome(socket) {
     const participant = new Participant(socket);
+    participant.prepare = this.behaviour.prepare;
     this.participants.add(participant);
     const run = async (work) => {
       this.#running.add(work);

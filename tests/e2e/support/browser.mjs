@@ -23,8 +23,17 @@ const FLAGS = [
   '--disable-renderer-backgrounding',
 ];
 
-export function launchBrowser({ flags = [] } = {}) {
-  const executablePath = process.env.CHROMIUM ?? PLACES.find(existsSync);
-  if (!executablePath) throw new Error('No Chromium was found: install it, or name it in CHROMIUM.');
-  return chromium.launch({ executablePath, headless: true, args: [...FLAGS, ...flags] });
+const TRUST = ['--use-fake-ui-for-media-stream', '--allow-loopback-in-peer-connection'];
+
+/** Where Chromium is. */
+export function findBrowser() {
+  const found = process.env.CHROMIUM ?? PLACES.find(existsSync);
+  if (!found) throw new Error('No Chromium was found: install it, or name it in CHROMIUM.');
+  return found;
+}
+
+/** Without `trusting` it has the camera's permission to ask for, and hides its addresses until then. */
+export function launchBrowser({ flags = [], executablePath = findBrowser(), trusting = true } = {}) {
+  const own = FLAGS.filter((flag) => trusting || !TRUST.includes(flag));
+  return chromium.launch({ executablePath, headless: true, args: [...own, ...flags] });
 }

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const QUIET = ['-hide_banner', '-nostats', '-loglevel', 'info'];
+const FEEDBACK = ['nack', 'nack pli', 'ccm fir'];
 const SUITE = 'AES_CM_128_HMAC_SHA1_80';
 
 /** How each codec is encoded, and how a description names it. */
@@ -51,12 +52,13 @@ export async function freePorts() {
 
 /**
  * A description of one sound and one picture, each with a port. `key`, in Base64, makes it one with
- * keys; `more` is added to each section.
+ * keys, and `feedback` one whose receivers ask for what they need; `more` is added to each section.
  */
-export function describe({ audio, video, ports, direction, key, more = [] }) {
+export function describe({ audio, video, ports, direction, key, feedback = false, more = [] }) {
   const section = (kind, codec, port) => [
-    `m=${kind} ${port} RTP/${key ? 'SAVP' : 'AVP'} ${CODECS[codec].number}`,
+    `m=${kind} ${port} RTP/${key ? 'SAVP' : 'AVP'}${feedback ? 'F' : ''} ${CODECS[codec].number}`,
     ...CODECS[codec].lines,
+    ...(feedback && kind === 'video' ? FEEDBACK.map((one) => `a=rtcp-fb:${CODECS[codec].number} ${one}`) : []),
     ...(key ? [`a=crypto:1 ${SUITE} inline:${key}`] : []),
     `a=${direction}`,
     ...more,

@@ -16,10 +16,11 @@ class Remote {
     );
   }
 
-  watch = (ms) => this.#call('watch', ms);
-  listen = (ms) => this.#call('listen', ms);
-  turns = (colour, ms) => this.#call('turns', colour, ms);
-  timeToFirstFrame = (ms) => this.#call('timeToFirstFrame', ms);
+  // What is not given stays away: not every way into a page knows `undefined`.
+  watch = (...ms) => this.#call('watch', ...ms);
+  listen = (...ms) => this.#call('listen', ...ms);
+  turns = (...colourAndMs) => this.#call('turns', ...colourAndMs);
+  timeToFirstFrame = (...ms) => this.#call('timeToFirstFrame', ...ms);
   leave = () => this.#call('leave');
 
   /** The picture moves; what was measured. */

@@ -30,13 +30,14 @@ export function binary() {
 
 /**
  * Starts a server. `address` is its HTTP address, `kurento` its WebSocket address. `command` may
- * start it in another way than by its name.
+ * start it in another way than by its name, `env` holds further variables, and `reach` says at which
+ * address it is reached from here, if at another one.
  */
-export async function startServer({ flags = [], command = [binary()] } = {}) {
+export async function startServer({ flags = [], command = [binary()], env = {}, reach } = {}) {
   const [program, ...before] = command;
   const child = spawn(program, [...before, '--bind', '127.0.0.1', '--port', '0', ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env },
+    env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env, ...env },
   });
   // A test that failed half-way or ran out of time leaves no server behind.
   process.once('exit', () => child.kill('SIGKILL'));
@@ -45,7 +46,7 @@ export async function startServer({ flags = [], command = [binary()] } = {}) {
     child.once('exit', (code, signal) => resolve(signal ?? code));
     child.once('error', (error) => resolve(error.message));
   });
-  const address = await new Promise((resolve, reject) => {
+  const own = await new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`The server is not ready:\n${output}`)), START_MS);
     const take = (bytes) => {
       output = (output + bytes).slice(-KEPT_CHARACTERS);
@@ -65,6 +66,7 @@ export async function startServer({ flags = [], command = [binary()] } = {}) {
     child.kill('SIGKILL');
     throw error;
   });
+  const address = await reach?.(own) ?? own;
 
   return {
     address,

@@ -18,6 +18,7 @@ class Stage {
   #ending = [];
   #pages = 0;
   said = [];
+  failed = false;
 
   constructor(context) {
     this.context = context;
@@ -28,11 +29,17 @@ class Stage {
     this.#ending.push(end);
   }
 
-  async open(options) {
+  async open({ browser = launchBrowser, ...options }) {
     this.server = await startServer(options);
     this.later(() => this.server.stop());
-    this.browser = await launchBrowser();
-    this.later(() => this.browser.close());
+    this.browser = await this.launched(browser());
+  }
+
+  /** A browser that is being started, once it is; it is closed at the end. */
+  async launched(starting) {
+    const browser = await starting;
+    this.later(() => browser.close());
+    return browser;
   }
 
   /** A client of the media server, as an application would open it. */
@@ -49,8 +56,8 @@ class Stage {
     return application;
   }
 
-  async page(address) {
-    const page = await this.browser.newPage();
+  async page(address, browser = this.browser) {
+    const page = await browser.newPage();
     this.#pages += 1;
     const name = `page ${this.#pages}`;
     page.on('console', (message) => this.said.push(`${name}: ${message.text()}`));
@@ -60,8 +67,8 @@ class Stage {
   }
 
   /** A new page whose participant joins the application's call. */
-  async join(application, options) {
-    const page = await this.page(application.address);
+  async join(application, options, browser) {
+    const page = await this.page(application.address, browser);
     return joining(page, options);
   }
 
@@ -82,17 +89,21 @@ class Stage {
   }
 }
 
-/** A test on a stage of its own. */
-export function staged(name, { timeout = 60_000, flags } = {}, run) {
+/**
+ * A test on a stage of its own; `browser` starts another one than Chromium, and `prepare` does what has to
+ * come before the server, and may return more of its options.
+ */
+export function staged(name, { timeout = 60_000, flags, browser, prepare } = {}, run) {
   test(name, { timeout }, async (context) => {
     const stage = new Stage(context);
     // The runner abandons a test whose time is up; the report has to come before that.
     const late = setTimeout(() => stage.report().forEach((line) => context.diagnostic(line)), timeout - 500);
     try {
       mkdirSync(OUTPUT, { recursive: true });
-      await stage.open({ flags });
+      await stage.open({ flags, browser, ...await prepare?.(stage) });
       await run(stage);
     } catch (error) {
+      stage.failed = true;
       stage.report().forEach((line) => context.diagnostic(line));
       throw error;
     } finally {
