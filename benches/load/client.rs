@@ -64,7 +64,6 @@ pub struct Client {
 /// What all clients of a thread share while one of them works.
 pub struct Shared<'a> {
     pub sockets: &'a mut Sockets,
-    pub delays: &'a mut Histogram,
     /// The zero of the time in stamps.
     pub origin: Instant,
     /// The wall clock now, for sender reports.

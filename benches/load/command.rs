@@ -8,9 +8,11 @@ use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum, value_parser};
 use rivero::client::Trust;
 
+use super::BenchError;
+use super::page::page;
 use super::progress::Progress;
 use super::report::{Report, Spread};
-use super::{BenchError, Options, Scenario, page, run};
+use super::scenario::{Options, Scenario, run};
 
 const SCENARIO: &str = "scenario";
 const URL: &str = "url";

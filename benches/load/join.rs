@@ -38,7 +38,6 @@ impl Part<'_> {
 /// A client that is in its call.
 pub struct Member {
     pub endpoint: WebRtcEndpoint,
-    pub number: usize,
     pub times: Times,
     /// Kept, for to end it would be one more request.
     _candidates: Events<IceCandidateFound>,
@@ -101,7 +100,7 @@ impl Stage {
         match result {
             Ok(times) => {
                 let Attempt { endpoint, candidates, .. } = joining;
-                Ok(Member { endpoint, number, times, _candidates: candidates })
+                Ok(Member { endpoint, times, _candidates: candidates })
             }
             Err(failure) => {
                 self.media(number).leave(number);

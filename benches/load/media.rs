@@ -218,8 +218,7 @@ impl Thread {
     ) {
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
         let ntp = NtpTime::from_bits(self.clock.ntp(now));
-        let (sockets, delays) = (&mut self.sockets, &mut self.delays);
-        work(client, &mut Shared { sockets, delays, origin: self.origin, ntp });
+        work(client, &mut Shared { sockets: &mut self.sockets, origin: self.origin, ntp });
         if let Some(due) = client.poll_timeout()
             && client.scheduled.is_none_or(|scheduled| due < scheduled)
         {
@@ -251,8 +250,7 @@ impl Thread {
 
     fn join(&mut self, now: Instant, number: usize, joining: Joining) {
         let ntp = NtpTime::from_bits(self.clock.ntp(now));
-        let (sockets, delays) = (&mut self.sockets, &mut self.delays);
-        let mut shared = Shared { sockets, delays, origin: self.origin, ntp };
+        let mut shared = Shared { sockets: &mut self.sockets, origin: self.origin, ntp };
         // What fails is noticed by who waits for the client to be connected.
         let Ok(client) = Client::new(now, number, joining, &mut shared) else { return };
         if self.clients.len() <= number {

@@ -31,11 +31,10 @@ mod sockets;
 mod stage;
 mod stamp;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use command::{command, main};
-pub use page::page;
-pub use report::Report;
-pub use scenario::{Options, Scenario, run};
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]

@@ -110,7 +110,8 @@ pub struct Cost {
     pub cpu_percent: Option<f64>,
     /// All of the server's time while it was measured, by packets that clients received.
     pub cpu_us_per_packet: Option<f64>,
-    /// Time while clients came, less what their packets cost, by clients.
+    /// Time while clients came, less what those who were there cost with their packets, or, where no
+    /// packets flow, with what keeps them connected; by clients.
     pub cpu_ms_per_join: Option<f64>,
     /// Growth while clients came, by clients, in units of 1 024 bytes.
     pub memory_kb_per_client: Option<f64>,
@@ -152,7 +153,7 @@ pub fn rounded(value: f64) -> f64 {
 
 impl Sample {
     pub fn between(before: &Reading, after: &Reading, joined: u64) -> Self {
-        let time = (after.at - before.at).as_secs_f64().max(1e-3);
+        let time = after.at.saturating_sub(before.at).as_secs_f64().max(1e-3);
         let counts = after.tally.counts.since(&before.tally.counts);
         let cpu = after.cpu_since(before);
         Self {
@@ -170,7 +171,7 @@ impl Sample {
 
 impl MediaReport {
     pub fn between(before: &Reading, after: &Reading, delays: &Histogram) -> Self {
-        let time = (after.at - before.at).as_secs_f64().max(1e-3);
+        let time = after.at.saturating_sub(before.at).as_secs_f64().max(1e-3);
         let (was, is) = (&before.tally, &after.tally);
         let counts = is.counts.since(&was.counts);
         let lost = counts.expected.saturating_sub(counts.received);
@@ -214,23 +215,68 @@ impl Cost {
         let received = |from: &Reading, to: &Reading| {
             to.tally.counts.received.saturating_sub(from.tally.counts.received) as f64
         };
-        let time = (end.at - begin.at).as_secs_f64().max(1e-3);
+        let time = end.at.saturating_sub(begin.at).as_secs_f64().max(1e-3);
         let busy = end.cpu_since(begin);
         let packets = received(begin, end);
         let per_packet =
             busy.filter(|_| packets > 0.0).map(|cpu| cpu.as_secs_f64() * 1e6 / packets);
-        let forwarding = per_packet.unwrap_or(0.0) * received(empty, joined);
-        let joining = joined.cpu_since(empty);
+        // With packets or without: those who were there cost what they cost later. They came evenly.
+        let present = match (per_packet, busy) {
+            (Some(per_packet), _) => per_packet / 1e6 * received(empty, joined),
+            (None, Some(busy)) => {
+                busy.as_secs_f64() / time * joined.at.saturating_sub(empty.at).as_secs_f64() / 2.0
+            }
+            (None, None) => 0.0,
+        };
+        let joining = joined.cpu_since(empty).map(|cpu| cpu.as_secs_f64() - present);
         Self {
             cpu_percent: busy.map(|cpu| rounded(100.0 * cpu.as_secs_f64() / time)),
             cpu_us_per_packet: per_packet.map(rounded),
-            cpu_ms_per_join: joining
-                .map(|cpu| rounded((cpu.as_secs_f64() * 1e6 - forwarding) / 1_000.0 / clients)),
+            cpu_ms_per_join: joining.map(|seconds| rounded(seconds * 1e3 / clients)),
             memory_kb_per_client: end
                 .memory_since(empty)
                 .map(|bytes| rounded(bytes / 1_024.0 / clients)),
             memory_kb_per_endpoint: None,
             resident_mb: end.usage.map(|usage| rounded(usage.resident as f64 / MEGABYTE)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::process::Usage;
+    use crate::load::stream::Counts;
+    use std::time::Duration;
+
+    fn reading(seconds: u64, cpu_millis: u64, kilobytes: u64, received: u64) -> Reading {
+        let usage = Usage { cpu: Duration::from_millis(cpu_millis), resident: kilobytes * 1_024 };
+        let mut reading =
+            Reading { at: Duration::from_secs(seconds), usage: Some(usage), ..Reading::default() };
+        reading.tally.counts = Counts { expected: received + 10, received, ..Counts::default() };
+        reading
+    }
+
+    #[test]
+    fn joining_costs_what_is_left_when_those_who_are_there_are_paid_for() {
+        let (empty, joined) = (reading(0, 0, 1_000, 0), reading(10, 1_000, 9_000, 50_000));
+        let (begin, end) = (reading(11, 1_100, 9_000, 60_000), reading(21, 2_100, 9_000, 160_000));
+        let readings =
+            Readings { empty: &empty, joined: &joined, begin: &begin, end: &end, clients: 100 };
+        let cost = Cost::of(&readings);
+        assert_eq!((cost.cpu_percent, cost.cpu_us_per_packet), (Some(10.0), Some(10.0)));
+        assert_eq!((cost.cpu_ms_per_join, cost.memory_kb_per_client), (Some(5.0), Some(80.0)));
+        // Without packets, half of those who are there at the end were there on average.
+        let silent = |mut reading: Reading| {
+            reading.tally.counts = Counts::default();
+            reading
+        };
+        let (joined, end) = (silent(joined.clone()), silent(end.clone()));
+        let readings = Readings { joined: &joined, end: &end, ..readings };
+        let cost = Cost::of(&readings);
+        assert_eq!((cost.cpu_us_per_packet, cost.cpu_ms_per_join), (None, Some(5.0)));
+        let hidden = Reading::default();
+        let readings = Readings { empty: &hidden, end: &hidden, ..readings };
+        assert_eq!(Cost::of(&readings).cpu_percent, None);
     }
 }

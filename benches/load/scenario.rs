@@ -183,6 +183,9 @@ async fn measure(
 }
 
 async fn loopback(stage: &Arc<Stage>, options: &Options) -> Result<Course, BenchError> {
+    // What the first one makes, all others share.
+    let first = stage.join(&stage.pipeline().await?, Part::Idles).await;
+    let _first = first.map_err(|failure| BenchError::NobodyJoined(failure.to_string()))?;
     let mut pipelines = Vec::with_capacity(options.clients);
     for _ in 0..options.clients {
         pipelines.push(stage.pipeline().await?);

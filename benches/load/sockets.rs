@@ -16,13 +16,15 @@ use std::time::Duration;
 use rivero::transport::interfaces::{Interface, Loopback, list};
 
 /// Sockets that are shared by clients: what arrives at once is spread over their buffers.
-pub const SHARED: usize = 16;
+pub const SHARED: usize = 4;
 const RECV_BATCH: usize = 64;
 const RECV_SLOT: usize = 2_048;
 const SEND_BATCH: usize = 64;
 const SEND_SLOT: usize = 1_500;
 /// Room for the address and the count of drops beside a datagram.
 const CONTROL: usize = 128;
+/// The length of an address of IPv4.
+const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
 const BUFFER: libc::c_int = 8 << 20;
 const READY: usize = 256;
 
@@ -75,7 +77,7 @@ pub struct Sockets {
     pub refused: u64,
 }
 
-/// Headers of several datagrams and what they point to. The pointers are set before each call.
+/// Headers of several datagrams and what they point to.
 struct Batch {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
@@ -83,6 +85,8 @@ struct Batch {
     controls: Vec<[u64; CONTROL / 8]>,
     bytes: Vec<u8>,
     slot: usize,
+    /// Headers that the last call wrote into.
+    used: usize,
 }
 
 /// The token of the thread's mailbox.
@@ -160,9 +164,9 @@ impl Sockets {
     pub fn flush(&mut self) {
         let mut sent = 0;
         while sent < self.waiting {
-            self.sending.arm(self.waiting, None);
+            self.sending.arm_to_send(self.waiting);
             let fd = self.list[self.leaving].fd.as_raw_fd();
-            // SAFETY: `arm` pointed the headers at what `sending` owns, and so many are filled.
+            // SAFETY: the headers point to what `sending` owns, and so many are filled.
             let taken = unsafe {
                 libc::sendmmsg(
                     fd,
@@ -208,9 +212,9 @@ impl Sockets {
     /// Reads what waits at a socket, a batch of it; whether there may be more.
     pub fn receive(&mut self, socket: usize, arrivals: &mut Vec<Arrival>) -> bool {
         arrivals.clear();
-        self.received.arm(RECV_BATCH, Some(RECV_SLOT));
+        self.received.arm_to_receive();
         let Some(socket) = self.list.get_mut(socket) else { return false };
-        // SAFETY: `arm` pointed every header at what `received` owns.
+        // SAFETY: the headers point to what `received` owns, with its lengths.
         let count = unsafe {
             libc::recvmmsg(
                 socket.fd.as_raw_fd(),
@@ -221,6 +225,7 @@ impl Sockets {
             )
         };
         let count = usize::try_from(count).unwrap_or(0);
+        self.received.used = count;
         for slot in 0..count {
             let (to, overflown) = self.received.told(slot);
             socket.overflown = socket.overflown.max(overflown.unwrap_or(0));
@@ -249,44 +254,53 @@ impl Batch {
     fn new(count: usize, slot: usize) -> Self {
         // SAFETY: zeros are a valid value of these structs of numbers and null pointers.
         let (header, vector, name) = unsafe { (zeroed(), zeroed(), zeroed()) };
-        Self {
+        let mut batch = Self {
             headers: vec![header; count],
             vectors: vec![vector; count],
             names: vec![name; count],
             controls: vec![[0; CONTROL / 8]; count],
             bytes: vec![0; count * slot],
             slot,
+            used: count,
+        };
+        // What they point to stays where it is, for none of it grows.
+        for at in 0..count {
+            batch.vectors[at] = libc::iovec {
+                iov_base: batch.bytes[at * slot..].as_mut_ptr().cast(),
+                iov_len: slot,
+            };
+            let header = &mut batch.headers[at].msg_hdr;
+            header.msg_name = (&raw mut batch.names[at]).cast();
+            header.msg_iov = &raw mut batch.vectors[at];
+            header.msg_iovlen = 1;
+            header.msg_control = batch.controls[at].as_mut_ptr().cast();
         }
+        batch
     }
 
     fn slot_mut(&mut self, at: usize) -> &mut [u8] {
         &mut self.bytes[at * self.slot..(at + 1) * self.slot]
     }
 
-    /// Points so many headers at name, slot and control message; to receive, with this much room.
-    fn arm(&mut self, count: usize, room: Option<usize>) {
-        for at in 0..count {
-            self.vectors[at].iov_base = self.bytes[at * self.slot..].as_mut_ptr().cast();
-            if let Some(room) = room {
-                self.vectors[at].iov_len = room;
-            }
-            let header = &mut self.headers[at].msg_hdr;
-            header.msg_name = (&raw mut self.names[at]).cast();
-            header.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-            header.msg_iov = &raw mut self.vectors[at];
-            header.msg_iovlen = 1;
-            header.msg_control = self.controls[at].as_mut_ptr().cast();
-            if room.is_some() {
-                header.msg_controllen = CONTROL as _;
-            }
-            header.msg_flags = 0;
+    /// Makes the headers that were used since the last time fit to receive again.
+    fn arm_to_receive(&mut self) {
+        for header in &mut self.headers[..self.used] {
+            header.msg_hdr.msg_namelen = NAME;
+            header.msg_hdr.msg_controllen = CONTROL as _;
+            header.msg_hdr.msg_flags = 0;
+        }
+        self.used = 0;
+    }
+
+    fn arm_to_send(&mut self, count: usize) {
+        for header in &mut self.headers[..count] {
+            header.msg_hdr.msg_namelen = NAME;
         }
     }
 
     /// Says which address a datagram leaves from; none for the socket's own.
     fn address_from(&mut self, at: usize, source: Option<Ipv4Addr>) {
         let header = &mut self.headers[at].msg_hdr;
-        header.msg_control = self.controls[at].as_mut_ptr().cast();
         let Some(source) = source else {
             header.msg_controllen = 0;
             return;
@@ -356,7 +370,7 @@ fn bind(owner: Option<usize>) -> io::Result<Socket> {
             .or_else(|_| set_option(&fd, libc::SOL_SOCKET, asked, BUFFER));
     }
     let any = raw(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-    let mut len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    let mut len = NAME;
     let mut name = any;
     // SAFETY: both names are socket addresses of `len` bytes that outlive the calls.
     let done = unsafe {

@@ -50,6 +50,8 @@ pub struct Stage {
     patience: Duration,
     numbers: AtomicUsize,
     log: Mutex<Log>,
+    /// One reading after the other, for each tells what changed since the last.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// What is written down while it happens.
@@ -100,6 +102,7 @@ impl Stage {
             patience: options.patience,
             numbers: AtomicUsize::new(0),
             log: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
         })
     }
 
@@ -196,6 +199,7 @@ impl Stage {
 
     /// How things are, and how they changed since the last time.
     pub async fn read(&self) -> Reading {
+        let _turn = self.reading.lock().await;
         let mut reading = Reading {
             at: self.now() - self.origin,
             usage: self.probe.usage().await,
