@@ -10,6 +10,7 @@ use rivero::config::{CONF_FILE, ConfigError, SETTINGS, Sources, variable};
 pub const VERSION: &str = "version";
 pub const LIST: &str = "list";
 pub const JSON: &str = "json";
+pub const BENCH: &str = "bench";
 const CONF_FILE_FLAG: &str = "conf-file";
 const MODULES_CONFIG: &str = "modules-config-path";
 const MODULES: &str = "modules-path";
@@ -79,6 +80,7 @@ fn command(as_kurento: bool) -> Command {
             "Every setting can also stand in a file, normally {CONF_FILE}; `rivero config` shows all."
         ));
         command = command
+            .subcommand(crate::load::command())
             .subcommand(
                 Command::new("health")
                     .about("Asks a running server whether it is well; exits with 0 if so"),

@@ -18,6 +18,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 mod flags;
+#[path = "../benches/load/mod.rs"]
+mod load;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,6 +47,10 @@ fn main() -> ExitCode {
     }
     if given.get_flag(flags::LIST) {
         return print(&factories());
+    }
+    if let Some((flags::BENCH, options)) = given.subcommand() {
+        raise_file_limit();
+        return load::main(options);
     }
     let read = flags::sources(&given, as_kurento)
         .and_then(|sources| Ok((load(&sources, as_kurento)?, sources)));

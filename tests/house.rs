@@ -131,6 +131,28 @@ fn a_folder_imports_only_from_the_floors_below() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// What fills servers is a client of theirs, and must not know more of them than clients do. Its tests
+/// start a server.
+#[test]
+fn the_load_harness_knows_nothing_of_the_server() {
+    let known = ["client", "clock", "rtp", "sdp", "transport"];
+    for file in rust_files(&root().join("benches/load")) {
+        let text = fs::read_to_string(&file).expect("a text");
+        let found = imports(&text).into_iter().filter(|import| floor(import).is_some());
+        let wrong: Vec<_> = found.filter(|import| !known.contains(&import.as_str())).collect();
+        assert!(
+            wrong.is_empty() || file.ends_with("tests.rs"),
+            "{} imports {wrong:?}",
+            file.display()
+        );
+    }
+    for file in rust_files(&root().join("src")) {
+        let own = ["main.rs", "flags.rs"].iter().any(|name| file.ends_with(name));
+        let text = fs::read_to_string(&file).expect("a text");
+        assert!(own || !text.contains("crate::load"), "{}", file.display());
+    }
+}
+
 /// Every tracked text with its name; none where there is no repository.
 fn tracked() -> Vec<(String, String)> {
     let Ok(output) = Command::new("git").arg("ls-files").current_dir(root()).output() else {

@@ -54,6 +54,10 @@ const MAX_EVENTS: usize = 1_024;
 /// After this long without any packet a peer that reported counts as gone.
 const SILENCE: Duration = Duration::from_secs(18);
 
+/// Reports that are due so soon go out with those that are due: looking for them costs as much as there
+/// are peers, and with hundreds of them one would be due every other millisecond.
+const REPORTS_TOGETHER: Duration = Duration::from_millis(20);
+
 /// Where packets leave. Called in the middle of forwarding, so it must not wait.
 pub trait Egress {
     /// One RTP packet: its header, the payload as the source sent it, and the extended sequence
@@ -290,7 +294,7 @@ impl Router {
         sources.clear();
         self.scratch.sources = sources;
         let mut peers = std::mem::take(&mut self.scratch.peers);
-        let is_due = |one: &Peer| one.active && one.report_at <= now;
+        let is_due = |one: &Peer| one.active && one.report_at <= now + REPORTS_TOGETHER;
         peers.extend(self.peers.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
         for &peer in &peers {
             self.notice_silence(now, peer);

@@ -1,0 +1,52 @@
+//! `rivero bench`: fills a live server with calls and says what it made of them.
+//!
+//! It is a client like any other: it speaks the Kurento Protocol over [`rivero::client`] and media over
+//! sessions of [`rivero::transport`], so it can be pointed at any server of that protocol. Nothing of
+//! the server imports it; it lies beside the benchmarks and is part of the program alone.
+//!
+//! * [`scenario`] is what is done: who joins, who watches whom. A further one is a function there.
+//! * [`stage`] is what scenarios stand on: the connection, the media threads, the readings.
+//! * [`join`] brings one client into a call; [`offer`] is what it says of itself.
+//! * [`media`] is the thread that carries the clients, [`client`] one of them, [`publisher`] what it
+//!   sends, [`stream`] what it makes of what it gets, [`stamp`] the payload.
+//! * [`process`] watches the server's process.
+//! * [`report`] is the result, [`page`] the same to look at.
+//!
+//! Left out so far: IPv6 for media, retransmissions, and the search for the largest load.
+
+mod client;
+mod command;
+mod histogram;
+mod join;
+mod media;
+mod offer;
+mod page;
+mod plot;
+mod process;
+mod progress;
+mod publisher;
+mod report;
+mod scenario;
+mod sockets;
+mod stage;
+mod stamp;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use command::{command, main};
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error("no server at {url}: {reason}")]
+    Connect { url: String, reason: String },
+    #[error("the server refuses to {what}: {reason}")]
+    Refused { what: &'static str, reason: String },
+    #[error("nobody could join: {0}")]
+    NobodyJoined(String),
+    #[error("this machine does not bear it: {0}")]
+    Machine(#[from] std::io::Error),
+    #[error("{path}: {reason}")]
+    File { path: String, reason: String },
+}
