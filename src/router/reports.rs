@@ -137,9 +137,10 @@ impl Router {
         else {
             return;
         };
-        let bitrate = source.estimate.remb(self.lowest_downstream(now, source));
+        let (bitrate, limit) = source.estimate.limited(self.lowest_downstream(now, source));
         write_remb(compound, source.config.receiver_ssrc, bitrate, &[ssrc]);
-        self.sources[key].stats.remb = Some(bitrate);
+        let stats = &mut self.sources[key].stats;
+        (stats.remb, stats.limit) = (Some(bitrate), Some(limit));
     }
 
     /// The lowest REMB of a source's sinks, of those that reported one lately.

@@ -110,6 +110,10 @@ impl Sink {
         self.config.ssrc
     }
 
+    pub fn formats(&self) -> &[(u8, Format)] {
+        &self.config.formats
+    }
+
     /// Connects to a source that sends in `formats`, or to none.
     pub fn connect(&mut self, source: Option<SourceKey>, formats: &[(u8, Format)]) {
         self.source = source;

@@ -1,5 +1,6 @@
 //! What the router counts, and the names under which it drops.
 
+use super::feedback::Limit;
 use crate::rtp::{Bitrate, Format};
 use std::time::Duration;
 
@@ -132,8 +133,9 @@ pub struct SourceStats {
     pub given_up: u64,
     pub plis: u64,
     pub firs: u64,
-    /// The last REMB sent.
+    /// The last REMB sent, and what held it down.
     pub remb: Option<Bitrate>,
+    pub limit: Option<Limit>,
     pub drops: Drops,
 }
 

@@ -10,6 +10,7 @@ mod plain;
 mod publisher;
 mod repair;
 mod stage;
+mod statistics;
 mod switching;
 mod viewer;
 mod whole_call;

@@ -37,6 +37,10 @@ use tokio::sync::oneshot;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 8_000);
 
+/// How long the machine is said to take until a batch is handled, and until it has left.
+pub const ROUTED: Duration = Duration::from_micros(150);
+pub const LEFT: Duration = Duration::from_micros(400);
+
 const ALL_PORTS: PortRange = PortRange { first: 1_024, last: 65_535 };
 
 /// Where every port is free that nobody bound before.
@@ -110,6 +114,8 @@ pub struct Stage {
     pub time: u64,
     /// What left by ports of plain RTP.
     pub left: Vec<Left>,
+    /// Bytes of all but STUN that the server got from each browser, and that it sent to it.
+    pub carried: HashMap<usize, (u64, u64)>,
     bound: Bound,
     machine: Machine,
     wire: Wire,
@@ -144,6 +150,7 @@ impl Stage {
             destroyed: Vec::new(),
             time: 0,
             left: Vec::new(),
+            carried: HashMap::new(),
             bound,
             machine: Machine::new(0, net),
             wire: Wire::default(),
@@ -303,9 +310,10 @@ impl Stage {
     fn step(&mut self) {
         let (at, server) = (self.at(), SocketAddr::from(SERVER));
         let mut batch = Vec::new();
-        for browser in &mut self.browsers {
+        for (number, browser) in self.browsers.iter_mut().enumerate() {
             browser.step(at.now, self.time, server);
             while let Some(bytes) = browser.up.receive(at.now) {
+                self.carried.entry(number).or_default().0 += carried(&bytes);
                 batch.push((browser.address, bytes));
             }
         }
@@ -315,6 +323,9 @@ impl Stage {
             }
             machine.end_of_batch(at, wire);
         });
+        if self.machine.measures() {
+            self.machine.measured(at.now, at.now + ROUTED, at.now + LEFT);
+        }
         if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
             self.guarded(|machine, wire| machine.handle_timeout(at, wire));
         }
@@ -333,8 +344,10 @@ impl Stage {
     fn deliver(&mut self) {
         let now = self.at().now;
         for (to, bytes) in self.wire.left.drain(..) {
-            let browser = self.browsers.iter_mut().find(|one| one.address == to);
-            browser.expect("datagrams go to browsers").down.send(now, bytes);
+            let number = self.browsers.iter().position(|one| one.address == to);
+            let number = number.expect("datagrams go to browsers");
+            self.carried.entry(number).or_default().1 += carried(&bytes);
+            self.browsers[number].down.send(now, bytes);
         }
         let plain = self.wire.plain.drain(..);
         self.left.extend(plain.map(|(from, to, bytes)| Left { at: self.time, from, to, bytes }));
@@ -353,4 +366,9 @@ impl Stage {
             }
         }
     }
+}
+
+/// The length of a datagram that is not STUN (RFC 7983 §7).
+fn carried(bytes: &[u8]) -> u64 {
+    if bytes[0] < 4 { 0 } else { bytes.len() as u64 }
 }
