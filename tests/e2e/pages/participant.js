@@ -160,6 +160,11 @@ class Participant {
     return this.paint.getImageData(0, 0, 80, 60).data;
   }
 
+  /** All that the browser tells of the connection, as it is at this moment. */
+  async report() {
+    return [...(await this.peer.getStats()).values()];
+  }
+
   /** Nothing for a moment after the first packet: browsers keep a report for a while. */
   async inbound(kind) {
     const report = await this.peer.getStats();

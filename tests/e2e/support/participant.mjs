@@ -20,6 +20,7 @@ class Remote {
   listen = (ms) => this.#call('listen', ms);
   turns = (colour, ms) => this.#call('turns', colour, ms);
   timeToFirstFrame = (ms) => this.#call('timeToFirstFrame', ms);
+  report = () => this.#call('report');
   leave = () => this.#call('leave');
 
   /** The picture moves; what was measured. */
