@@ -195,6 +195,7 @@ impl Router {
         if one.active != active {
             one.active = active;
             one.close();
+            one.stop_measuring();
             self.want_keyframe_for(now, sink);
         }
     }
@@ -335,11 +336,7 @@ impl Router {
     }
 
     pub fn sink_stats(&self, sink: SinkKey) -> SinkStats {
-        self.sinks.get(sink).map_or_else(SinkStats::default, |one| {
-            let source = one.source.and_then(|source| self.sources.get(source));
-            let bitrate = source.map_or_else(Bitrate::default, |one| one.estimate.measured());
-            SinkStats { bitrate, ..one.stats }
-        })
+        self.sinks.get(sink).map_or_else(SinkStats::default, |one| one.stats)
     }
 
     pub fn peer_stats(&self, peer: PeerKey) -> PeerStats {

@@ -78,7 +78,8 @@ impl Router {
         }
         scratch.sinks.extend_from_slice(&one.sinks);
         while let Some(key) = scratch.sinks.pop() {
-            let sink = &self.sinks[key];
+            let sink = &mut self.sinks[key];
+            sink.measure(now);
             let source = sink.source.and_then(|source| self.sources.get(source));
             let timestamp = source.and_then(|source| {
                 let publisher = self.peers.get(source.peer)?;

@@ -156,7 +156,7 @@ pub struct SinkStats {
     /// As the receiver last reported it.
     pub jitter: Duration,
     pub round_trip: Option<Duration>,
-    /// Of the source it is connected to.
+    /// Of what was sent in the last second or so, payloads and what was sent again.
     pub bitrate: Bitrate,
     /// NACK packets received, and the sequence numbers in them.
     pub nacks: u64,

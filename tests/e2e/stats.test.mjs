@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 
-import { Call, OneToMany } from './support/behaviours.mjs';
+import { Call, HelloWorld, OneToMany } from './support/behaviours.mjs';
+import { Lossy } from './support/lossy.mjs';
 import { staged } from './support/stage.mjs';
 
 /** Between the two looks at both sides. */
@@ -38,9 +39,26 @@ async function look(participant, endpoint) {
       return { browser: theirs, server: ours, remote };
     },
     transport: { browser: transport, server: ours },
-    pair: {
+    /** What each side sends over: the browser may change its mind, and then they differ. */
+    selected: {
       browser: only(browser, (entry) => entry.id === transport.selectedCandidatePairId),
       server: only(entries, (entry) => entry.id === ours.selectedCandidatePairId),
+    },
+    /** Both sides of each pair that the browser sends or sent media over. */
+    pairs() {
+      const used = browser.filter((entry) => entry.type === 'candidate-pair' && entry.bytesSent > 0);
+      return used.map((pair) => {
+        const [near, far] = [pair.localCandidateId, pair.remoteCandidateId].map(
+          (id) => only(browser, (entry) => entry.id === id),
+        );
+        const is = (id, candidate) => {
+          const one = only(entries, (entry) => entry.id === id);
+          return one.portNumber === candidate.port && one.ipAddress === (candidate.address ?? candidate.ip);
+        };
+        const server = only(entries, (entry) => entry.type === 'candidatepair'
+          && is(entry.remoteCandidateId, near) && is(entry.localCandidateId, far));
+        return { browser: pair, server };
+      });
     },
   };
 }
@@ -103,13 +121,13 @@ function compareReceived(stage, kind, before, after) {
 }
 
 function comparePath(stage, before, after) {
-  for (const what of ['transport', 'pair']) {
-    compare(stage, what, before[what], after[what], [
-      ['bytesSent', 'bytesReceived'],
-      ['bytesReceived', 'bytesSent'],
-    ]);
+  const BYTES = [['bytesSent', 'bytesReceived'], ['bytesReceived', 'bytesSent']];
+  compare(stage, 'transport', before.transport, after.transport, BYTES);
+  for (const pair of after.pairs()) {
+    const known = before.pairs().find((one) => one.browser.id === pair.browser.id);
+    compare(stage, 'pair', known ?? pair, pair, BYTES);
   }
-  const { pair, transport } = after;
+  const { selected: pair, transport } = after;
   assert.equal(transport.server.activeConnection, true);
   for (const member of ['nominated', 'writable', 'readable']) assert.equal(pair.server[member], true, member);
   for (const seconds of [pair.browser.currentRoundTripTime, pair.server.roundTripTime]) {
@@ -147,6 +165,66 @@ staged('both ends of a call tell the same numbers', { timeout: 60_000 }, async (
     }
   }
   assert.deepEqual(application.errors, []);
+});
+
+/** Everybody sees themselves over a network that loses media. */
+class LossyHelloWorld extends HelloWorld {
+  constructor(network) {
+    super();
+    this.network = network;
+  }
+
+  async join(participant, message) {
+    this.network.between(participant);
+    await super.join(participant, message);
+  }
+}
+
+staged('what a network loses is told as it was lost', { timeout: 60_000 }, async (stage) => {
+  const network = new Lossy(0.04);
+  stage.later(() => network.close());
+  const application = await stage.application(new LossyHelloWorld(network));
+  const page = await stage.join(application, { codecs: { video: 'VP8', audio: 'opus' } });
+  const [{ endpoint }] = application.participants;
+  await page.sees();
+  await pause(CALL_MS);
+  // Nothing is under way any more when the counters stand still.
+  await page.fallSilent();
+  const counters = async () => {
+    const entries = Object.values(await endpoint.getStats());
+    return entries.map(({ packetsReceived, packetsSent }) => packetsReceived ?? packetsSent ?? 0).join();
+  };
+  for (let last; last !== (last = await counters());) await pause(1_500);
+  const after = await look(page, endpoint);
+  for (const kind of ['audio', 'video']) {
+    const up = after.stream(kind, 'outbound');
+    const lostUp = network.lostOf(up.browser);
+    const down = after.stream(kind, 'inbound');
+    const lostDown = network.lostOf({ ssrc: Number(down.server.ssrc), rtxSsrc: down.browser.rtxSsrc });
+    stage.context.diagnostic(`${kind}: ${lostUp} lost to the server, ${lostDown} from it`);
+    stage.context.diagnostic(`${kind} to the server: ${JSON.stringify(up.server)}`);
+    stage.context.diagnostic(`${kind} from the server: ${JSON.stringify(down.server)}`);
+    assert.ok(lostUp > 5 && lostDown > 5, 'the network loses');
+    assert.equal(up.server.packetsReceived, up.browser.packetsSent - lostUp);
+    // The browser counts nothing of a stream before it has made itself ready for it.
+    const early = down.server.packetsSent - lostDown - down.browser.packetsReceived;
+    assert.ok(early >= 0 && early <= 3, `${early} packets reached the browser and were not counted`);
+    near(`${kind} requests for packets, sent`, up.browser.nackCount ?? 0, up.server.nackCount);
+    if (kind === 'audio') {
+      // The browser reports of audio every 5 s, so the end of it may be missing.
+      const [known, told] = [down.browser.packetsLost, down.server.packetsLost];
+      assert.ok(told > 5 && told <= known, `${known} of audio are lost, ${told} were reported`);
+      // Nobody repairs it.
+      near('audio lost on the way to the server', lostUp, up.server.packetsLost);
+      near('audio lost, as we reported it', up.remote.packetsLost, up.server.packetsLost);
+    } else {
+      assert.ok(up.server.nackCount > 0 && down.server.nackCount > 0, 'somebody asks again');
+      near('video lost on the way to the browser', down.browser.packetsLost, down.server.packetsLost);
+      near('video requests for packets, received', down.browser.nackCount, down.server.nackCount);
+      near('requests for keyframes, sent', up.browser.pliCount, up.server.pliCount);
+      near('requests for keyframes, received', down.browser.pliCount, down.server.pliCount);
+    }
+  }
 });
 
 staged('latencies and the graph are those of a call', { timeout: 60_000 }, async (stage) => {

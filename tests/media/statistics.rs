@@ -194,6 +194,10 @@ fn both_ends_of_a_call_counted_what_the_server_tells() {
     call.stage.run_for(secs(10));
     let (publisher, source) = call.publisher.clone();
     let (viewer, sink) = call.viewer.clone();
+    let ssrc = call.stage.viewer(viewer).audio.ssrc;
+    let rate = call.stats(&sink).stream(ssrc)["targetBitrate"].as_f64().expect("a number");
+    // 80 bytes, 50 times a second, one more or less where the second is cut.
+    assert!((rate - 32_000.0).abs() <= 700.0, "{rate}");
     call.stage.publisher(publisher).sending = false;
     call.stage.run_for(secs(1));
 
@@ -231,6 +235,10 @@ fn both_ends_of_a_call_counted_what_the_server_tells() {
         let round_trip = entry["roundTripTime"].as_f64().expect("a number");
         assert!((round_trip - 0.06).abs() < 0.002, "{round_trip}");
         assert_eq!(entry["remb"], json!(if video { 2_000_000 } else { 0 }));
+    }
+    call.stage.run_for(secs(3));
+    for entry in call.stats(&sink).all("outboundrtp") {
+        assert_eq!(entry["targetBitrate"], json!(0.0), "nothing is sent any more");
     }
     let pair = told.only("candidatepair");
     assert_eq!(pair["availableOutgoingBitrate"], json!(2_000_000.0));

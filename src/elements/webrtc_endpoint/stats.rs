@@ -322,6 +322,7 @@ pub fn inbound(
         packets_received: stats.packets as i64,
         bytes_received: stats.bytes as i64,
         jitter: stats.jitter.as_secs_f64(),
+        round_trip_time: stats.round_trip.unwrap_or_default().as_secs_f64(),
     }
 }
 

@@ -160,6 +160,11 @@ class Participant {
     return this.paint.getImageData(0, 0, 80, 60).data;
   }
 
+  /** Sends nothing any more, and stays in the call. */
+  async fallSilent() {
+    for (const sender of this.peer.getSenders()) await sender.replaceTrack(null);
+  }
+
   /** All that the browser tells of the connection, as it is at this moment. */
   async report() {
     return [...(await this.peer.getStats()).values()];

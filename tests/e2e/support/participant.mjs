@@ -21,6 +21,7 @@ class Remote {
   turns = (colour, ms) => this.#call('turns', colour, ms);
   timeToFirstFrame = (ms) => this.#call('timeToFirstFrame', ms);
   report = () => this.#call('report');
+  fallSilent = () => this.#call('fallSilent');
   leave = () => this.#call('leave');
 
   /** The picture moves; what was measured. */
