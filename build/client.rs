@@ -151,8 +151,8 @@ fn register(model: &Model, text: &mut String, known: &ComplexType) {
     let (members, _) = model.members(known);
     let mut read = String::new();
     for member in members.iter().filter(|member| member.alias_of.is_none()) {
-        // What is there for old clients is not insisted on.
-        let take = match (member.optional, member.legacy) {
+        // What is there for old clients, or only with this server, is not insisted on.
+        let take = match (member.optional, member.legacy || member.own) {
             (true, _) => "take_optional({}, link)?",
             (false, true) => "take_optional({}, link)?.unwrap_or_default()",
             (false, false) => "take({}, link)?",

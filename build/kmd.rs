@@ -137,7 +137,7 @@ fn event_type(model: &Model, event: &Event) -> Value {
 }
 
 fn members(model: &Model, params: &[Param]) -> Value {
-    let shown = params.iter().filter(|param| !param.legacy).map(|param| {
+    let shown = params.iter().filter(|param| !param.legacy && !param.own).map(|param| {
         let mut shown = named(&param.name, &param.doc);
         shown.insert("type".to_owned(), Value::from(wire(model, &param.kind)));
         if param.optional {

@@ -193,6 +193,7 @@ impl Model {
                         optional: false,
                         default: None,
                         legacy: property.legacy,
+                        own: false,
                         alias_of: None,
                         doc: property.doc.clone(),
                     }],

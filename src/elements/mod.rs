@@ -99,6 +99,11 @@ pub trait Node {
         Map::new()
     }
 
+    /// What it is in, as pairs of a property of the remote API and its value.
+    fn states(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Gives back what it holds outside itself.
     fn close(&mut self, _: &mut Context<'_>) {}
 }

@@ -85,6 +85,9 @@ pub struct Param {
     /// Sent for clients of 6.x and told to nobody else.
     #[serde(default)]
     pub legacy: bool,
+    /// The original does not have it: sent, and left out of what is told to code generators.
+    #[serde(default)]
+    pub own: bool,
     /// The member this one is another name of; it has its value.
     #[serde(rename = "aliasOf")]
     pub alias_of: Option<String>,

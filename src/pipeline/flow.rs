@@ -49,7 +49,7 @@ impl Pipeline {
         self.flow_due = any.then(|| at.now + PERIOD);
     }
 
-    fn flows(&self, at: Moment, source: SourceKey) -> bool {
+    pub(super) fn flows(&self, at: Moment, source: SourceKey) -> bool {
         let last = self.router.last_packet_at(source);
         last.is_some_and(|last| at.now.saturating_duration_since(last) < SILENCE)
     }

@@ -94,6 +94,8 @@ pub struct Machine {
     notices: Vec<Notice>,
     /// Pipelines that packets went through since their timers were last looked at.
     busy: Vec<PipelineKey>,
+    /// Those of them whose latencies are measured, until that is done.
+    timed: Vec<PipelineKey>,
     /// Whose turn it is, for the case that it fails.
     at_work: Option<PipelineKey>,
     ended: usize,
@@ -113,6 +115,7 @@ impl Machine {
             events: Vec::new(),
             notices: Vec::new(),
             busy: Vec::new(),
+            timed: Vec::new(),
             at_work: None,
             ended: 0,
             dropped: Dropped::default(),
@@ -440,9 +443,28 @@ impl Machine {
         self.busy.dedup();
         // One by one, so that those behind a pipeline that fails are still looked at.
         while let Some(key) = self.busy.pop() {
+            let timed = self.pipelines.get(key).is_some_and(Pipeline::measures_latencies);
+            if timed && !self.timed.contains(&key) {
+                self.timed.push(key);
+            }
             self.look_at(at, key, out);
         }
         self.settle(at, out);
+    }
+
+    /// Whether [`Self::measured`] is to be called when what was handled has left.
+    pub fn measures(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// A batch that arrived at `arrived` was handled at `routed`, and at `departed` all that came of it
+    /// had been given to the network.
+    pub fn measured(&mut self, arrived: Instant, routed: Instant, departed: Instant) {
+        for key in self.timed.drain(..) {
+            if let Some(pipeline) = self.pipelines.get_mut(key) {
+                pipeline.router.measured(arrived, routed, departed);
+            }
+        }
     }
 
     /// Carries out a command; its events and its reply are among the notices afterwards.
@@ -691,7 +713,7 @@ impl<O: Outbox> Sealed<'_, O> {
     fn seal(&mut self, to: PeerKey, seal: impl FnOnce(&mut Sender, &mut [u8]) -> Option<usize>) {
         let key = self.peers.get(to).copied();
         let leg = key.and_then(|key| Some((key, self.legs.get_mut(key)?)));
-        let mut sealed = false;
+        let mut sealed = None;
         if let Some((key, leg)) = leg
             && let Some((local, remote)) = leg.session.selected()
         {
@@ -700,18 +722,20 @@ impl<O: Outbox> Sealed<'_, O> {
                 self.out.send_link(key, |slot| {
                     let len = seal(session.srtp()?, slot.get_mut(HEADROOM..)?)?;
                     let range = session.wrap(remote, slot, len);
-                    sealed = range.is_some();
+                    sealed = range.is_some().then_some(len);
                     range
                 });
             } else if let Some(srtp) = session.srtp() {
                 self.out.send_marked(leg.mark, local, remote, |slot| {
-                    let len = seal(srtp, slot);
-                    sealed = len.is_some();
-                    len
+                    sealed = seal(srtp, slot);
+                    sealed
                 });
             }
+            if let Some(len) = sealed {
+                leg.session.count_sent(local, remote, len);
+            }
         }
-        *self.unsent += u64::from(!sealed);
+        *self.unsent += u64::from(sealed.is_none());
     }
 
     /// Sends by a way of plain RTP; false when the party has none.

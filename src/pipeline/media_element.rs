@@ -135,7 +135,9 @@ impl Call<'_> {
     }
 
     pub fn get_stats(&mut self, media: Option<MediaType>) -> Result<Map<String, Value>> {
-        Ok(self.with_body(|body, cx| body.node().stats(cx, media)))
+        let mut entries = self.with_body(|body, cx| body.node().stats(cx, media));
+        entries.extend(self.latencies(media));
+        Ok(entries)
     }
 
     pub fn is_media_flowing_in(&self, media: MediaType, description: String) -> Result<bool> {
@@ -246,37 +248,5 @@ impl Pipeline {
                 sink_description: known.sink_description,
             })
             .collect()
-    }
-
-    /// The graph around an object as text for Graphviz: all of it for a pipeline, an element with
-    /// its neighbours else.
-    pub(super) fn dot(&self, around: super::ObjectKey) -> String {
-        use std::fmt::Write as _;
-        let mut text = String::from("digraph pipeline {\n  rankdir=LR;\n");
-        for (key, entry) in &self.objects {
-            if key != self.root {
-                let _ = writeln!(
-                    text,
-                    "  subgraph cluster_{0} {{\n    label={1:?};\n    \"{0}\" [label={2:?}];\n  }}",
-                    slotmap::Key::data(&key).as_ffi(),
-                    entry.object.name(),
-                    entry.object.class.name,
-                );
-            }
-        }
-        for key in self.objects.keys() {
-            for known in self.graph.sources_of(key) {
-                if around == self.root || known.source == around || known.sink == around {
-                    let _ = writeln!(
-                        text,
-                        "  \"{}\" -> \"{}\" [label=\"{}\"];",
-                        slotmap::Key::data(&known.source).as_ffi(),
-                        slotmap::Key::data(&known.sink).as_ffi(),
-                        known.media.as_str()
-                    );
-                }
-            }
-        }
-        text + "}\n"
     }
 }

@@ -78,13 +78,13 @@ impl Call<'_> {
 
     pub fn set_latency_stats(&mut self, measure: bool) -> Result<()> {
         self.pipeline.latency_stats = measure;
+        self.pipeline.router.measure_latencies(measure);
         Ok(())
     }
 
-    /// The graph for Graphviz: a cluster for each element, an edge for each connection. The details
-    /// asked for make no difference: there is nothing below an element to be shown.
-    pub fn get_gstreamer_dot(&self, _: Option<GstreamerDotDetails>) -> Result<String> {
-        Ok(self.pipeline.dot(self.key))
+    /// The graph for Graphviz: a cluster for each element, an edge for each connection.
+    pub fn get_gstreamer_dot(&self, details: Option<GstreamerDotDetails>) -> Result<String> {
+        Ok(self.pipeline.dot(self.at, self.key, details))
     }
 
     /// Writes nothing: there is no directory for such files.

@@ -7,8 +7,10 @@ mod call;
 mod classes;
 pub mod command;
 mod data;
+mod dot;
 mod flow;
 mod graph;
+mod latency;
 pub mod machine;
 mod media_element;
 mod media_object;
@@ -94,6 +96,11 @@ impl Pipeline {
             flow_due: None,
             latency_stats: false,
         }
+    }
+
+    /// Whether somebody wants to know how long packets stay here.
+    pub fn measures_latencies(&self) -> bool {
+        self.latency_stats
     }
 
     /// Makes an object below `parent`.

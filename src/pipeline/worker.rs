@@ -183,7 +183,7 @@ impl Shell {
                 self.guarded(at, |machine, out| machine.handle_timeout(at, out));
             }
             self.tell_links(at);
-            self.out.flush();
+            self.flush(at.now);
             let (machine, streams) = (&self.machine, &mut self.out.streams);
             streams.sweep(at.now, |leg| machine.has(leg));
             for notice in self.machine.notices() {
@@ -255,7 +255,7 @@ impl Shell {
         self.message = message;
         self.guarded(at, |machine, out| machine.end_of_batch(at, out));
         self.tell_links(at);
-        self.out.flush();
+        self.flush(at.now);
     }
 
     /// Takes what a TURN server sent by UDP.
@@ -273,7 +273,7 @@ impl Shell {
             }
             self.guarded(at, |machine, out| machine.end_of_batch(at, out));
         }
-        self.out.flush();
+        self.flush(at.now);
     }
 
     /// Tells sessions what happened to their ways to TURN servers.
@@ -341,7 +341,17 @@ impl Shell {
             self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
         }
         self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+        self.flush(at.now);
+    }
+
+    /// Sends what came of all that arrived at `arrived`, and looks how long that took where somebody
+    /// wants to know.
+    fn flush(&mut self, arrived: Instant) {
+        let routed = self.machine.measures().then(|| self.clock.now());
         self.out.flush();
+        if let Some(routed) = routed {
+            self.machine.measured(arrived, routed, self.clock.now());
+        }
     }
 
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.

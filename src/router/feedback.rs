@@ -13,6 +13,40 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const FLOOR: Bitrate = Bitrate::from_bps(30_000);
 /// Told while nothing was measured.
 const UNMEASURED: Bitrate = Bitrate::from_bps(2_000_000);
+/// What holds the rate down that a sender is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Limit {
+    /// Nothing was measured yet.
+    Unmeasured,
+    /// It climbs no higher than twice what really comes.
+    Measured,
+    /// Losses on the way to us.
+    Loss,
+    /// A receiver behind us told a lower rate.
+    Receiver,
+    /// The upper bound that was set.
+    Maximum,
+    /// The lower bound that was set: all else asks for less.
+    Minimum,
+    /// No sender is told to stay below 30 kbit/s.
+    Floor,
+}
+
+impl Limit {
+    /// One word for statistics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unmeasured => "unmeasured",
+            Self::Measured => "measured",
+            Self::Loss => "loss",
+            Self::Receiver => "receiver",
+            Self::Maximum => "maximum",
+            Self::Minimum => "minimum",
+            Self::Floor => "floor",
+        }
+    }
+}
+
 /// How long a sink's report holds.
 pub(super) const REPORT_HOLDS: Duration = Duration::from_secs(10);
 
@@ -121,15 +155,29 @@ impl Estimate {
         self.measured
     }
 
-    /// What the sender is told, when the most restricted of its sinks reports `downstream`.
-    pub fn remb(&self, downstream: Option<Bitrate>) -> Bitrate {
-        let estimate =
-            self.value.map_or(UNMEASURED, |value| Bitrate::from_bps(value.round() as u64));
-        let mut value = downstream.map_or(estimate, |downstream| downstream.min(estimate));
-        if self.bounds.max > Bitrate::default() {
-            value = value.min(self.bounds.max);
-        }
-        value.max(self.bounds.min).max(FLOOR)
+    /// What the sender is told, when the most restricted of its sinks reports `downstream`, and what
+    /// holds that down.
+    pub fn limited(&self, downstream: Option<Bitrate>) -> (Bitrate, Limit) {
+        let lossy = self.threshold.is_some() && !self.at_top();
+        let estimate = match self.value {
+            None => (UNMEASURED, Limit::Unmeasured),
+            Some(value) => {
+                let limit = if lossy { Limit::Loss } else { Limit::Measured };
+                (Bitrate::from_bps(value.round() as u64), limit)
+            }
+        };
+        let receiver = downstream.map(|rate| (rate, Limit::Receiver));
+        let maximum = Some((self.bounds.max, Limit::Maximum));
+        let maximum = maximum.filter(|(max, _)| *max > Bitrate::default());
+        let uppers = [receiver, maximum].into_iter().flatten();
+        let lowest = uppers.fold(estimate, |low, one| if one.0 < low.0 { one } else { low });
+        let lowers = [(self.bounds.min, Limit::Minimum), (FLOOR, Limit::Floor)];
+        lowers.into_iter().fold(lowest, |high, one| if one.0 > high.0 { one } else { high })
+    }
+
+    /// Whether it climbed as far as it may.
+    fn at_top(&self) -> bool {
+        self.value.is_some_and(|value| value >= 2.0 * self.highest_measured)
     }
 
     fn close_interval(&mut self, measured: Bitrate, packets: u64, fraction_lost: f64) {
@@ -178,6 +226,12 @@ impl Estimate {
 mod tests {
     use super::*;
 
+    impl Estimate {
+        fn remb(&self, downstream: Option<Bitrate>) -> Bitrate {
+            self.limited(downstream).0
+        }
+    }
+
     const fn kbps(kbps: u64) -> Bitrate {
         Bitrate::from_kbps(kbps)
     }
@@ -209,6 +263,23 @@ mod tests {
         // Behind a loss the climb is exponential below the threshold and by steps above it.
         let stepping = after(&[(600, 0.0), (600, 6.0), (600, 0.0)]);
         assert_eq!(stepping.remb(None).bps(), 600_000 + 120_000 / 30);
+    }
+
+    #[test]
+    fn what_holds_it_down_has_a_name() {
+        let limit = |estimate: &Estimate, downstream| estimate.limited(downstream).1;
+        assert_eq!(limit(&after(&[]), None), Limit::Unmeasured);
+        let mut estimate = after(&[(500, 0.0)]);
+        assert_eq!(limit(&estimate, None), Limit::Measured);
+        assert_eq!(limit(&estimate, Some(kbps(300))), Limit::Receiver);
+        assert_eq!(limit(&estimate, Some(kbps(900))), Limit::Measured);
+        assert_eq!(limit(&estimate, Some(kbps(20))), Limit::Minimum);
+        estimate.bounds = Bounds { min: Bitrate::default(), max: kbps(250) };
+        assert_eq!(limit(&estimate, Some(kbps(300))), Limit::Maximum);
+        assert_eq!(limit(&estimate, Some(kbps(1))), Limit::Floor);
+        assert_eq!(limit(&after(&[(500, 0.0), (500, 40.0)]), None), Limit::Loss);
+        // Behind a loss it climbs again, and is held by losses no longer once it is at the top.
+        assert_eq!(limit(&after(&[(500, 0.0), (500, 6.0), (500, 0.0)]), None), Limit::Loss);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod clock;
 mod control;
 mod feedback;
 mod history;
+mod latency;
 mod peer;
 mod reports;
 mod sink;
@@ -22,14 +23,15 @@ mod skips;
 mod source;
 mod stats;
 
-pub use feedback::RembParams;
+pub use feedback::{Limit, RembParams};
 pub use peer::PeerConfig;
 pub use sink::SinkConfig;
 pub use source::SourceConfig;
 pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 
-use crate::rtp::{Bitrate, NtpTime, RtpPacket, keyframe};
+use crate::rtp::{Bitrate, Format, NtpTime, RtpPacket, keyframe};
 use clock::Stamp;
+use latency::Latencies;
 use peer::Peer;
 use sink::{Sink, Verdict};
 use slotmap::{SlotMap, new_key_type};
@@ -95,6 +97,8 @@ pub struct Router {
     /// Of control packets, which belong to no stream.
     drops_of_control: Drops,
     drops_taken: Drops,
+    /// While they are measured.
+    latencies: Option<Latencies>,
 }
 
 impl Router {
@@ -112,6 +116,7 @@ impl Router {
             drops_of_removed: Drops::default(),
             drops_of_control: Drops::default(),
             drops_taken: Drops::default(),
+            latencies: None,
         }
     }
 
@@ -194,6 +199,7 @@ impl Router {
         if one.active != active {
             one.active = active;
             one.close();
+            one.stop_measuring();
             self.want_keyframe_for(now, sink);
         }
     }
@@ -334,15 +340,28 @@ impl Router {
     }
 
     pub fn sink_stats(&self, sink: SinkKey) -> SinkStats {
-        self.sinks.get(sink).map_or_else(SinkStats::default, |one| {
-            let source = one.source.and_then(|source| self.sources.get(source));
-            let bitrate = source.map_or_else(Bitrate::default, |one| one.estimate.measured());
-            SinkStats { bitrate, ..one.stats }
-        })
+        self.sinks.get(sink).map_or_else(SinkStats::default, |one| one.stats)
     }
 
     pub fn peer_stats(&self, peer: PeerKey) -> PeerStats {
         self.peers.get(peer).map_or_else(PeerStats::default, |one| one.stats)
+    }
+
+    /// The rate that a peer told last for what is sent to it, while that holds.
+    pub fn available_to(&self, now: Instant, sink: SinkKey) -> Option<Bitrate> {
+        let sink = self.sinks.get(sink)?;
+        let fresh = |at| now.saturating_duration_since(at) < feedback::REPORT_HOLDS;
+        sink.stats.remb.filter(|_| sink.remb_at.is_some_and(fresh))
+    }
+
+    /// The formats that were negotiated for a source; none for one that was removed.
+    pub fn source_formats(&self, source: SourceKey) -> &[(u8, Format)] {
+        self.sources.get(source).map_or(&[], |one| &one.config.formats)
+    }
+
+    /// The same for a sink, the preferred first.
+    pub fn sink_formats(&self, sink: SinkKey) -> &[(u8, Format)] {
+        self.sinks.get(sink).map_or(&[], Sink::formats)
     }
 
     /// When the source last sent anything.

@@ -78,7 +78,8 @@ impl Router {
         }
         scratch.sinks.extend_from_slice(&one.sinks);
         while let Some(key) = scratch.sinks.pop() {
-            let sink = &self.sinks[key];
+            let sink = &mut self.sinks[key];
+            sink.measure(now);
             let source = sink.source.and_then(|source| self.sources.get(source));
             let timestamp = source.and_then(|source| {
                 let publisher = self.peers.get(source.peer)?;
@@ -137,9 +138,10 @@ impl Router {
         else {
             return;
         };
-        let bitrate = source.estimate.remb(self.lowest_downstream(now, source));
+        let (bitrate, limit) = source.estimate.limited(self.lowest_downstream(now, source));
         write_remb(compound, source.config.receiver_ssrc, bitrate, &[ssrc]);
-        self.sources[key].stats.remb = Some(bitrate);
+        let stats = &mut self.sources[key].stats;
+        (stats.remb, stats.limit) = (Some(bitrate), Some(limit));
     }
 
     /// The lowest REMB of a source's sinks, of those that reported one lately.

@@ -12,7 +12,7 @@ use super::{
     stats::{DropReason, SinkStats},
 };
 use crate::rtp::{
-    AbsSendTime, Format, Kind,
+    AbsSendTime, Bitrate, Format, Kind,
     rewrite::Rewriter,
     rtcp::{ReportBlock, SenderInfo},
     sequence::nearest,
@@ -26,6 +26,8 @@ const NONE: u8 = 0xff;
 /// Packets that can be asked for again.
 const SENT_VIDEO: usize = 1_024;
 const SENT_AUDIO: usize = 128;
+/// The bitrate is one over at least this much time.
+const MEASURED: Duration = Duration::from_secs(1);
 /// Between two retransmissions of a packet while no round trip was measured.
 const DEFAULT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -86,6 +88,8 @@ pub(super) struct Sink {
     payload_types: [u8; MAX_FORMATS],
     sent: Vec<SentPacket>,
     clock_rate: u32,
+    /// When the bitrate was measured last, and the bytes that were sent before.
+    measured: Option<(Instant, u64)>,
 }
 
 impl Sink {
@@ -102,12 +106,17 @@ impl Sink {
             payload_types: [NONE; MAX_FORMATS],
             sent: Vec::new(),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
+            measured: None,
             config,
         }
     }
 
     pub fn ssrc(&self) -> u32 {
         self.config.ssrc
+    }
+
+    pub fn formats(&self) -> &[(u8, Format)] {
+        &self.config.formats
     }
 
     /// Connects to a source that sends in `formats`, or to none.
@@ -243,6 +252,23 @@ impl Sink {
             };
             self.forward(stamp, &arrival, kept.payload, out);
         }
+    }
+
+    /// Measures the bitrate; called again and again as long as there is a way to the receiver.
+    pub fn measure(&mut self, now: Instant) {
+        let bytes = self.stats.bytes + self.stats.retransmitted_bytes;
+        let (since, before) = *self.measured.get_or_insert((now, bytes));
+        let passed = now.saturating_duration_since(since);
+        if passed >= MEASURED {
+            self.stats.bitrate = Bitrate::of(bytes - before, passed).unwrap_or_default();
+            self.measured = Some((now, bytes));
+        }
+    }
+
+    /// There is no way to the receiver.
+    pub fn stop_measuring(&mut self) {
+        self.stats.bitrate = Bitrate::default();
+        self.measured = None;
     }
 
     /// Takes in what the receiver reports of this stream.

@@ -1,5 +1,6 @@
 //! What the router counts, and the names under which it drops.
 
+use super::feedback::Limit;
 use crate::rtp::{Bitrate, Format};
 use std::time::Duration;
 
@@ -132,8 +133,9 @@ pub struct SourceStats {
     pub given_up: u64,
     pub plis: u64,
     pub firs: u64,
-    /// The last REMB sent.
+    /// The last REMB sent, and what held it down.
     pub remb: Option<Bitrate>,
+    pub limit: Option<Limit>,
     pub drops: Drops,
 }
 
@@ -154,7 +156,7 @@ pub struct SinkStats {
     /// As the receiver last reported it.
     pub jitter: Duration,
     pub round_trip: Option<Duration>,
-    /// Of the source it is connected to.
+    /// Of what was sent in the last second or so, payloads and what was sent again.
     pub bitrate: Bitrate,
     /// NACK packets received, and the sequence numbers in them.
     pub nacks: u64,

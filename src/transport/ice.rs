@@ -11,6 +11,7 @@
 
 mod candidate;
 mod gather;
+mod report;
 mod turn;
 
 use std::collections::VecDeque;
@@ -29,6 +30,9 @@ use candidate::{Kind, RemoteLine, Target};
 use gather::Gathering;
 
 pub use gather::{LinkOutput, Servers};
+pub use report::{
+    Candidate, CandidateKind, IceReport, MAX_REPORTED_PAIRS, PairReport, PairState, Traffic,
+};
 pub use turn::{HEADROOM, Refusal, Trial};
 
 /// How many candidates a peer may announce.
@@ -132,6 +136,11 @@ struct Pair {
     answered: bool,
     /// The controlling peer wants it.
     nominated: bool,
+    /// Of the last check that was answered.
+    round_trip: Option<Duration>,
+    /// What is not STUN.
+    sent: Traffic,
+    received: Traffic,
 }
 
 /// A request of ours that may still be answered.
@@ -169,6 +178,11 @@ pub(super) struct Ice {
     names: Vec<RemoteLine>,
     pairs: Vec<Pair>,
     last_pair: usize,
+    /// The pair that was last sent over.
+    sent_pair: usize,
+    /// Over all pairs, forgotten ones among them.
+    sent: Traffic,
+    received: Traffic,
     checks: VecDeque<Check>,
     connects: usize,
     selected: Option<(SocketAddr, SocketAddr)>,
@@ -211,6 +225,9 @@ impl Ice {
             names: Vec::new(),
             pairs: Vec::new(),
             last_pair: 0,
+            sent_pair: 0,
+            sent: Traffic::default(),
+            received: Traffic::default(),
             checks: VecDeque::new(),
             connects: 0,
             selected: None,
@@ -461,8 +478,17 @@ impl Ice {
         if self.pairs.iter().any(|pair| pair.local == local && pair.remote == remote) {
             return;
         }
-        let pair =
-            Pair { local, remote, priority, heard_at: None, answered: false, nominated: false };
+        let pair = Pair {
+            local,
+            remote,
+            priority,
+            heard_at: None,
+            answered: false,
+            nominated: false,
+            round_trip: None,
+            sent: Traffic::default(),
+            received: Traffic::default(),
+        };
         if self.pairs.len() < MAX_PAIRS {
             self.pairs.push(pair);
             return;
@@ -655,7 +681,11 @@ impl Ice {
             }
             return Ok(());
         }
-        self.round_trip = Some(now.saturating_duration_since(check.sent_at));
+        let round_trip = Some(now.saturating_duration_since(check.sent_at));
+        self.round_trip = round_trip;
+        if let Some(pair) = self.pair_mut(local, remote) {
+            pair.round_trip = round_trip;
+        }
         self.heard(now, local, remote, true);
         let nominated = self.pair_mut(local, remote).is_some_and(|pair| pair.nominated);
         if self.controlling {
@@ -720,6 +750,25 @@ impl Ice {
     pub(super) fn uses(&self, now: Instant, remote: SocketAddr) -> bool {
         let fresh = |pair: &Pair| pair.heard_at.is_some_and(|at| now < at + SILENCE);
         self.pairs.iter().any(|pair| pair.remote == remote && pair.answered && fresh(pair))
+    }
+
+    /// Counts a datagram that came over the pair that [`Self::is_validated`] was asked about last.
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.received.count(bytes);
+        if let Some(pair) = self.pairs.get_mut(self.last_pair) {
+            pair.received.count(bytes);
+        }
+    }
+
+    /// Counts a datagram that leaves over a pair, before a relay wraps it.
+    pub(super) fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, bytes: usize) {
+        self.sent.count(bytes);
+        let is = |pair: &Pair| pair.remote == remote && pair.local == local;
+        if !self.pairs.get(self.sent_pair).is_some_and(is) {
+            let Some(found) = self.pairs.iter().position(is) else { return };
+            self.sent_pair = found;
+        }
+        self.pairs[self.sent_pair].sent.count(bytes);
     }
 
     /// The pair that carries what we send.

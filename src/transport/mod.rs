@@ -24,7 +24,10 @@ pub mod webrtc;
 
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
-pub use ice::{HEADROOM, IceState, LinkOutput, MAX_LOCAL_CANDIDATES, Refusal, Servers, Trial};
+pub use ice::{
+    Candidate, CandidateKind, HEADROOM, IceReport, IceState, LinkOutput, MAX_LOCAL_CANDIDATES,
+    MAX_REPORTED_PAIRS, PairReport, PairState, Refusal, Servers, Traffic, Trial,
+};
 pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;

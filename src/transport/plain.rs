@@ -13,11 +13,11 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::DropReason;
 use super::demux::{Datagram, classify};
 use super::ports::Pair;
 use super::srtp::{Profile, Receiver, Sender, SrtpError};
 use super::webrtc::Received;
+use super::{DropReason, Traffic};
 use crate::rtp::RtpPacket;
 use crate::rtp::rtcp::{Rtcp, packets};
 
@@ -78,6 +78,9 @@ pub struct Session {
     /// None until the descriptions are exchanged.
     started: Option<Started>,
     events: VecDeque<Event>,
+    /// Both ports together.
+    sent: Traffic,
+    received: Traffic,
 }
 
 struct Started {
@@ -113,7 +116,14 @@ impl Session {
             rtcp: Path::default(),
             started: None,
             events: VecDeque::new(),
+            sent: Traffic::default(),
+            received: Traffic::default(),
         }
+    }
+
+    /// What was sent and what was taken, RTP and RTCP together.
+    pub fn traffic(&self) -> (Traffic, Traffic) {
+        (self.sent, self.received)
     }
 
     pub fn pair(&self) -> Pair {
@@ -189,6 +199,7 @@ impl Session {
             return Err(reason);
         }
         path.from = Some((remote, now));
+        self.received.count(bytes.len());
         if started.learns && path.to.is_none() {
             path.to = Some(remote);
             self.events.push_back(Event::Learnt(channel));
@@ -222,9 +233,13 @@ impl Session {
             let (head, rest) = out.split_at_mut_checked(header.len())?;
             head.copy_from_slice(header);
             rest.get_mut(..payload.len())?.copy_from_slice(payload);
+            self.sent.count(header.len() + payload.len());
             return Some(header.len() + payload.len());
         };
         let len = sealing.sender.seal_rtp(header, payload, index, out).ok();
+        if let Some(len) = len {
+            self.sent.count(len);
+        }
         if sealing.wears() {
             self.events.push_back(Event::KeySoftLimit);
         }
@@ -236,9 +251,13 @@ impl Session {
         let started = self.started.as_mut()?;
         let Some(sealing) = &mut started.sealing else {
             out.get_mut(..compound.len())?.copy_from_slice(compound);
+            self.sent.count(compound.len());
             return Some(compound.len());
         };
         let len = sealing.sender.seal_rtcp(compound, out).ok();
+        if let Some(len) = len {
+            self.sent.count(len);
+        }
         if sealing.wears() {
             self.events.push_back(Event::KeySoftLimit);
         }

@@ -24,7 +24,7 @@ use super::data_channel::{
 };
 use super::demux::{Datagram, classify};
 use super::dtls::{Dtls, DtlsRole, DtlsState};
-use super::ice::{Ice, IceEvent, IceState, LinkOutput, Servers};
+use super::ice::{Ice, IceEvent, IceReport, IceState, LinkOutput, Servers};
 use super::path::{self, Path};
 use super::srtp::{Receiver, Sender};
 use super::{DropReason, TransportError};
@@ -267,6 +267,16 @@ impl Session {
         self.ice.round_trip()
     }
 
+    /// Counts a datagram that was sealed for a pair by whoever sends it.
+    pub fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, bytes: usize) {
+        self.ice.count_sent(local, remote, bytes);
+    }
+
+    /// Candidates and pairs, and what went over them.
+    pub fn report(&self) -> IceReport {
+        self.ice.report()
+    }
+
     /// Our candidates in Kurento's text: `candidate:1 1 UDP 2015364095 10.0.0.1 8000 typ host`.
     pub fn local_candidates(&self) -> Vec<String> {
         self.ice.local_candidates().map(str::to_owned).collect()
@@ -490,8 +500,9 @@ impl Session {
         let opened = match kind {
             Datagram::Rtcp => receiver.open_rtcp(bytes),
             _ => receiver.open_rtp(bytes),
-        };
-        Ok(opened?)
+        }?;
+        self.ice.count_received(bytes.len());
+        Ok(opened)
     }
 
     fn handle_dtls(
@@ -506,6 +517,7 @@ impl Session {
         }
         let dtls = self.dtls.as_mut().ok_or(DropReason::NotStarted)?;
         self.dtls_from = Some((local, remote));
+        self.ice.count_received(bytes.len());
         dtls.handle_datagram(now, bytes)
     }
 
@@ -587,6 +599,9 @@ impl Session {
         let route = self.ice.usable().or(self.dtls_from);
         while let Some(bytes) = dtls.poll_transmit() {
             // Without a route a retransmission tries again.
+            if let Some((local, remote)) = route {
+                self.ice.count_sent(local, remote, bytes.len());
+            }
             match route {
                 Some((local, remote)) if path::of(local) == Path::Relay => {
                     self.ice.send(now, local, remote, bytes);

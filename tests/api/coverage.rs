@@ -196,6 +196,8 @@ fn member(param: &Param) -> String {
         let _ = write!(text, " (as {other})");
     } else if param.legacy {
         text += " (6.x)";
+    } else if param.own {
+        text += " (own)";
     }
     text
 }

@@ -11,6 +11,7 @@ mod plain;
 mod publisher;
 mod repair;
 mod stage;
+mod statistics;
 mod switching;
 mod viewer;
 mod whole_call;

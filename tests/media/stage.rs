@@ -37,6 +37,10 @@ use tokio::sync::oneshot;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 8_000);
 
+/// How long the machine is said to take until a batch is handled, and until it has left.
+pub const ROUTED: Duration = Duration::from_micros(150);
+pub const LEFT: Duration = Duration::from_micros(400);
+
 const ALL_PORTS: PortRange = PortRange { first: 1_024, last: 65_535 };
 
 /// Where every port is free that nobody bound before.
@@ -118,6 +122,8 @@ pub struct Stage {
     pub left: Vec<Left>,
     /// Datagrams to addresses where nobody is, if those are allowed.
     pub strays: Option<u64>,
+    /// Bytes of all but STUN that the server got from each browser, and that it sent to it.
+    pub carried: HashMap<usize, (u64, u64)>,
     bound: Bound,
     machine: Machine,
     wire: Wire,
@@ -153,6 +159,7 @@ impl Stage {
             time: 0,
             left: Vec::new(),
             strays: None,
+            carried: HashMap::new(),
             bound,
             machine: Machine::new(0, net),
             wire: Wire::default(),
@@ -321,9 +328,10 @@ impl Stage {
     fn step(&mut self) {
         let (at, server) = (self.at(), SocketAddr::from(SERVER));
         let mut batch = Vec::new();
-        for browser in &mut self.browsers {
+        for (number, browser) in self.browsers.iter_mut().enumerate() {
             browser.step(at.now, self.time, server);
             while let Some(bytes) = browser.up.receive(at.now) {
+                self.carried.entry(number).or_default().0 += carried(&bytes);
                 batch.push((browser.address, bytes));
             }
         }
@@ -333,6 +341,9 @@ impl Stage {
             }
             machine.end_of_batch(at, wire);
         });
+        if self.machine.measures() {
+            self.machine.measured(at.now, at.now + ROUTED, at.now + LEFT);
+        }
         if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
             self.guarded(|machine, wire| machine.handle_timeout(at, wire));
         }
@@ -351,11 +362,15 @@ impl Stage {
     fn deliver(&mut self) {
         let now = self.at().now;
         for (to, bytes) in self.wire.left.drain(..) {
-            let browser = self.browsers.iter_mut().find(|one| one.address == to);
-            match (browser, &mut self.strays) {
-                (Some(browser), _) => browser.down.send(now, bytes),
-                (None, Some(strays)) => *strays += 1,
-                (None, None) => panic!("a datagram to {to}, where nobody is"),
+            match self.browsers.iter().position(|one| one.address == to) {
+                Some(number) => {
+                    self.carried.entry(number).or_default().1 += carried(&bytes);
+                    self.browsers[number].down.send(now, bytes);
+                }
+                None => match &mut self.strays {
+                    Some(strays) => *strays += 1,
+                    None => panic!("a datagram to {to}, where nobody is"),
+                },
             }
         }
         let plain = self.wire.plain.drain(..);
@@ -375,4 +390,9 @@ impl Stage {
             }
         }
     }
+}
+
+/// The length of a datagram that is not STUN (RFC 7983 §7).
+fn carried(bytes: &[u8]) -> u64 {
+    if bytes[0] < 4 { 0 } else { bytes.len() as u64 }
 }

@@ -72,6 +72,8 @@ struct Section {
     sink: Option<SinkKey>,
     /// Control packets arrive.
     reporting: bool,
+    /// Names the statistics of the ports.
+    stats_id: uuid::Uuid,
 }
 
 /// What an RtpEndpoint can do, in the order of its offers.
@@ -348,6 +350,19 @@ impl RtpEndpoint {
         true
     }
 
+    /// One for each pair of ports in use.
+    fn collect_transports(&self, cx: &Context<'_>, entries: &mut Map<String, Value>) {
+        for section in self.sections.iter().flatten().filter(|section| section.peer.is_some()) {
+            let Some(leg) = cx.net.plain.legs.get(section.leg) else { continue };
+            let id = section.stats_id.to_string();
+            // It goes once it is known where to; there are no candidates.
+            let active = leg.session.rtp_path().is_some();
+            let (traffic, pair) = (leg.session.traffic(), String::new());
+            let entry = stats::transport_entry(id.clone(), traffic, active, pair, cx);
+            entries.insert(id, entry.into_value());
+        }
+    }
+
     fn negotiated_remb(&self) -> bool {
         matches!(self.negotiation, Negotiation::Done { remb: true, .. })
     }
@@ -375,7 +390,14 @@ impl Opened {
         match cx.net.plain.open(cx.owner, self.address) {
             Ok(leg) => {
                 let pair = cx.net.plain.legs[leg].session.pair();
-                let one = Section { leg, kind, peer: None, sink: None, reporting: false };
+                let one = Section {
+                    leg,
+                    kind,
+                    peer: None,
+                    sink: None,
+                    reporting: false,
+                    stats_id: uuid::Uuid::new_v4(),
+                };
                 self.sections[section] = Some(one);
                 Some((pair.rtp.port(), pair.rtcp.port()))
             }
@@ -449,18 +471,31 @@ impl Node for RtpEndpoint {
         let mut entries = Map::new();
         let kinds = [Kind::Audio, Kind::Video].into_iter();
         for kind in kinds.filter(|kind| wanted.is_none_or(|wanted| wanted == media_type(*kind))) {
+            let section = self.sections.iter().flatten().find(|section| section.kind == kind);
+            let transport = section.map(|section| section.stats_id.to_string()).unwrap_or_default();
             if let Some(source) = self.sources[index(kind)] {
                 let id = self.stats_ids[index(kind)].to_string();
-                let entry = stats::inbound(id.clone(), cx, &cx.router.source_stats(source));
+                let stats = cx.router.source_stats(source);
+                let entry = stats::inbound(id.clone(), transport.clone(), cx, &stats);
                 entries.insert(id, entry.into_value());
             }
             if let Some(sink) = self.sinks[index(kind)] {
                 let id = self.stats_ids[2 + index(kind)].to_string();
-                let entry = stats::outbound(id.clone(), cx, &cx.router.sink_stats(sink));
+                let entry = stats::outbound(id.clone(), transport, cx, &cx.router.sink_stats(sink));
                 entries.insert(id, entry.into_value());
             }
         }
+        if wanted.is_none() {
+            self.collect_transports(cx, &mut entries);
+        }
         entries
+    }
+
+    fn states(&self) -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("connectionState", self.connection_state.as_str()),
+            ("mediaState", self.media_state.as_str()),
+        ]
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {

@@ -427,6 +427,14 @@ impl WebRtcEndpoint {
         (0..local.media.len()).filter(live).map(|section| (section, mid(section))).collect()
     }
 
+    /// The transport of the section whose media is of that kind.
+    fn transport_for(&self, kind: Kind) -> Option<&Transport> {
+        let Negotiation::Done(agreed) = &self.negotiation else { return None };
+        let mut sections = agreed.media.iter().filter(|media| media.accepted);
+        let section = sections.find(|media| media.kind.rtp() == Some(kind))?;
+        self.transports.get(section.transport)
+    }
+
     fn transport_of(&self, section: usize) -> Option<&Transport> {
         match &self.negotiation {
             Negotiation::Done(agreed) => {
@@ -571,6 +579,13 @@ impl Node for WebRtcEndpoint {
 
     fn stats(&self, cx: &Context<'_>, wanted: Option<MediaType>) -> Map<String, Value> {
         stats::collect(self, cx, wanted)
+    }
+
+    fn states(&self) -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("connectionState", self.connection_state.as_str()),
+            ("mediaState", self.media_state.as_str()),
+        ]
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {

@@ -41,7 +41,9 @@ pub struct Transports {
 }
 
 pub struct Transport {
-    leg: LegKey,
+    pub leg: LegKey,
+    /// Names its statistics.
+    pub stats_id: uuid::Uuid,
     peer: Option<PeerKey>,
     /// The streams that wait for the session to be connected.
     sinks: Vec<SinkKey>,
@@ -85,6 +87,11 @@ impl Transports {
 
     pub fn offered(&self) -> bool {
         self.offered
+    }
+
+    /// Those that are in use since both descriptions are known.
+    pub fn agreed(&self) -> impl Iterator<Item = &Transport> {
+        self.list.iter().filter(|transport| transport.peer.is_some())
     }
 
     pub fn get(&self, number: usize) -> Option<&Transport> {
@@ -146,6 +153,7 @@ impl Transports {
         });
         Ok(Transport {
             leg,
+            stats_id: uuid::Uuid::new_v4(),
             peer: None,
             sinks: Vec::new(),
             started: false,
@@ -444,7 +452,7 @@ fn close_leg(cx: &mut Context<'_>, key: LegKey) {
 
 impl Transport {
     /// Whether media can go over it.
-    fn carries(&self) -> bool {
+    pub fn carries(&self) -> bool {
         self.connected && !self.failed
     }
 

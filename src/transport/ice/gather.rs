@@ -75,6 +75,11 @@ struct Query {
     next_at: Instant,
 }
 
+/// A name or an address, the latter in brackets where its colons would confuse.
+fn in_url(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
 pub(super) struct Gathering {
     provider: Arc<dyn RTCCryptoProvider>,
     servers: Servers,
@@ -100,6 +105,23 @@ impl Gathering {
             until: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The server that tells of server-reflexive addresses, as a URI (RFC 7064).
+    pub(super) fn stun_url(&self) -> String {
+        let server = self.servers.stun.as_ref();
+        server.map(|(host, port)| format!("stun:{}:{port}", in_url(host))).unwrap_or_default()
+    }
+
+    /// The server that lends addresses, as a URI (RFC 7065); it tells how it sees us, too.
+    pub(super) fn turn_url(&self) -> String {
+        let Some(server) = &self.servers.turn else { return String::new() };
+        let (scheme, transport) = match server.transport {
+            None | Some(TurnTransport::Udp) => ("turn", "udp"),
+            Some(TurnTransport::Tcp) => ("turn", "tcp"),
+            Some(TurnTransport::Tls) => ("turns", "tcp"),
+        };
+        format!("{scheme}:{}:{}?transport={transport}", in_url(&server.host), server.port)
     }
 
     pub(super) fn start(&mut self, now: Instant, servers: Servers, bases: Vec<SocketAddr>) {

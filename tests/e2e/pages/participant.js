@@ -162,6 +162,16 @@ class Participant {
     return this.paint.getImageData(0, 0, 80, 60).data;
   }
 
+  /** Sends nothing any more, and stays in the call. */
+  async fallSilent() {
+    for (const sender of this.peer.getSenders()) await sender.replaceTrack(null);
+  }
+
+  /** All that the browser tells of the connection, as it is at this moment. */
+  async report() {
+    return [...(await this.peer.getStats()).values()];
+  }
+
   /** Nothing for a moment after the first packet: browsers keep a report for a while. */
   async inbound(kind) {
     const report = await this.peer.getStats();

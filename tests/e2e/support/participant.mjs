@@ -21,6 +21,8 @@ class Remote {
   listen = (...ms) => this.#call('listen', ...ms);
   turns = (...colourAndMs) => this.#call('turns', ...colourAndMs);
   timeToFirstFrame = (...ms) => this.#call('timeToFirstFrame', ...ms);
+  report = () => this.#call('report');
+  fallSilent = () => this.#call('fallSilent');
   leave = () => this.#call('leave');
 
   /** The picture moves; what was measured. */
