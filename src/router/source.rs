@@ -353,7 +353,7 @@ impl Source {
             Codec::H264 => rivero_h264::starts_keyframe(payload),
             Codec::H265 => rivero_h265::starts_keyframe(payload),
             Codec::Av1 => rivero_av1::starts_keyframe(payload),
-            Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::Amr => false,
+            Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::Amr => false,
         };
         if starts {
             // Parameter sets and each slice of a picture may say the same.

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rtp::extensions::Extension;
 use crate::rtp::format::Codec;
 
 fn can() -> Capabilities {
@@ -12,6 +13,7 @@ fn can() -> Capabilities {
         data: false,
         audio_lines: 1,
         video_lines: 1,
+        extras: Extras::NONE,
     }
 }
 
@@ -30,6 +32,7 @@ fn local() -> Local {
         fingerprint: "00:11:22:33".to_owned(),
         credentials: vec![credentials("aaaa"), credentials("bbbb")],
         ssrcs: vec![1_001, 1_002, 1_003],
+        rtx_ssrcs: vec![2_001, 2_002, 2_003],
     }
 }
 
@@ -118,7 +121,7 @@ fn a_browser_call_is_agreed_in_both_directions() {
     let video = &media[1];
     assert!(video.accepted && video.send && video.receive && video.bundled && video.rtcp_mux);
     assert!(video.nack && video.pli && video.fir && video.remb);
-    assert_eq!(video.abs_send_time, Some(2));
+    assert_eq!(video.extensions.get(Extension::AbsSendTime), Some(2));
     assert_eq!(video.setup, Setup::Active);
     assert_eq!(video.formats[0].0, 96);
     assert_eq!(video.formats[0].1.codec, Codec::Vp8);
@@ -296,7 +299,7 @@ fn a_browser_accepts_what_we_offer() {
     assert_eq!(media[0].formats.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [8]);
     assert_eq!(media[1].formats[0].0, 102);
     assert!(media[1].send && media[1].receive && media[1].nack && media[1].remb);
-    assert_eq!(media[1].abs_send_time, Some(3));
+    assert_eq!(media[1].extensions.get(Extension::AbsSendTime), Some(3));
     assert_eq!(media[1].local_ssrc, 1_002);
     assert_eq!(media[1].remote_ssrcs, [1_002]);
 }
@@ -461,6 +464,7 @@ mod plain {
             data: false,
             audio_lines: 1,
             video_lines: 1,
+            extras: Extras::NONE,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::router::{PeerConfig, PeerKey, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Codec, Kind};
 use crate::sdp::crypto::decode_base64;
 use crate::sdp::plain::{PlainLocal, PlainMedia, accept_plain, answer_plain, offer_plain};
-use crate::sdp::{Capabilities, Crypto, Description, OfferWishes, Suite};
+use crate::sdp::{Capabilities, Crypto, Description, Extras, OfferWishes, Suite};
 use crate::transport::plain::{Channel, Event, Key, Remote};
 use crate::transport::ports::PortError;
 use crate::transport::srtp::Profile;
@@ -82,6 +82,7 @@ fn capabilities() -> Capabilities {
         data: false,
         audio_lines: 1,
         video_lines: 1,
+        extras: Extras::NONE,
     }
 }
 

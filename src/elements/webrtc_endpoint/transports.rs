@@ -11,8 +11,8 @@ use crate::model::types::{
 };
 use crate::model::{RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, SinkConfig, SinkKey, SourceConfig, SourceKey};
-use crate::rtp::{Codec, Kind};
-use crate::sdp::{Capabilities, Credentials, Local, Media, Setup};
+use crate::rtp::{Codec, Extension, Kind};
+use crate::sdp::{Capabilities, Credentials, Extras, Local, Media, Setup};
 use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
 use crate::transport::{DtlsRole, Fingerprint, KeyKind, TransportError};
@@ -67,6 +67,7 @@ pub fn capabilities(data: bool) -> Capabilities {
         data,
         audio_lines: 1,
         video_lines: 1,
+        extras: Extras::NONE,
     }
 }
 
@@ -228,6 +229,7 @@ impl Transports {
             fingerprint,
             credentials: credentials.collect(),
             ssrcs: (0..sections).map(|_| random::<u32>().max(1)).collect(),
+            rtx_ssrcs: (0..sections).map(|_| random::<u32>().max(1)).collect(),
         }
     }
 
@@ -481,7 +483,7 @@ pub fn join_router(
             pli: agreed.pli,
             fir: agreed.fir,
             remb: agreed.remb,
-            abs_send_time: agreed.abs_send_time,
+            abs_send_time: agreed.extensions.get(Extension::AbsSendTime),
             receiver_ssrc: agreed.local_ssrc,
         };
         let source = cx.router.add_source(peer, config);
@@ -494,7 +496,7 @@ pub fn join_router(
             ssrc: agreed.local_ssrc,
             formats: agreed.formats.clone(),
             nack: agreed.nack,
-            abs_send_time: agreed.abs_send_time,
+            abs_send_time: agreed.extensions.get(Extension::AbsSendTime),
             sequence_start: random(),
             timestamp_start: random(),
         };
