@@ -79,6 +79,12 @@ impl Codec {
         }
     }
 
+    /// The codec of a whole `a=rtpmap` value, as `opus/48000/2`.
+    pub fn from_description(text: &str) -> Option<Self> {
+        let (name, clock_rate, channels) = encoding(text)?;
+        Self::from_rtpmap(name, clock_rate, channels)
+    }
+
     /// The codec of an `a=rtpmap` value: encoding name (in any case), clock rate and channels.
     pub fn from_rtpmap(name: &str, clock_rate: u32, channels: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|codec| {
@@ -87,6 +93,15 @@ impl Codec {
                 && codec.channels() == channels
         })
     }
+}
+
+/// Name, clock rate and channels of an `a=rtpmap` value; one channel needs not be written.
+pub fn encoding(text: &str) -> Option<(&str, u32, u8)> {
+    let mut parts = text.trim().split('/');
+    let name = parts.next()?;
+    let clock_rate = parts.next()?.parse().ok()?;
+    let channels = parts.next().map_or(Ok(1), str::parse).ok()?;
+    Some((name, clock_rate, channels))
 }
 
 /// A codec with what its receivers must agree on. Equal formats can be forwarded unchanged.

@@ -1,7 +1,7 @@
 //! The formats of a media section: payload types, what they mean (RFC 8866 §6.6 and §6.15), and which
 //! of them repeat others: retransmissions (RFC 4588 §8.1) and redundant audio (RFC 2198 §5).
 
-use crate::rtp::format::{Codec, Format};
+use crate::rtp::format::{Codec, Format, encoding};
 
 use super::description::{Attribute, MediaSection};
 
@@ -76,7 +76,7 @@ impl<'a> PayloadTypes<'a> {
     pub fn rtx(&self, formats: &[(u8, Format)]) -> Vec<(u8, u8)> {
         let mut repaired = Set::default();
         let pairs = self.numbers().filter_map(|number| {
-            let (name, clock_rate, _) = encoding(self.map(number)?)?;
+            let (name, clock_rate, _) = encoding(self.map(number)?.payload_type()?.1)?;
             let primary = apt(self.parameters(number))?;
             let (_, format) = formats.iter().find(|(kept, _)| *kept == primary)?;
             let fits = name.eq_ignore_ascii_case(RTX) && clock_rate == format.codec.clock_rate();
@@ -89,18 +89,8 @@ impl<'a> PayloadTypes<'a> {
         let Some(map) = self.map(number) else {
             return static_codec(number);
         };
-        let (name, clock_rate, channels) = encoding(map)?;
-        Codec::from_rtpmap(name, clock_rate, channels)
+        Codec::from_description(map.payload_type()?.1)
     }
-}
-
-/// Name, clock rate and channels of an `rtpmap`.
-fn encoding(map: &Attribute) -> Option<(&str, u32, u8)> {
-    let mut parts = map.payload_type()?.1.trim().split('/');
-    let name = parts.next()?;
-    let clock_rate = parts.next()?.parse().ok()?;
-    let channels = parts.next().map_or(Ok(1), str::parse).ok()?;
-    Some((name, clock_rate, channels))
 }
 
 /// The payload type that a retransmission repeats.

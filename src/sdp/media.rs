@@ -13,6 +13,13 @@ use super::sources::Sources;
 /// The feedback message about all packets of a transport.
 pub(super) const TRANSPORT_CC: &str = "transport-cc";
 
+/// Longest user name fragment or password of ICE, in characters.
+const MAX_CREDENTIAL: usize = 256;
+/// Most fingerprints that count for one section: a certificate has one for each hash function.
+const MAX_FINGERPRINTS: usize = 16;
+/// Bytes of the longest digest, that of SHA-512.
+const MAX_DIGEST: usize = 64;
+
 /// What a section carries.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum MediaKind {
@@ -231,7 +238,9 @@ fn ice(description: &Description, index: usize, place: Place) -> Option<(String,
     transport_attributes(description, index, place).find_map(|attributes| {
         let ufrag = find(attributes, "ice-ufrag")?.value().trim();
         let pwd = find(attributes, "ice-pwd")?.value().trim();
-        Some((ufrag.to_owned(), pwd.to_owned()))
+        // Longer ones are none (RFC 8839 §5.4), and each section would have a copy.
+        let fit = ufrag.len().max(pwd.len()) <= MAX_CREDENTIAL;
+        fit.then(|| (ufrag.to_owned(), pwd.to_owned()))
     })
 }
 
@@ -253,6 +262,7 @@ fn fingerprints(description: &Description, index: usize, place: Place) -> Vec<(S
                 .iter()
                 .filter(|attribute| attribute.name == "fingerprint")
                 .filter_map(|attribute| fingerprint(attribute.value()))
+                .take(MAX_FINGERPRINTS)
                 .collect::<Vec<_>>()
         })
         .find(|found| !found.is_empty())
@@ -262,8 +272,11 @@ fn fingerprints(description: &Description, index: usize, place: Place) -> Vec<(S
 /// `sha-256 AB:CD:…` (RFC 8122 §5).
 fn fingerprint(value: &str) -> Option<(String, Vec<u8>)> {
     let (hash, digest) = value.trim().split_once(' ')?;
+    let digest = digest.trim();
+    if hash.len() > MAX_DIGEST || digest.len() > 3 * MAX_DIGEST {
+        return None;
+    }
     let digest = digest
-        .trim()
         .split(':')
         .map(|byte| {
             let hex = byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());

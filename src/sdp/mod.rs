@@ -51,6 +51,8 @@ pub use simulcast::Encoding;
 pub enum SdpError {
     #[error("description of {0} bytes is too long")]
     TooLong(usize),
+    #[error("description has a zero character")]
+    Nul,
     #[error("description has too many lines")]
     TooManyLines,
     #[error("description has too many media sections")]

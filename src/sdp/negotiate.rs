@@ -60,6 +60,10 @@ pub struct Extras {
 impl Extras {
     pub const NONE: Self =
         Self { rtx: false, transport_cc: false, extensions: false, red: false, encodings: 0 };
+
+    /// All that can be forwarded: of several encodings one.
+    pub const FORWARDED: Self =
+        Self { rtx: true, transport_cc: true, extensions: true, red: true, encodings: 1 };
 }
 
 impl Capabilities {

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use crate::config::modules::SdpConfig;
+use crate::elements::codecs::chosen;
 use crate::elements::webrtc_endpoint::{parse, properties::Properties, stats};
 use crate::elements::webrtc_endpoint::{transports::join_router, transports::rand_source};
 use crate::elements::{Context, Gives, Node, PlainKey, index, media_type};
@@ -75,10 +77,12 @@ struct Section {
 }
 
 /// What an RtpEndpoint can do, in the order of its offers.
-fn capabilities() -> Capabilities {
+fn capabilities(sdp: &SdpConfig) -> Capabilities {
+    let audio = [Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::Amr];
+    let video = [Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264];
     Capabilities {
-        audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::Amr],
-        video: vec![Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
+        audio: chosen(&sdp.audio_codecs, &audio),
+        video: chosen(&sdp.video_codecs, &video),
         data: false,
         audio_lines: 1,
         video_lines: 1,
@@ -138,9 +142,9 @@ impl RtpEndpoint {
             .collect();
         let local = self.local(cx, kinds.len())?;
         let mut opened = Opened::new(local.address, kinds.len());
-        let offer = offer_plain(&capabilities(), &local, &wishes, |section| {
-            opened.open(cx, section, kinds[section])
-        });
+        let can = capabilities(&cx.net.defaults.sdp);
+        let offer =
+            offer_plain(&can, &local, &wishes, |section| opened.open(cx, section, kinds[section]));
         let local = self.keep(cx, opened, offer, SdpFailure::GenerateOffer)?;
         let text = local.to_string();
         self.negotiation = Negotiation::Offered { local: Box::new(local) };
@@ -161,7 +165,8 @@ impl RtpEndpoint {
         self.expect_new()?;
         let local = self.local(cx, remote.media.len())?;
         let mut opened = Opened::new(local.address, remote.media.len());
-        let answer = answer_plain(&remote, &capabilities(), &local, |section| {
+        let can = capabilities(&cx.net.defaults.sdp);
+        let answer = answer_plain(&remote, &can, &local, |section| {
             let video = remote.media[section].media == "video";
             opened.open(cx, section, if video { Kind::Video } else { Kind::Audio })
         });
@@ -191,7 +196,8 @@ impl RtpEndpoint {
         };
         let remote = parse(&answer)?;
         let own = self.local(cx, local.media.len())?;
-        let media = accept_plain(&local, &remote, &capabilities(), &own).map_err(|error| {
+        let can = capabilities(&cx.net.defaults.sdp);
+        let media = accept_plain(&local, &remote, &can, &own).map_err(|error| {
             tracing::debug!(%error, "answer refused");
             SdpFailure::ProcessAnswer
         })?;

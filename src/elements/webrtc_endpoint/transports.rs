@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use rand_source::{cname, random};
 
+use crate::config::modules::ModuleConfig;
+use crate::elements::codecs::chosen;
 use crate::elements::{Context, Inbound, Leg, LegKey};
 use crate::model::types::{
     CertificateKeyType, DtlsConnection, DtlsConnectionState, IceCandidatePair, IceComponentState,
@@ -59,11 +61,14 @@ pub struct Transport {
     dtls: Vec<DtlsConnection>,
 }
 
-/// What a WebRtcEndpoint can do, in the order of its offers.
-pub fn capabilities(data: bool) -> Capabilities {
+/// What a WebRtcEndpoint can do, in the order of its offers. H.265 is for those who ask for it: few
+/// browsers can take it, and it is nobody's second choice.
+pub fn capabilities(modules: &ModuleConfig, data: bool) -> Capabilities {
+    let mut video = vec![Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264];
+    video.retain(|codec| *codec != Codec::H265 || modules.webrtc.h265);
     Capabilities {
-        audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma],
-        video: vec![Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
+        audio: chosen(&modules.sdp.audio_codecs, &[Codec::Opus, Codec::Pcmu, Codec::Pcma]),
+        video: chosen(&modules.sdp.video_codecs, &video),
         data,
         audio_lines: 1,
         video_lines: 1,
@@ -223,13 +228,17 @@ impl Transports {
             Ok(certificate) => certificate.fingerprint().to_owned(),
             Err(_) => String::new(),
         };
+        let mut ssrcs = Vec::with_capacity(2 * sections);
+        while ssrcs.len() < 2 * sections {
+            ssrcs.extend(Some(random()).filter(|ssrc: &u32| *ssrc > 0 && !ssrcs.contains(ssrc)));
+        }
         Local {
             session_id: u64::from(cx.at.ntp.seconds()),
             cname: self.cname.clone(),
             fingerprint,
             credentials: credentials.collect(),
-            ssrcs: (0..sections).map(|_| random::<u32>().max(1)).collect(),
-            rtx_ssrcs: (0..sections).map(|_| random::<u32>().max(1)).collect(),
+            rtx_ssrcs: ssrcs.split_off(sections),
+            ssrcs,
         }
     }
 
