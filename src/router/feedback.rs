@@ -4,7 +4,7 @@
 //! The estimate is Kurento's: it climbs by a factor until the first loss and then by steps, stays
 //! within twice what really comes, and falls by a factor when losses are more than a few percent.
 
-use crate::rtp::{Bitrate, stats::Reception};
+use crate::rtp::Bitrate;
 use std::time::{Duration, Instant};
 
 /// The estimate changes at most this often.
@@ -13,6 +13,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const FLOOR: Bitrate = Bitrate::from_bps(30_000);
 /// Told while nothing was measured.
 const UNMEASURED: Bitrate = Bitrate::from_bps(2_000_000);
+/// More than anybody sends.
+const UNLIMITED: Bitrate = Bitrate::from_bps(1_000_000_000);
 /// How long a sink's report holds.
 pub(super) const REPORT_HOLDS: Duration = Duration::from_secs(10);
 
@@ -72,6 +74,8 @@ pub(super) struct Estimate {
     step: f64,
     /// Averaged, in 256ths.
     loss: f64,
+    /// The sender was told a cap once.
+    capped: bool,
 }
 
 /// What the counters were when the interval began.
@@ -84,27 +88,19 @@ struct Interval {
 }
 
 impl Estimate {
-    /// Counts a packet that was just taken into `reception`; closes the interval when it is over.
+    /// Counts a packet; closes the interval when it is over. Of all packets so far `expected` should
+    /// have come, and `received` have.
     #[inline]
-    pub fn packet(&mut self, now: Instant, bytes: usize, reception: &Reception) {
-        let interval = self.interval.get_or_insert(Interval {
-            began: now,
-            bytes: 0,
-            expected: reception.expected(),
-            received: reception.received(),
-        });
+    pub fn packet(&mut self, now: Instant, bytes: usize, expected: u64, received: u64) {
+        let begin = Interval { began: now, bytes: 0, expected, received };
+        let interval = self.interval.get_or_insert(begin);
         interval.bytes += bytes as u64;
         let took = now.saturating_duration_since(interval.began);
         if took >= INTERVAL {
             let closed = *interval;
-            let expected = reception.expected() - closed.expected;
-            let received = reception.received() - closed.received;
-            *interval = Interval {
-                began: now,
-                bytes: 0,
-                expected: reception.expected(),
-                received: reception.received(),
-            };
+            *interval = begin;
+            let expected = expected - closed.expected;
+            let received = received - closed.received;
             let measured = Bitrate::of(closed.bytes, took).unwrap_or_default();
             let lost = expected.saturating_sub(received);
             let fraction = if expected == 0 { 0.0 } else { lost as f64 * 256.0 / expected as f64 };
@@ -130,6 +126,19 @@ impl Estimate {
             value = value.min(self.bounds.max);
         }
         value.max(self.bounds.min).max(FLOOR)
+    }
+
+    /// What a sender that estimates by itself, out of transport-wide feedback, is told: such a sender
+    /// takes the lower of its own estimate and this one. Ours knows losses only and begins low, so it
+    /// would hold down what the sender finds out; only what the sender cannot know is told, what was
+    /// configured and what the most restricted sink can take. `None` as long as there was neither; once
+    /// there was, its end must be told too, as the last word holds.
+    pub fn cap(&mut self, downstream: Option<Bitrate>) -> Option<Bitrate> {
+        let max = Some(self.bounds.max).filter(|max| *max > Bitrate::default());
+        let least = self.bounds.min.max(FLOOR);
+        let cap = [max, downstream].into_iter().flatten().min().map(|cap| cap.max(least));
+        self.capped |= cap.is_some();
+        cap.or(self.capped.then_some(UNLIMITED))
     }
 
     fn close_interval(&mut self, measured: Bitrate, packets: u64, fraction_lost: f64) {
@@ -209,6 +218,18 @@ mod tests {
         // Behind a loss the climb is exponential below the threshold and by steps above it.
         let stepping = after(&[(600, 0.0), (600, 6.0), (600, 0.0)]);
         assert_eq!(stepping.remb(None).bps(), 600_000 + 120_000 / 30);
+    }
+
+    #[test]
+    fn a_sender_that_estimates_by_itself_is_told_limits_and_their_end() {
+        let mut estimate = after(&[(500, 0.0), (500, 40.0)]);
+        assert_eq!(estimate.cap(None), None);
+        assert_eq!(estimate.cap(Some(kbps(900))), Some(kbps(900)));
+        assert_eq!(estimate.cap(Some(kbps(20))), Some(kbps(100)));
+        assert_eq!(estimate.cap(None), Some(UNLIMITED));
+        estimate.bounds.max = kbps(700);
+        assert_eq!(estimate.cap(Some(kbps(900))), Some(kbps(700)));
+        assert_eq!(estimate.cap(None), Some(kbps(700)));
     }
 
     #[test]

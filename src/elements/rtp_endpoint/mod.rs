@@ -13,8 +13,10 @@ use serde_json::{Map, Value};
 
 use crate::config::modules::SdpConfig;
 use crate::elements::codecs::chosen;
+use crate::elements::webrtc_endpoint::transports::{
+    join_router, payload_types, rand_source, remote_ssrcs,
+};
 use crate::elements::webrtc_endpoint::{parse, properties::Properties, stats};
-use crate::elements::webrtc_endpoint::{transports::join_router, transports::rand_source};
 use crate::elements::{Context, Gives, Node, PlainKey, index, media_type};
 use crate::model::types::event::{
     ConnectionStateChanged, MediaSessionStarted, MediaStateChanged, OnKeySoftLimit,
@@ -318,7 +320,7 @@ impl RtpEndpoint {
             lifetime: crypto.lifetime,
         };
         let ours = self.crypto.as_ref().map(key);
-        let formats: Vec<u8> = agreed.media.formats.iter().map(|(number, _)| *number).collect();
+        let formats = payload_types(&agreed.media);
         let remote = Remote {
             address: agreed.remote.address,
             rtp: agreed.remote.rtp,
@@ -344,7 +346,7 @@ impl RtpEndpoint {
         if let Some(source) = source
             && let Some(leg) = cx.net.plain.legs.get_mut(section.leg)
         {
-            leg.inbound.add(source, &agreed.media.remote_ssrcs, &formats);
+            leg.inbound.add(source, &remote_ssrcs(&agreed.media), &formats);
         }
         if let Some(sink) = sink {
             cx.router.set_active(cx.at.now, sink, sends);

@@ -12,8 +12,8 @@ use crate::model::types::{
     IceConnection,
 };
 use crate::model::{RemoteError, SdpFailure};
-use crate::router::{PeerConfig, PeerKey, SinkConfig, SinkKey, SourceConfig, SourceKey};
-use crate::rtp::{Codec, Extension, Kind};
+use crate::router::{PeerConfig, PeerKey, RtxConfig, SinkConfig, SinkKey, SourceConfig, SourceKey};
+use crate::rtp::{Codec, Kind};
 use crate::sdp::{Capabilities, Credentials, Extras, Local, Media, Setup};
 use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
@@ -288,9 +288,8 @@ impl Transports {
     ) {
         let Some(transport) = self.list.get_mut(agreed.transport) else { return };
         if let Some(source) = source {
-            let numbers: Vec<u8> = agreed.formats.iter().map(|(number, _)| *number).collect();
             let inbound = &mut cx.net.legs[transport.leg].inbound;
-            inbound.add(source, &agreed.remote_ssrcs, &numbers);
+            inbound.add(source, &remote_ssrcs(agreed), &payload_types(agreed));
         }
         if let Some(sink) = sink {
             cx.router.set_active(cx.at.now, sink, transport.carries());
@@ -476,6 +475,18 @@ impl Transport {
     }
 }
 
+/// Payload types of a section, of media and of what is sent again.
+pub fn payload_types(agreed: &Media) -> Vec<u8> {
+    let repetitions = agreed.rtx.iter().map(|(number, _)| *number);
+    agreed.formats.iter().map(|(number, _)| *number).chain(repetitions).collect()
+}
+
+/// Announced SSRCs of a section, of media and of what is sent again.
+pub fn remote_ssrcs(agreed: &Media) -> Vec<u32> {
+    let repetitions = agreed.remote_rtx_ssrcs.iter().map(|(ssrc, _)| *ssrc);
+    agreed.remote_ssrcs.iter().copied().chain(repetitions).collect()
+}
+
 /// Adds what a section agreed on to the router: a source for what comes, a sink for what goes.
 pub fn join_router(
     cx: &mut Context<'_>,
@@ -492,7 +503,10 @@ pub fn join_router(
             pli: agreed.pli,
             fir: agreed.fir,
             remb: agreed.remb,
-            abs_send_time: agreed.extensions.get(Extension::AbsSendTime),
+            transport_cc: agreed.transport_cc,
+            rtx: agreed.rtx.clone(),
+            rtx_ssrcs: agreed.remote_rtx_ssrcs.clone(),
+            extensions: agreed.extensions,
             receiver_ssrc: agreed.local_ssrc,
         };
         let source = cx.router.add_source(peer, config);
@@ -500,15 +514,21 @@ pub fn join_router(
         source
     });
     let sink = agreed.send.then(|| {
-        let config = SinkConfig {
-            kind,
-            ssrc: agreed.local_ssrc,
-            formats: agreed.formats.clone(),
-            nack: agreed.nack,
-            abs_send_time: agreed.extensions.get(Extension::AbsSendTime),
-            sequence_start: random(),
-            timestamp_start: random(),
-        };
+        let config =
+            SinkConfig {
+                kind,
+                ssrc: agreed.local_ssrc,
+                formats: agreed.formats.clone(),
+                nack: agreed.nack,
+                rtx: agreed.local_rtx_ssrc.filter(|_| !agreed.rtx.is_empty()).map(|ssrc| {
+                    RtxConfig { ssrc, formats: agreed.rtx.clone(), sequence_start: random() }
+                }),
+                extensions: agreed.extensions,
+                transport_cc: agreed.transport_cc,
+                mid: agreed.mid.clone(),
+                sequence_start: random(),
+                timestamp_start: random(),
+            };
         cx.router.add_sink(peer, config)
     });
     (source, sink)
