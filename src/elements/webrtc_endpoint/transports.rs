@@ -72,7 +72,7 @@ pub fn capabilities(modules: &ModuleConfig, data: bool) -> Capabilities {
         data,
         audio_lines: 1,
         video_lines: 1,
-        extras: Extras::NONE,
+        extras: Extras::FORWARDED,
     }
 }
 
