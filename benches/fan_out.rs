@@ -6,7 +6,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rivero::{
     router::{Egress, PeerConfig, PeerKey, Router, SinkConfig, SourceConfig, SourceKey},
-    rtp::{Codec, Format, Kind, NtpTime, RtpPacket},
+    rtp::{Codec, Extension, Extensions, Format, Kind, NtpTime, RtpPacket},
     transport::srtp::{Profile, Sender},
 };
 use slotmap::SecondaryMap;
@@ -94,9 +94,20 @@ struct Fan {
 }
 
 impl Fan {
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
     fn new(sinks: u32) -> Self {
+        Self::with(sinks, false)
+    }
+
+    /// With `numbered`, packets have a number of their transport and the name of their section too.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
+    fn with(sinks: u32, numbered: bool) -> Self {
         let now = Instant::now();
+        let mut extensions = Extensions::default();
+        extensions.set(Extension::AbsSendTime, 3);
+        if numbered {
+            extensions.set(Extension::TransportSequence, 4);
+            extensions.set(Extension::Mid, 5);
+        }
         let mut router = Router::new(now);
         let formats = vec![(96, Format::new(Codec::Vp8, ""))];
         let config = |cname: &str| PeerConfig { cname: cname.to_owned(), remb: true };
@@ -110,7 +121,10 @@ impl Fan {
                 pli: true,
                 fir: true,
                 remb: true,
-                abs_send_time: Some(3),
+                transport_cc: false,
+                rtx: Vec::new(),
+                rtx_ssrcs: Vec::new(),
+                extensions,
                 receiver_ssrc: 1,
             },
         );
@@ -123,7 +137,10 @@ impl Fan {
                     ssrc: 1_000 + number,
                     formats: formats.clone(),
                     nack: true,
-                    abs_send_time: Some(3),
+                    rtx: None,
+                    extensions,
+                    transport_cc: numbered,
+                    mid: Some("video0".to_owned()),
                     // As far apart as random ones, so that sinks do not share cache sets.
                     sequence_start: (number as u16).wrapping_mul(40_503),
                     timestamp_start: number,
@@ -223,6 +240,9 @@ fn fan_out(criterion: &mut Criterion) {
         assert_eq!(out.packets, 30_000 * u64::from(sinks), "every sink got every packet");
         let mut out = CountingEgress::default();
         prove_no_allocation("router alone", sinks, &mut Fan::new(sinks), &mut out);
+        let mut out = CountingEgress::default();
+        let mut fan = Fan::with(sinks, true);
+        prove_no_allocation("router alone, numbered", sinks, &mut fan, &mut out);
     }
     let mut group = criterion.benchmark_group("fan_out");
     for sinks in [1, 10, 100] {

@@ -9,7 +9,7 @@ use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
 use rivero::config::Secret;
 use rivero::config::modules::TurnServer;
 use rivero::rtp::{Codec, Kind};
-use rivero::sdp::{Capabilities, Credentials, Local};
+use rivero::sdp::{Capabilities, Credentials, Extras, Local};
 use rivero::transport::webrtc::{Received, RemoteParameters, Session, Settings};
 use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind, Servers};
 
@@ -25,6 +25,7 @@ pub fn capabilities() -> Capabilities {
         data: true,
         audio_lines: 1,
         video_lines: 1,
+        extras: Extras { rtx: true, transport_cc: true, extensions: true, red: true, encodings: 3 },
     }
 }
 
@@ -35,6 +36,7 @@ pub fn local() -> Local {
         fingerprint: "AB:CD".to_owned(),
         credentials: vec![Credentials { ufrag: "abcd".to_owned(), pwd: "p".repeat(22) }],
         ssrcs: (1..=64).collect(),
+        rtx_ssrcs: (101..=164).collect(),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::transport::interfaces::Interface;
 use crate::transport::webrtc::Session;
 use crate::transport::{Certificate, KeyKind, TransportError};
 
+mod codecs;
 mod leg;
 mod plain;
 

@@ -59,6 +59,9 @@ impl Router {
             Rtcp::SenderReport { ssrc, info, blocks } => {
                 self.reported(now, peer, ssrc);
                 let known = self.handle_blocks(now, ntp, peer, blocks);
+                if self.is_repetition_from(peer, ssrc) {
+                    return known;
+                }
                 let source = self.source_of(peer, ssrc)?;
                 self.sources[source].sender_report(now, &info);
                 self.peers.get_mut(peer)?.observe_clock(ntp, info.ntp);
@@ -77,6 +80,10 @@ impl Router {
                 if std::mem::take(&mut one.reporting) {
                     self.push_event(RouterEvent::Bye(peer));
                 }
+                Some(())
+            }
+            Rtcp::Nack { media, .. } if self.is_rtx_of(peer, media) => {
+                self.drops_of_control.count(DropReason::RepetitionNacked);
                 Some(())
             }
             Rtcp::Nack { media, lost, .. } => {
@@ -112,8 +119,15 @@ impl Router {
                 }
                 known
             }
+            Rtcp::TransportFeedback { raw, .. } => {
+                let stamp = Stamp::new(self.origin, now);
+                if let Err(reason) = self.peers.get_mut(peer)?.take_feedback(stamp, raw) {
+                    self.drops_of_control.count(reason);
+                }
+                Some(())
+            }
             // A peer's name is known from its SDP; the others were not negotiated.
-            Rtcp::Sdes { .. } | Rtcp::TransportFeedback { .. } | Rtcp::Other { .. } => Some(()),
+            Rtcp::Sdes { .. } | Rtcp::Other { .. } => Some(()),
         }
     }
 
@@ -136,6 +150,7 @@ impl Router {
         let mut known = Some(());
         for block in blocks {
             match self.sink_of(peer, block.ssrc) {
+                None if self.is_rtx_of(peer, block.ssrc) => {}
                 None => known = None,
                 Some(sink) => {
                     let round_trip = round_trip(ntp, &block);
@@ -160,14 +175,18 @@ impl Router {
     ) -> Option<()> {
         let round_trip = self.peers.get(peer)?.stats.round_trip;
         let stamp = Stamp::new(self.origin, now);
+        let departures = &mut self.peers.get_mut(peer)?.departures;
+        let buffer = &mut self.scratch.repetition;
         let sink = &mut self.sinks[sink];
         sink.stats.nacks += 1;
         let Some(source) = sink.source.and_then(|source| self.sources.get(source)) else {
             return Some(());
         };
+        let history = &source.history;
         for sequence in lost {
             sink.stats.nacked_packets += 1;
-            if let Err(reason) = sink.resend(stamp, sequence, &source.history, round_trip, out) {
+            let done = sink.resend(stamp, sequence, history, round_trip, departures, buffer, out);
+            if let Err(reason) = done {
                 sink.stats.drops.count(reason);
             }
         }
@@ -189,6 +208,19 @@ impl Router {
     fn source_of(&self, peer: PeerKey, ssrc: u32) -> Option<SourceKey> {
         let mut sources = self.peers.get(peer)?.sources.iter().copied();
         sources.find(|&key| self.sources.get(key).is_some_and(|one| one.stats.ssrc == Some(ssrc)))
+    }
+
+    /// Whether repetitions to the peer leave under that SSRC.
+    fn is_rtx_of(&self, peer: PeerKey, ssrc: u32) -> bool {
+        let rtx = |key: &SinkKey| self.sinks.get(*key)?.stats.rtx_ssrc;
+        self.peers.get(peer).is_some_and(|one| one.sinks.iter().any(|key| rtx(key) == Some(ssrc)))
+    }
+
+    /// Whether the peer announced that SSRC for repetitions.
+    fn is_repetition_from(&self, peer: PeerKey, ssrc: u32) -> bool {
+        let repeats =
+            |key: &SourceKey| self.sources.get(*key).is_some_and(|one| one.repeats_as(ssrc));
+        self.peers.get(peer).is_some_and(|one| one.sources.iter().any(repeats))
     }
 
     fn sink_of(&self, peer: PeerKey, ssrc: u32) -> Option<SinkKey> {

@@ -4,7 +4,7 @@
 //! The estimate is Kurento's: it climbs by a factor until the first loss and then by steps, stays
 //! within twice what really comes, and falls by a factor when losses are more than a few percent.
 
-use crate::rtp::{Bitrate, stats::Reception};
+use crate::rtp::Bitrate;
 use std::time::{Duration, Instant};
 
 /// The estimate changes at most this often.
@@ -13,6 +13,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const FLOOR: Bitrate = Bitrate::from_bps(30_000);
 /// Told while nothing was measured.
 const UNMEASURED: Bitrate = Bitrate::from_bps(2_000_000);
+/// More than anybody sends.
+const UNLIMITED: Bitrate = Bitrate::from_bps(1_000_000_000);
+/// How long a sink's report holds.
+pub(super) const REPORT_HOLDS: Duration = Duration::from_secs(10);
+
 /// What holds the rate down that a sender is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Limit {
@@ -46,9 +51,6 @@ impl Limit {
         }
     }
 }
-
-/// How long a sink's report holds.
-pub(super) const REPORT_HOLDS: Duration = Duration::from_secs(10);
 
 /// The constants of the estimate, under the names that the remote API gives them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +108,8 @@ pub(super) struct Estimate {
     step: f64,
     /// Averaged, in 256ths.
     loss: f64,
+    /// The sender was told a cap once.
+    capped: bool,
 }
 
 /// What the counters were when the interval began.
@@ -118,27 +122,19 @@ struct Interval {
 }
 
 impl Estimate {
-    /// Counts a packet that was just taken into `reception`; closes the interval when it is over.
+    /// Counts a packet; closes the interval when it is over. Of all packets so far `expected` should
+    /// have come, and `received` have.
     #[inline]
-    pub fn packet(&mut self, now: Instant, bytes: usize, reception: &Reception) {
-        let interval = self.interval.get_or_insert(Interval {
-            began: now,
-            bytes: 0,
-            expected: reception.expected(),
-            received: reception.received(),
-        });
+    pub fn packet(&mut self, now: Instant, bytes: usize, expected: u64, received: u64) {
+        let begin = Interval { began: now, bytes: 0, expected, received };
+        let interval = self.interval.get_or_insert(begin);
         interval.bytes += bytes as u64;
         let took = now.saturating_duration_since(interval.began);
         if took >= INTERVAL {
             let closed = *interval;
-            let expected = reception.expected() - closed.expected;
-            let received = reception.received() - closed.received;
-            *interval = Interval {
-                began: now,
-                bytes: 0,
-                expected: reception.expected(),
-                received: reception.received(),
-            };
+            *interval = begin;
+            let expected = expected - closed.expected;
+            let received = received - closed.received;
             let measured = Bitrate::of(closed.bytes, took).unwrap_or_default();
             let lost = expected.saturating_sub(received);
             let fraction = if expected == 0 { 0.0 } else { lost as f64 * 256.0 / expected as f64 };
@@ -166,18 +162,41 @@ impl Estimate {
                 (Bitrate::from_bps(value.round() as u64), limit)
             }
         };
+        let uppers = self.uppers(downstream);
+        self.raised(uppers.fold(estimate, |low, one| if one.0 < low.0 { one } else { low }))
+    }
+
+    /// What is set from outside: nothing higher is told.
+    fn uppers(&self, downstream: Option<Bitrate>) -> impl Iterator<Item = (Bitrate, Limit)> {
         let receiver = downstream.map(|rate| (rate, Limit::Receiver));
         let maximum = Some((self.bounds.max, Limit::Maximum));
         let maximum = maximum.filter(|(max, _)| *max > Bitrate::default());
-        let uppers = [receiver, maximum].into_iter().flatten();
-        let lowest = uppers.fold(estimate, |low, one| if one.0 < low.0 { one } else { low });
+        [receiver, maximum].into_iter().flatten()
+    }
+
+    /// Nothing lower than the lower bounds is told.
+    fn raised(&self, told: (Bitrate, Limit)) -> (Bitrate, Limit) {
         let lowers = [(self.bounds.min, Limit::Minimum), (FLOOR, Limit::Floor)];
-        lowers.into_iter().fold(lowest, |high, one| if one.0 > high.0 { one } else { high })
+        lowers.into_iter().fold(told, |high, one| if one.0 > high.0 { one } else { high })
     }
 
     /// Whether it climbed as far as it may.
     fn at_top(&self) -> bool {
         self.value.is_some_and(|value| value >= 2.0 * self.highest_measured)
+    }
+
+    /// What a sender that estimates by itself, out of transport-wide feedback, is told: such a sender
+    /// takes the lower of its own estimate and this one. Ours knows losses only and begins low, so it
+    /// would hold down what the sender finds out; only what the sender cannot know is told, what was
+    /// configured and what the most restricted sink can take. `None` as long as there was neither; once
+    /// there was, its end must be told too, as the last word holds.
+    pub fn cap(&mut self, downstream: Option<Bitrate>) -> Option<(Bitrate, Option<Limit>)> {
+        let Some(lowest) = self.uppers(downstream).min_by_key(|(rate, _)| *rate) else {
+            return self.capped.then_some((UNLIMITED, None));
+        };
+        self.capped = true;
+        let (rate, limit) = self.raised(lowest);
+        Some((rate, Some(limit)))
     }
 
     fn close_interval(&mut self, measured: Bitrate, packets: u64, fraction_lost: f64) {
@@ -280,6 +299,19 @@ mod tests {
         assert_eq!(limit(&after(&[(500, 0.0), (500, 40.0)]), None), Limit::Loss);
         // Behind a loss it climbs again, and is held by losses no longer once it is at the top.
         assert_eq!(limit(&after(&[(500, 0.0), (500, 6.0), (500, 0.0)]), None), Limit::Loss);
+    }
+
+    #[test]
+    fn a_sender_that_estimates_by_itself_is_told_limits_and_their_end() {
+        let mut estimate = after(&[(500, 0.0), (500, 40.0)]);
+        let told = |rate, limit| Some((rate, Some(limit)));
+        assert_eq!(estimate.cap(None), None);
+        assert_eq!(estimate.cap(Some(kbps(900))), told(kbps(900), Limit::Receiver));
+        assert_eq!(estimate.cap(Some(kbps(20))), told(kbps(100), Limit::Minimum));
+        assert_eq!(estimate.cap(None), Some((UNLIMITED, None)));
+        estimate.bounds.max = kbps(700);
+        assert_eq!(estimate.cap(Some(kbps(900))), told(kbps(700), Limit::Maximum));
+        assert_eq!(estimate.cap(None), told(kbps(700), Limit::Maximum));
     }
 
     #[test]

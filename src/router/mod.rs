@@ -9,11 +9,18 @@
 //! The router opens no sockets and holds no keys: what leaves goes through [`Egress`]. Forwarding
 //! takes no lock, and no memory once buffers have grown to the stream.
 //!
-//! Left out: RTX, transport-wide feedback, layers of simulcast, BYE for what is removed.
+//! Where it was agreed on, packets are numbered over all streams of a peer: it is told which of its own
+//! arrived and when, and says the same of ours, for estimates of what the way between can carry.
+//!
+//! Left out: layers of simulcast, reports about streams of retransmissions, BYE for what is removed.
 
+mod arrivals;
+mod budget;
 mod clock;
 mod control;
+mod departures;
 mod feedback;
+mod header;
 mod history;
 mod latency;
 mod peer;
@@ -23,9 +30,10 @@ mod skips;
 mod source;
 mod stats;
 
+pub use departures::FeedbackSink;
 pub use feedback::{Limit, RembParams};
 pub use peer::PeerConfig;
-pub use sink::SinkConfig;
+pub use sink::{RtxConfig, SinkConfig};
 pub use source::SourceConfig;
 pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 
@@ -62,9 +70,9 @@ const REPORTS_TOGETHER: Duration = Duration::from_millis(20);
 
 /// Where packets leave. Called in the middle of forwarding, so it must not wait.
 pub trait Egress {
-    /// One RTP packet: its header, the payload as the source sent it, and the extended sequence
-    /// number (48 bits count), whose low 16 bits stand in the header. The same `index` comes again
-    /// only with the same header and payload.
+    /// One RTP packet: its header, its payload, and the extended sequence number (48 bits count),
+    /// whose low 16 bits stand in the header. The same `index` of an SSRC comes again only with the
+    /// same header and payload.
     fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64);
     /// One compound RTCP packet.
     fn rtcp(&mut self, to: PeerKey, compound: &[u8]);
@@ -225,19 +233,43 @@ impl Router {
     ) {
         let Some(one) = self.sources.get_mut(source) else { return };
         let stamp = Stamp::new(self.origin, now);
-        let received = one.receive(stamp, packet);
+        let mut said = one.read(packet);
+        if (said.transport_sequence.is_some() || said.carried.capture_time.is_some())
+            && let Some(peer) = self.peers.get_mut(one.peer)
+        {
+            if let Err(reason) = peer.take_said(stamp, &mut said) {
+                one.stats.drops.count(reason);
+            }
+            if let Some(due) = peer.arrivals.poll_timeout() {
+                self.wake = Some(self.wake.map_or(due, |wake| wake.min(due)));
+            }
+        }
+        let mut payload = packet.payload();
+        let received = match one.unwrap(packet) {
+            Ok(None) => one.receive(stamp, packet, said.carried),
+            Ok(Some(repeated)) => {
+                payload = repeated.payload();
+                one.receive_repeated(stamp, &repeated)
+            }
+            Err(reason) => Err(reason),
+        };
         let mut wants_keyframe = false;
         match received {
             Ok(Some(arrival)) => {
-                let payload = if arrival.empty { &[] } else { packet.payload() };
+                let payload = if arrival.empty { &[] } else { payload };
                 for &key in &one.sinks {
                     let Some(sink) = self.sinks.get_mut(key) else { continue };
-                    match sink.forward(stamp, &arrival, payload, out) {
+                    let mut departures = match sink.is_numbered() {
+                        true => self.peers.get_mut(sink.peer).map(|peer| &mut peer.departures),
+                        false => None,
+                    };
+                    match sink.forward(stamp, &arrival, payload, departures.as_deref_mut(), out) {
                         Verdict::Sent | Verdict::Dropped => {}
                         Verdict::WantsKeyframe => wants_keyframe = true,
                         Verdict::Started => {
                             if let Some(newest) = one.newest_sequence() {
-                                sink.catch_up(stamp, arrival.sequence, newest, &one.history, out);
+                                let (after, history) = (arrival.sequence, &one.history);
+                                sink.catch_up(stamp, after, newest, history, departures, out);
                             }
                         }
                     }
@@ -300,6 +332,12 @@ impl Router {
         sources.clear();
         self.scratch.sources = sources;
         let mut peers = std::mem::take(&mut self.scratch.peers);
+        let feedback = |one: &Peer| one.arrivals.poll_timeout().is_some_and(|due| due <= now);
+        peers.extend(self.peers.iter().filter(|(_, one)| feedback(one)).map(|(key, _)| key));
+        for &peer in &peers {
+            self.send_feedback(now, peer, out);
+        }
+        peers.clear();
         let is_due = |one: &Peer| one.active && one.report_at <= now + REPORTS_TOGETHER;
         peers.extend(self.peers.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
         for &peer in &peers {
@@ -310,7 +348,9 @@ impl Router {
         peers.clear();
         self.scratch.peers = peers;
         let reports = self.peers.values().filter(|one| one.active).map(|one| one.report_at);
-        self.wake = self.sources.values().filter_map(Source::poll_timeout).chain(reports).min();
+        let feedback = self.peers.values().filter_map(|one| one.arrivals.poll_timeout());
+        let requests = self.sources.values().filter_map(Source::poll_timeout);
+        self.wake = requests.chain(reports).chain(feedback).min();
     }
 
     pub fn poll_event(&mut self) -> Option<RouterEvent> {

@@ -1,7 +1,13 @@
 //! One party of RTCP: who it is, when it gets its next report, and how its clock stands to ours.
 
-use super::{PeerKey, SinkKey, SourceKey, stats::PeerStats};
-use crate::rtp::NtpTime;
+use super::{
+    PeerKey, SinkKey, SourceKey,
+    arrivals::Arrivals,
+    clock::Stamp,
+    departures::{Acknowledged, Departures},
+    stats::{DropReason, PeerStats},
+};
+use crate::rtp::{NtpTime, extensions::Said, transport_feedback::TransportFeedback};
 use slotmap::Key;
 use std::time::{Duration, Instant};
 
@@ -34,6 +40,10 @@ pub(super) struct Peer {
     pub active: bool,
     /// The SSRC of its last report: receivers without a stream of their own have one too.
     pub reporter: Option<u32>,
+    /// Of all its streams together.
+    pub arrivals: Arrivals,
+    pub departures: Departures,
+    acknowledged: Acknowledged,
     /// Our wall clock minus the peer's, with the fastest way between us in it; in 2⁻³² s.
     offset: Option<i64>,
     random: u64,
@@ -51,6 +61,9 @@ impl Peer {
             reporting: false,
             active: true,
             reporter: None,
+            arrivals: Arrivals::default(),
+            departures: Departures::default(),
+            acknowledged: Acknowledged::default(),
             offset: None,
             random: key.data().as_ffi(),
         };
@@ -78,6 +91,27 @@ impl Peer {
             _ => sample,
         };
         self.offset = Some(offset);
+    }
+
+    /// Notes what the header of a packet from this peer says, and makes what is passed on ours. When
+    /// the number in its transport is of no use the reason is counted.
+    pub fn take_said(&mut self, stamp: Stamp, said: &mut Said) -> Result<(), DropReason> {
+        if let Some(time) = &mut said.carried.capture_time {
+            // Clock of capture = clock of the sender + offset: the sender is us from here on.
+            let ours = self.offset.map(|offset| offset as u64);
+            time.offset = time.offset.zip(ours).map(|(theirs, ours)| theirs.wrapping_sub(ours));
+        }
+        said.transport_sequence.map_or(Ok(()), |number| self.arrivals.note(stamp, number))
+    }
+
+    /// The peer tells what arrived there.
+    pub fn take_feedback(&mut self, stamp: Stamp, raw: &[u8]) -> Result<(), DropReason> {
+        let message = TransportFeedback::parse(raw).ok_or(DropReason::MalformedFeedback)?;
+        self.departures.take(stamp, &message, &mut self.acknowledged)?;
+        self.stats.feedback_received += 1;
+        self.stats.acknowledged = self.acknowledged.bitrate;
+        self.stats.fraction_missing = self.acknowledged.fraction_lost;
+        Ok(())
     }
 
     /// What the peer's clock reads when ours reads `ntp`.

@@ -8,6 +8,7 @@ use crate::rtp::{
         MAX_BLOCKS, ReportBlock, write_fir, write_nack, write_pli, write_receiver_report,
         write_remb, write_sdes_cname, write_sender_report,
     },
+    transport_feedback::Writer,
 };
 use std::time::Instant;
 
@@ -29,6 +30,9 @@ pub(super) struct Scratch {
     block_row: Vec<ReportBlock>,
     sinks: Vec<SinkKey>,
     lost: Vec<u64>,
+    writer: Writer,
+    /// A repetition's payload: the number of what it repeats, and that.
+    pub repetition: Vec<u8>,
 }
 
 impl Scratch {
@@ -138,10 +142,17 @@ impl Router {
         else {
             return;
         };
-        let (bitrate, limit) = source.estimate.limited(self.lowest_downstream(now, source));
+        let downstream = self.lowest_downstream(now, source);
+        let source = &mut self.sources[key];
+        let (bitrate, limit) = if source.config.transport_cc {
+            let Some(cap) = source.estimate.cap(downstream) else { return };
+            cap
+        } else {
+            let (bitrate, limit) = source.estimate.limited(downstream);
+            (bitrate, Some(limit))
+        };
         write_remb(compound, source.config.receiver_ssrc, bitrate, &[ssrc]);
-        let stats = &mut self.sources[key].stats;
-        (stats.remb, stats.limit) = (Some(bitrate), Some(limit));
+        (source.stats.remb, source.stats.limit) = (Some(bitrate), limit);
     }
 
     /// The lowest REMB of a source's sinks, of those that reported one lately.
@@ -168,7 +179,7 @@ impl Router {
         }
         let (peer, ours) = (source.peer, source.config.receiver_ssrc);
         if let Some(theirs) = source.stats.ssrc {
-            let wants_keyframe = source.keyframes.poll_output();
+            let wants_keyframe = source.keyframes.poll_output(now);
             scratch.begin();
             if wants_keyframe && (source.config.pli || source.config.fir) {
                 write_receiver_report(&mut scratch.compound, ours, &[]);
@@ -195,6 +206,33 @@ impl Router {
         if let Some(due) = self.sources.get(key).and_then(Source::poll_timeout) {
             self.wake_at(due);
         }
+    }
+
+    /// Tells a peer which of its packets arrived, as it has much to tell or waited long enough.
+    pub(super) fn send_feedback(&mut self, now: Instant, peer: PeerKey, out: &mut impl Egress) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut writer = std::mem::take(&mut scratch.writer);
+        while let Some(one) = self.peers.get_mut(peer) {
+            let mut sources = one.sources.iter().filter_map(|key| self.sources.get(*key));
+            let known = |one: &Source| Some((one.config.receiver_ssrc, one.stats.ssrc?));
+            let streams = sources.find_map(|one| known(one).filter(|_| one.config.transport_cc));
+            let Some((ours, theirs)) = streams else {
+                one.arrivals.rest(now);
+                break;
+            };
+            scratch.begin();
+            write_receiver_report(&mut scratch.compound, ours, &[]);
+            scratch.spoke(ours);
+            write_sdes_cname(&mut scratch.compound, &scratch.speakers, &one.config.cname);
+            if !one.arrivals.write(now, &mut writer, &mut scratch.compound, ours, theirs) {
+                break;
+            }
+            one.stats.feedback_sent += 1;
+            self.emit(peer, &mut scratch, out);
+        }
+        scratch.begin();
+        scratch.writer = writer;
+        self.scratch = scratch;
     }
 
     fn write_keyframe_request(&mut self, key: SourceKey, ours: u32, theirs: u32, to: &mut Vec<u8>) {

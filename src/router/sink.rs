@@ -1,18 +1,24 @@
 //! A sink stream: the gate it starts at, the header of its own, and sending again what its receiver
 //! missed (RFC 4585 §6.2.1).
 //!
-//! A retransmission is the same packet under the same index, header extension included: an index is
-//! an SRTP nonce, and a nonce seals one plaintext only.
+//! Where it was agreed on, what is sent again goes out on a stream of its own (RFC 4588), as a new
+//! packet with a number of that stream. Else it is the same packet under the same index, header
+//! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 use super::{
     Egress, PeerKey, SourceKey,
+    budget::Budget,
     clock::Stamp,
+    departures::Departures,
+    header::{Fields, Layout},
     history::{History, Kept},
     source::Arrival,
     stats::{DropReason, SinkStats},
 };
 use crate::rtp::{
-    AbsSendTime, Bitrate, Format, Kind,
+    AbsSendTime, Bitrate, Codec, Extension, Extensions, Format, Kind,
+    extensions::Carried,
+    red,
     rewrite::Rewriter,
     rtcp::{ReportBlock, SenderInfo},
     sequence::nearest,
@@ -23,6 +29,8 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_FORMATS: usize = 32;
 /// In the map from formats: the sink cannot take it.
 const NONE: u8 = 0xff;
+/// In the map from formats: redundant audio, of which the sink takes what is newest.
+const UNWRAP: u8 = 0xfe;
 /// Packets that can be asked for again.
 const SENT_VIDEO: usize = 1_024;
 const SENT_AUDIO: usize = 128;
@@ -40,12 +48,28 @@ pub struct SinkConfig {
     pub formats: Vec<(u8, Format)>,
     /// Whether the receiver may ask for packets again.
     pub nack: bool,
-    /// The negotiated number of the abs-send-time header extension, 1 to 14.
-    pub abs_send_time: Option<u8>,
+    /// The stream of its own that what is sent again goes out on, if there is one.
+    pub rtx: Option<RtxConfig>,
+    /// The negotiated numbers of header extensions.
+    pub extensions: Extensions,
+    /// Whether the receiver tells of each packet by its number in the transport.
+    pub transport_cc: bool,
+    /// What the extension for it says: the name of the media section.
+    pub mid: Option<String>,
     /// Random, as RFC 3550 §5.1 wants it.
     pub sequence_start: u16,
     /// Random, as RFC 3550 §5.1 wants it.
     pub timestamp_start: u32,
+}
+
+/// The stream of what a sink sends again.
+#[derive(Clone, Debug)]
+pub struct RtxConfig {
+    pub ssrc: u32,
+    /// Its payload types, each with the one that it repeats.
+    pub formats: Vec<(u8, u8)>,
+    /// Random, as RFC 4588 §4 wants it.
+    pub sequence_start: u16,
 }
 
 /// What a sink did with a packet.
@@ -65,12 +89,23 @@ enum Gate {
     Open(u32),
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What is needed to send the same once more.
+#[derive(Clone, Copy, Debug, Default)]
 struct SentPacket {
-    index: u64,
+    /// How often the ring had gone round, plus one; zero while nothing was here.
+    turn: u32,
     abs_send_time: AbsSendTime,
     /// Milliseconds of the router's clock, with the lowest bit set; zero for never.
     resent_at: u32,
+    transport_sequence: u16,
+}
+
+/// The stream of repetitions.
+#[derive(Debug)]
+struct Rtx {
+    layout: Layout,
+    formats: Vec<(u8, u8)>,
+    next: u64,
 }
 
 #[derive(Debug)]
@@ -82,10 +117,17 @@ pub(super) struct Sink {
     /// When the last REMB came, whose value stands in `stats`.
     pub remb_at: Option<Instant>,
     config: SinkConfig,
+    layout: Layout,
+    rtx: Option<Rtx>,
+    budget: Budget,
+    /// Packets and bytes that were sent again on this very stream.
+    again: (u64, u64),
     gate: Gate,
     rewriter: Rewriter,
     /// Index of the source's format to our payload type.
     payload_types: [u8; MAX_FORMATS],
+    /// Payload types inside of the source's redundant audio, to ours.
+    blocks: Vec<(u8, u8)>,
     sent: Vec<SentPacket>,
     clock_rate: u32,
     /// When the bitrate was measured last, and the bytes that were sent before.
@@ -94,16 +136,33 @@ pub(super) struct Sink {
 
 impl Sink {
     pub fn new(peer: PeerKey, mut config: SinkConfig) -> Self {
-        config.abs_send_time = config.abs_send_time.filter(|id| (1..=14).contains(id));
+        if !config.transport_cc {
+            config.extensions = config.extensions.without(Extension::TransportSequence);
+        }
+        let mid = config.mid.as_deref();
+        // A packet that may have to be sent again as it was says of its media only what is kept.
+        let carries = config.rtx.is_some() || !config.nack;
+        let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
+        let rtx = config.rtx.take().map(|rtx| Rtx {
+            layout: Layout::new(rtx.ssrc, &config.extensions, mid, false),
+            formats: rtx.formats,
+            next: u64::from(rtx.sequence_start),
+        });
+        let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.layout.ssrc());
         Self {
             peer,
             source: None,
             active: true,
-            stats: SinkStats { ssrc: config.ssrc, ..SinkStats::default() },
+            stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
+            layout,
+            rtx,
+            budget: Budget::default(),
+            again: (0, 0),
             remb_at: None,
             gate: Gate::Closed,
             rewriter: Rewriter::new(config.sequence_start, config.timestamp_start),
             payload_types: [NONE; MAX_FORMATS],
+            blocks: Vec::new(),
             sent: Vec::new(),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
@@ -129,6 +188,14 @@ impl Sink {
             let best = self.config.formats.iter().rev().max_by_key(|(_, own)| own.takes(*sent));
             *slot = best.filter(|(_, own)| own.takes(*sent) > 0).map_or(NONE, |(pt, _)| *pt);
         }
+        let pairs = || formats.iter().zip(self.payload_types);
+        let taken = pairs().filter(|(_, own)| *own != NONE);
+        self.blocks = taken.map(|(&(number, _), own)| (number, own)).collect();
+        for (slot, (_, sent)) in self.payload_types.iter_mut().zip(formats) {
+            if sent.codec == Codec::Red && *slot == NONE && !self.blocks.is_empty() {
+                *slot = UNWRAP;
+            }
+        }
     }
 
     /// Lets nothing through until the stream can start anew.
@@ -151,10 +218,11 @@ impl Sink {
         stamp: Stamp,
         arrival: &Arrival,
         payload: &[u8],
+        departures: Option<&mut Departures>,
         out: &mut impl Egress,
     ) -> Verdict {
         let mut verdict = Verdict::Sent;
-        let payload_type = self.payload_types[usize::from(arrival.format) % MAX_FORMATS];
+        let (payload_type, payload) = self.outgoing(arrival.format, payload);
         if self.gate != Gate::Open(arrival.generation) || payload_type == NONE || !self.active {
             match self.try_open(stamp, arrival, payload_type) {
                 Ok(()) => verdict = Verdict::Started,
@@ -172,25 +240,43 @@ impl Sink {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
+        let transport_sequence = departures
+            .map_or(0, |departures| departures.send(stamp, self.layout.len() + payload.len()));
         if self.config.nack {
-            self.remember(index, stamp.abs_send_time);
+            self.budget.sent(stamp.ms, payload.len());
+            self.remember(index, stamp.abs_send_time, transport_sequence);
         }
         self.stats.packets += 1;
         self.stats.bytes += payload.len() as u64;
-        let (header, length) =
-            self.header(arrival.marker, payload_type, index, timestamp, stamp.abs_send_time);
+        let fields = Fields {
+            marker: arrival.marker,
+            payload_type,
+            sequence: index as u16,
+            timestamp,
+            abs_send_time: stamp.abs_send_time,
+            transport_sequence,
+        };
+        let (header, length) = self.layout.write(&fields, &arrival.carried);
         out.rtp(self.peer, &header[..length], payload, index);
         verdict
     }
 
+    /// Whether its packets have a number of their transport.
+    #[inline]
+    pub fn is_numbered(&self) -> bool {
+        self.layout.is_numbered()
+    }
+
     /// Sends packet `sequence` of the receiver's counting again, or for the first time when it came
-    /// to us too late for this sink.
+    /// to us too late for this sink. `buffer` is for putting a repetition together.
     pub fn resend(
         &mut self,
         stamp: Stamp,
         sequence: u16,
         history: &History,
         round_trip: Option<Duration>,
+        departures: &mut Departures,
+        buffer: &mut Vec<u8>,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
         if !self.config.nack {
@@ -200,29 +286,58 @@ impl Sink {
         let (kept, payload_type, timestamp) =
             self.find(index, history).ok_or(DropReason::NotKept)?;
         let pause = round_trip.unwrap_or(DEFAULT_PAUSE).as_millis() as u32;
-        let slot = self.slot_of(index);
-        let abs_send_time = match self.sent.get_mut(slot) {
-            Some(sent) if sent.index == index => {
-                let ms = stamp.ms | 1;
-                if sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
-                    return Err(DropReason::RepeatedTooSoon);
-                }
-                sent.resent_at = ms;
-                sent.abs_send_time
-            }
-            // What stood here is forgotten, and with it what exactly was sent.
-            Some(sent) if sent.index > index && sent.index != u64::MAX => {
-                return Err(DropReason::NotKept);
-            }
-            _ => {
-                self.remember(index, stamp.abs_send_time);
-                stamp.abs_send_time
-            }
-        };
+        let (slot, turn) = (self.slot_of(index), self.turn_of(index));
+        let sent = self.sent.get(slot).copied().unwrap_or_default();
+        // What stood here is forgotten, and with it what exactly was sent.
+        if sent.turn > turn {
+            return Err(DropReason::NotKept);
+        }
+        let first = sent.turn != turn;
+        let ms = stamp.ms | 1;
+        if !first && sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
+            return Err(DropReason::RepeatedTooSoon);
+        }
+        if !self.budget.take(stamp.ms, kept.payload.len()) {
+            return Err(DropReason::RepeatBudget);
+        }
         self.stats.retransmitted_packets += 1;
         self.stats.retransmitted_bytes += kept.payload.len() as u64;
-        let (header, length) =
-            self.header(kept.marker, payload_type, index, timestamp, abs_send_time);
+        let mut fields = Fields {
+            marker: kept.marker,
+            payload_type,
+            sequence: index as u16,
+            timestamp,
+            abs_send_time: stamp.abs_send_time,
+            transport_sequence: 0,
+        };
+        if !first {
+            self.sent[slot].resent_at = ms;
+            if let Some(rtx) = &mut self.rtx
+                && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
+            {
+                fields.payload_type = *number;
+                buffer.clear();
+                buffer.extend(fields.sequence.to_be_bytes());
+                buffer.extend(kept.payload);
+                return rtx.send(stamp, self.peer, fields, buffer, departures, out);
+            }
+        }
+        self.again.0 += 1;
+        self.again.1 += kept.payload.len() as u64;
+        if first {
+            if self.layout.is_numbered() {
+                let size = self.layout.len() + kept.payload.len();
+                fields.transport_sequence = departures.send(stamp, size);
+            }
+            self.remember(index, stamp.abs_send_time, fields.transport_sequence);
+        } else {
+            fields.abs_send_time = sent.abs_send_time;
+            fields.transport_sequence = sent.transport_sequence;
+            if self.layout.is_numbered() {
+                departures.send_again(sent.transport_sequence);
+            }
+        }
+        let (header, length) = self.layout.write(&fields, &Carried::default());
         out.rtp(self.peer, &header[..length], kept.payload, index);
         Ok(())
     }
@@ -234,6 +349,7 @@ impl Sink {
         after: u64,
         newest: u64,
         history: &History,
+        mut departures: Option<&mut Departures>,
         out: &mut impl Egress,
     ) {
         let Gate::Open(generation) = self.gate else { return };
@@ -249,8 +365,9 @@ impl Sink {
                 keyframe: false,
                 newest: true,
                 empty: kept.payload.is_empty(),
+                carried: Carried::default(),
             };
-            self.forward(stamp, &arrival, kept.payload, out);
+            self.forward(stamp, &arrival, kept.payload, departures.as_deref_mut(), out);
         }
     }
 
@@ -294,9 +411,28 @@ impl Sink {
         Some(SenderInfo {
             ntp,
             timestamp: translated.unwrap_or(own),
-            packets: (self.stats.packets + self.stats.retransmitted_packets) as u32,
-            octets: (self.stats.bytes + self.stats.retransmitted_bytes) as u32,
+            packets: (self.stats.packets + self.again.0) as u32,
+            octets: (self.stats.bytes + self.again.1) as u32,
         })
+    }
+
+    /// What of a payload leaves, and under which payload type.
+    #[inline]
+    fn outgoing<'a>(&self, format: u8, payload: &'a [u8]) -> (u8, &'a [u8]) {
+        match self.payload_types[usize::from(format) % MAX_FORMATS] {
+            UNWRAP => self.newest_block(payload),
+            payload_type => (payload_type, payload),
+        }
+    }
+
+    fn newest_block<'a>(&self, payload: &'a [u8]) -> (u8, &'a [u8]) {
+        // An empty payload only fills a gap, which it does as any.
+        let any = || Some((self.blocks.first()?.1, payload)).filter(|_| payload.is_empty());
+        let newest = red::primary(payload).and_then(|newest| {
+            let mut known = self.blocks.iter().filter(|(sent, _)| *sent == newest.payload_type);
+            known.next().map(|(_, own)| (*own, newest.payload))
+        });
+        newest.or_else(any).unwrap_or((NONE, payload))
     }
 
     #[cold]
@@ -326,23 +462,22 @@ impl Sink {
 
     fn find<'a>(&self, index: u64, history: &'a History) -> Option<(Kept<'a>, u8, u32)> {
         let kept = history.get(self.rewriter.source_of(index)?)?;
-        let payload_type = self.payload_types[usize::from(kept.format) % MAX_FORMATS];
+        let (payload_type, payload) = self.outgoing(kept.format, kept.payload);
         let timestamp = self.rewriter.timestamp(kept.timestamp)?;
-        (payload_type != NONE).then_some((kept, payload_type, timestamp))
+        (payload_type != NONE).then_some((Kept { payload, ..kept }, payload_type, timestamp))
     }
 
     #[inline]
-    fn remember(&mut self, index: u64, abs_send_time: AbsSendTime) {
+    fn remember(&mut self, index: u64, abs_send_time: AbsSendTime, transport_sequence: u16) {
         if self.sent.is_empty() {
             let size = if self.config.kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
-            let empty = SentPacket { index: u64::MAX, abs_send_time, resent_at: 0 };
-            self.sent.resize(size, empty);
+            self.sent.resize(size, SentPacket::default());
         }
-        let slot = self.slot_of(index);
+        let (slot, turn) = (self.slot_of(index), self.turn_of(index));
         let sent = &mut self.sent[slot];
         // A packet later than the ring is long must not push a newer one out.
-        if sent.index == u64::MAX || sent.index < index {
-            *sent = SentPacket { index, abs_send_time, resent_at: 0 };
+        if sent.turn < turn {
+            *sent = SentPacket { turn, abs_send_time, resent_at: 0, transport_sequence };
         }
     }
 
@@ -350,27 +485,31 @@ impl Sink {
         index as usize & self.sent.len().wrapping_sub(1)
     }
 
-    /// The fixed header and, when negotiated, the one extension that is ours.
-    #[inline]
-    fn header(
-        &self,
-        marker: bool,
-        payload_type: u8,
-        index: u64,
-        timestamp: u32,
-        abs_send_time: AbsSendTime,
-    ) -> ([u8; 20], usize) {
-        let mut header = [0; 20];
-        header[0] = 0x80;
-        header[1] = u8::from(marker) << 7 | payload_type;
-        header[2..4].copy_from_slice(&(index as u16).to_be_bytes());
-        header[4..8].copy_from_slice(&timestamp.to_be_bytes());
-        header[8..12].copy_from_slice(&self.config.ssrc.to_be_bytes());
-        let Some(id) = self.config.abs_send_time else { return (header, 12) };
-        header[0] |= 0x10;
-        header[12..16].copy_from_slice(&[0xbe, 0xde, 0, 1]);
-        let element = u32::from(id << 4 | 2) << 24 | abs_send_time.bits();
-        header[16..20].copy_from_slice(&element.to_be_bytes());
-        (header, 20)
+    /// Of the shortest ring, and more than there are in the life of a key.
+    fn turn_of(&self, index: u64) -> u32 {
+        (index / self.sent.len().max(1) as u64) as u32 + 1
+    }
+}
+
+impl Rtx {
+    /// Sends a repetition, whose `payload` begins with the number of what it repeats.
+    fn send(
+        &mut self,
+        stamp: Stamp,
+        to: PeerKey,
+        mut fields: Fields,
+        payload: &[u8],
+        departures: &mut Departures,
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        let index = self.next;
+        self.next += 1;
+        fields.sequence = index as u16;
+        if self.layout.is_numbered() {
+            fields.transport_sequence = departures.send(stamp, self.layout.len() + payload.len());
+        }
+        let (header, length) = self.layout.write(&fields, &Carried::default());
+        out.rtp(to, &header[..length], payload, index);
+        Ok(())
     }
 }

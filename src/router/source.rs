@@ -15,7 +15,8 @@ use super::{
     stats::{DropReason, SourceStats},
 };
 use crate::rtp::{
-    Codec, Format, Kind, NtpTime, RtpPacket,
+    Codec, Extension, Extensions, Format, Kind, NtpTime, RtpPacket,
+    extensions::{Carried, Reader, Said},
     keyframe::{Input, KeyframeRequests},
     nack::Nacks,
     rtcp::{ReportBlock, SenderInfo},
@@ -27,6 +28,9 @@ use std::time::{Duration, Instant};
 
 /// A step further ahead than this is a jump (MAX_DROPOUT of RFC 3550 appendix A.1).
 const MAX_DROPOUT: u64 = 3_000;
+/// How far ahead of all that came a repetition may be: of a burst both may have been lost in its first
+/// edition.
+const MAX_AHEAD: u64 = 128;
 /// For this long after a change of SSRC, packets of the former one are late ones.
 const FORMER_SSRC: Duration = Duration::from_secs(1);
 
@@ -41,8 +45,14 @@ pub struct SourceConfig {
     pub pli: bool,
     pub fir: bool,
     pub remb: bool,
-    /// The negotiated number of the abs-send-time header extension.
-    pub abs_send_time: Option<u8>,
+    /// Whether the sender is told of each packet that arrives by its number in the transport.
+    pub transport_cc: bool,
+    /// Payload types of repetitions, each with the one of `formats` that it repeats (RFC 4588).
+    pub rtx: Vec<(u8, u8)>,
+    /// Announced SSRCs of repetitions, each with the one that it repeats.
+    pub rtx_ssrcs: Vec<(u32, u32)>,
+    /// The negotiated numbers of header extensions.
+    pub extensions: Extensions,
     /// Ours: the sender of feedback about this source.
     pub receiver_ssrc: u32,
 }
@@ -65,6 +75,8 @@ pub(super) struct Arrival {
     pub newest: bool,
     /// It only fills a gap.
     pub empty: bool,
+    /// What its header says that goes where it goes.
+    pub carried: Carried,
 }
 
 /// The sender's clock as its last report had it.
@@ -95,8 +107,11 @@ pub(super) struct Source {
     seen: Seen,
     skips: Skips,
     reception: Reception,
+    /// What repetitions brought, of this generation.
+    repaired: u64,
     /// Of generations before this one.
     lost_before: i64,
+    reader: Reader,
     clock: Option<SenderClock>,
     /// The last packet's payload type and its index.
     format: Option<(u8, u8)>,
@@ -110,6 +125,11 @@ impl Source {
     pub fn new(origin: Instant, peer: PeerKey, mut config: SourceConfig) -> Self {
         config.formats.truncate(MAX_FORMATS);
         let limits = if config.kind == Kind::Video { Limits::VIDEO } else { Limits::AUDIO };
+        let read = if config.transport_cc {
+            config.extensions
+        } else {
+            config.extensions.without(Extension::TransportSequence)
+        };
         Self {
             peer,
             sinks: Vec::new(),
@@ -126,7 +146,9 @@ impl Source {
             seen: Seen::default(),
             skips: Skips::default(),
             reception: Reception::default(),
+            repaired: 0,
             lost_before: 0,
+            reader: Reader::new(&read),
             clock: None,
             format: None,
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
@@ -134,6 +156,92 @@ impl Source {
             origin,
             config,
         }
+    }
+
+    /// What the header of a packet says.
+    #[inline]
+    pub fn read(&self, packet: &RtpPacket<'_>) -> Said {
+        self.reader.read(packet)
+    }
+
+    /// The packet that a packet sends again (RFC 4588 §4); `None` for one that repeats nothing. Of the
+    /// stream that carries repetitions nothing is asked for or reported: what it lost is missing from
+    /// the stream that it repairs.
+    ///
+    /// # Errors
+    /// The reason why the repetition is of no use.
+    #[inline]
+    pub fn unwrap<'a>(
+        &mut self,
+        packet: &RtpPacket<'a>,
+    ) -> Result<Option<RtpPacket<'a>>, DropReason> {
+        if self.format.is_some_and(|(usual, _)| usual == packet.payload_type) {
+            return Ok(None);
+        }
+        let repeats = |(rtx, _): &&(u8, u8)| *rtx == packet.payload_type;
+        match self.config.rtx.iter().find(repeats) {
+            Some(&(_, repeated)) => self.unwrap_repetition(packet, repeated).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn unwrap_repetition<'a>(
+        &mut self,
+        packet: &RtpPacket<'a>,
+        payload_type: u8,
+    ) -> Result<RtpPacket<'a>, DropReason> {
+        self.stats.packets += 1;
+        self.stats.bytes += packet.payload().len() as u64;
+        self.stats.rtx_packets += 1;
+        self.stats.rtx_bytes += packet.payload().len() as u64;
+        if packet.payload().is_empty() {
+            return Err(DropReason::RtxPadding);
+        }
+        let ssrc = self.stats.ssrc.ok_or(DropReason::RtxOutOfWindow)?;
+        let announced = self.config.rtx_ssrcs.iter().find(|(rtx, _)| *rtx == packet.ssrc);
+        if announced.is_some_and(|(_, repeated)| *repeated != ssrc) {
+            return Err(DropReason::RtxForeign);
+        }
+        if self.config.formats.iter().all(|(known, _)| *known != payload_type) {
+            return Err(DropReason::RtxUnknownFormat);
+        }
+        packet.repeated(payload_type, ssrc).ok_or(DropReason::RtxTooShort)
+    }
+
+    /// Takes a packet in that came as a repetition.
+    ///
+    /// # Errors
+    /// The reason why it counts for nothing.
+    pub fn receive_repeated(
+        &mut self,
+        stamp: Stamp,
+        packet: &RtpPacket<'_>,
+    ) -> Result<Option<Arrival>, DropReason> {
+        let before = self.seen.highest().ok_or(DropReason::RtxOutOfWindow)?;
+        let number = nearest(before, packet.sequence);
+        if number + WINDOW <= before || number > before + MAX_AHEAD {
+            return Err(DropReason::RtxOutOfWindow);
+        }
+        let index = self.config.formats.iter().position(|(one, _)| *one == packet.payload_type);
+        let (index, (_, format)) = index
+            .and_then(|index| Some((index, self.config.formats.get(index)?)))
+            .ok_or(DropReason::RtxUnknownFormat)?;
+        // From before a change of clock nothing is of use.
+        if format.codec.clock_rate() != self.clock_rate {
+            return Err(DropReason::RtxOutOfWindow);
+        }
+        let newest = match self.seen.see(number) {
+            Sighting::Newest => true,
+            Sighting::Late => false,
+            Sighting::Duplicate | Sighting::TooOld => return Err(DropReason::RtxDuplicate),
+        };
+        self.repaired += 1;
+        self.stats.repaired += 1;
+        self.last_packet_at = Some(stamp.now);
+        self.watch_losses(stamp.now, number, Some(before), newest);
+        self.measure(stamp.now, packet.payload().len());
+        // What was captured when is known from the packets that came by themselves.
+        self.admit(stamp, packet, number, newest, Some(index as u8), Carried::default())
     }
 
     /// Takes a packet in. `None` for one that has its place and goes no further.
@@ -144,6 +252,7 @@ impl Source {
         &mut self,
         stamp: Stamp,
         packet: &RtpPacket<'_>,
+        carried: Carried,
     ) -> Result<Option<Arrival>, DropReason> {
         self.follow_ssrc(stamp.now, packet.ssrc)?;
         let number = self.place(packet.sequence)?;
@@ -164,8 +273,20 @@ impl Source {
             Sighting::Duplicate | Sighting::TooOld => return Err(DropReason::Duplicate),
         };
         self.watch_losses(stamp.now, number, before, newest);
-        self.estimate.packet(stamp.now, packet.payload().len(), &self.reception);
+        self.measure(stamp.now, packet.payload().len());
+        self.admit(stamp, packet, number, newest, known, carried)
+    }
 
+    /// Lets a packet that has its place through to the sinks.
+    fn admit(
+        &mut self,
+        stamp: Stamp,
+        packet: &RtpPacket<'_>,
+        number: u64,
+        newest: bool,
+        known: Option<u8>,
+        carried: Carried,
+    ) -> Result<Option<Arrival>, DropReason> {
         let empty = packet.payload().is_empty() || known.is_none();
         if empty && newest {
             self.skips.skip(number);
@@ -193,7 +314,20 @@ impl Source {
             keyframe,
             newest,
             empty,
+            carried,
         }))
+    }
+
+    /// What was repaired counts as received: the rate that a sender without transport-wide feedback is
+    /// told must not fall for losses that nobody sees.
+    fn measure(&mut self, now: Instant, bytes: usize) {
+        let received = self.reception.received() + self.repaired;
+        self.estimate.packet(now, bytes, self.reception.expected(), received);
+    }
+
+    /// Whether an SSRC was announced for repetitions of this source.
+    pub fn repeats_as(&self, ssrc: u32) -> bool {
+        self.config.rtx_ssrcs.iter().any(|(rtx, _)| *rtx == ssrc)
     }
 
     /// The highest number that sinks have seen of this source.
@@ -259,6 +393,7 @@ impl Source {
     fn follow_ssrc(&mut self, now: Instant, ssrc: u32) -> Result<(), DropReason> {
         match self.stats.ssrc {
             Some(known) if known == ssrc => {}
+            Some(_) if self.repeats_as(ssrc) => return Err(DropReason::RtxUnknownFormat),
             Some(known) => {
                 let former = self.former.is_some_and(|(former, at)| {
                     former == ssrc && now.saturating_duration_since(at) < FORMER_SSRC
@@ -302,6 +437,7 @@ impl Source {
         self.lost_before += self.reception.lost();
         self.seen = Seen::default();
         self.reception = Reception::default();
+        self.repaired = 0;
         self.nacks.clear();
         self.clock = None;
         self.jumped_to = None;
@@ -353,7 +489,7 @@ impl Source {
             Codec::H264 => rivero_h264::starts_keyframe(payload),
             Codec::H265 => rivero_h265::starts_keyframe(payload),
             Codec::Av1 => rivero_av1::starts_keyframe(payload),
-            Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::Amr => false,
+            Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::Amr => false,
         };
         if starts {
             // Parameter sets and each slice of a picture may say the same.

@@ -29,6 +29,32 @@ pub enum DropReason {
     NotKept,
     /// Asked for again within a round trip.
     RepeatedTooSoon,
+    /// Asked for again beyond what a sink may repeat.
+    RepeatBudget,
+    /// A repetition was asked for again; the packet in it is asked for by itself.
+    RepetitionNacked,
+    /// A repetition without the number of what it repeats.
+    RtxTooShort,
+    /// A repetition of a payload type that nobody negotiated.
+    RtxUnknownFormat,
+    /// A repetition for another stream than the one that comes.
+    RtxForeign,
+    /// A repetition of a packet far from those that come.
+    RtxOutOfWindow,
+    /// A repetition of a packet that had arrived: networks are probed with such ones.
+    RtxDuplicate,
+    /// A repetition of nothing, to probe the network with.
+    RtxPadding,
+    /// The number in its transport is far from those before.
+    TransportSequence,
+    /// Arrivals that came too fast to be told to their sender.
+    ArrivalsForgotten,
+    /// Feedback about a transport that cannot be read.
+    MalformedFeedback,
+    /// Feedback about packets that were never sent.
+    FeedbackUnsent,
+    /// Feedback from long before the one before it.
+    FeedbackTime,
     /// A compound control packet that cannot be read to its end.
     MalformedRtcp,
     /// Feedback that says nothing about any packet or stream.
@@ -38,7 +64,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 27] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -50,6 +76,19 @@ impl DropReason {
         Self::Inactive,
         Self::NotKept,
         Self::RepeatedTooSoon,
+        Self::RepeatBudget,
+        Self::RepetitionNacked,
+        Self::RtxTooShort,
+        Self::RtxUnknownFormat,
+        Self::RtxForeign,
+        Self::RtxOutOfWindow,
+        Self::RtxDuplicate,
+        Self::RtxPadding,
+        Self::TransportSequence,
+        Self::ArrivalsForgotten,
+        Self::MalformedFeedback,
+        Self::FeedbackUnsent,
+        Self::FeedbackTime,
         Self::MalformedRtcp,
         Self::EmptyFeedback,
         Self::ForeignSsrc,
@@ -69,6 +108,19 @@ impl DropReason {
             Self::Inactive => "inactive",
             Self::NotKept => "not_kept",
             Self::RepeatedTooSoon => "repeated_too_soon",
+            Self::RepeatBudget => "repeat_budget",
+            Self::RepetitionNacked => "repetition_nacked",
+            Self::RtxTooShort => "rtx_too_short",
+            Self::RtxUnknownFormat => "rtx_unknown_format",
+            Self::RtxForeign => "rtx_foreign",
+            Self::RtxOutOfWindow => "rtx_out_of_window",
+            Self::RtxDuplicate => "rtx_duplicate",
+            Self::RtxPadding => "rtx_padding",
+            Self::TransportSequence => "transport_sequence",
+            Self::ArrivalsForgotten => "arrivals_forgotten",
+            Self::MalformedFeedback => "malformed_feedback",
+            Self::FeedbackUnsent => "feedback_unsent",
+            Self::FeedbackTime => "feedback_time",
             Self::MalformedRtcp => "malformed_rtcp",
             Self::EmptyFeedback => "empty_feedback",
             Self::ForeignSsrc => "foreign_ssrc",
@@ -114,10 +166,16 @@ pub struct SourceStats {
     /// Known from the first packet on.
     pub ssrc: Option<u32>,
     pub format: Option<Format>,
+    /// With those that came as repetitions on a stream of their own.
     pub packets: u64,
     /// Payload bytes, without padding.
     pub bytes: u64,
-    /// Negative when duplicates outnumber losses.
+    /// Of those, what came on a stream of repetitions.
+    pub rtx_packets: u64,
+    pub rtx_bytes: u64,
+    /// Lost packets that such a repetition brought.
+    pub repaired: u64,
+    /// Negative when duplicates outnumber losses. Repetitions on a stream of their own do not count.
     pub lost: i64,
     /// Between the last two reports, in 256ths.
     pub fraction_lost: u8,
@@ -143,6 +201,8 @@ pub struct SourceStats {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SinkStats {
     pub ssrc: u32,
+    /// Where retransmissions come from, if not from there.
+    pub rtx_ssrc: Option<u32>,
     /// Without retransmissions.
     pub packets: u64,
     /// Payload bytes, without retransmissions.
@@ -178,4 +238,11 @@ pub struct PeerStats {
     /// Reports and requests about an SSRC that is not this peer's.
     pub unknown_ssrc: u64,
     pub round_trip: Option<Duration>,
+    /// Transport-wide feedback messages, both ways.
+    pub feedback_sent: u64,
+    pub feedback_received: u64,
+    /// By the peer's feedback, over the last half second of it: what arrived, and what was missing of
+    /// all, in 256ths.
+    pub acknowledged: Bitrate,
+    pub fraction_missing: u8,
 }

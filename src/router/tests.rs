@@ -1,12 +1,16 @@
 use super::*;
 use crate::rtp::{
-    Codec, Format, Kind,
+    Codec, Extension, Extensions, Format, Kind,
     rtcp::{
         Rtcp, SenderInfo, packets, write_bye, write_fir, write_nack, write_receiver_report,
         write_sender_report,
     },
 };
 use std::time::Duration;
+
+mod redundant;
+mod rtx;
+mod transport_wide;
 
 const VP8: Format = Format { codec: Codec::Vp8, profile: 0 };
 const VP9: Format = Format { codec: Codec::Vp9, profile: 0 };
@@ -51,7 +55,10 @@ fn source_config(kind: Kind, formats: &[(u8, Format)]) -> SourceConfig {
         pli: true,
         fir: true,
         remb: false,
-        abs_send_time: None,
+        transport_cc: false,
+        rtx: Vec::new(),
+        rtx_ssrcs: Vec::new(),
+        extensions: Extensions::default(),
         receiver_ssrc: 11,
     }
 }
@@ -62,7 +69,10 @@ fn sink_config(kind: Kind, formats: &[(u8, Format)]) -> SinkConfig {
         ssrc: 22,
         formats: formats.to_vec(),
         nack: true,
-        abs_send_time: None,
+        rtx: None,
+        extensions: Extensions::default(),
+        transport_cc: false,
+        mid: None,
         sequence_start: 500,
         timestamp_start: 9_000,
     }
@@ -150,7 +160,7 @@ impl Bench {
 #[test]
 fn the_header_that_leaves_is_our_own() {
     let mut config = sink_config(Kind::Video, &[(100, VP8)]);
-    config.abs_send_time = Some(5);
+    config.extensions.set(Extension::AbsSendTime, 5);
     let mut bench = Bench::new(source_config(Kind::Video, &[(96, VP8)]), config);
     bench.ms = 1_500;
     // One contributing source, one foreign extension, a marker, padding.
@@ -221,7 +231,7 @@ fn packets_of_a_former_ssrc_do_not_bring_it_back() {
 #[test]
 fn a_nack_is_answered_with_the_same_bytes_once_per_round_trip() {
     let mut config = sink_config(Kind::Video, &[(100, VP8)]);
-    config.abs_send_time = Some(1);
+    config.extensions.set(Extension::AbsSendTime, 1);
     let mut bench = Bench::new(source_config(Kind::Video, &[(96, VP8)]), config);
     for sequence in 0..3 {
         bench.send(sequence, KEY);
@@ -301,6 +311,27 @@ fn keyframes_are_asked_for_by_the_means_that_was_negotiated() {
         }
         let stats = bench.router.source_stats(bench.source);
         assert_eq!((stats.plis, stats.firs), (plis, firs));
+    }
+}
+
+#[test]
+fn the_pace_of_requests_counts_from_those_that_left() {
+    // Wanted from the start, due when nobody knew whom to ask, and then due again soon.
+    for first in [1, 250, 499, 770] {
+        let mut bench = Bench::video();
+        bench.run_to(first);
+        bench.send(1, INTER);
+        let mut left = vec![];
+        let publisher = bench.publisher;
+        while bench.ms < first + 3_000 {
+            bench.run_to(bench.ms + 1);
+            let plis = bench.said(publisher, |one| matches!(one, Rtcp::Pli { .. }).then_some(()));
+            if plis.len() > left.len() {
+                left.push(bench.ms);
+            }
+        }
+        assert!(left.len() >= 5 && left[0] <= first + 1, "{left:?}");
+        assert!(left.windows(2).all(|pair| pair[1] - pair[0] >= 499), "{left:?}");
     }
 }
 

@@ -1,4 +1,7 @@
-//! The header extensions that are negotiated (RFC 8285) and the numbers they got.
+//! The header extensions that are negotiated (RFC 8285), the numbers they got, and what a packet says
+//! in those that matter on its way.
+
+use super::packet::RtpPacket;
 
 /// A header extension with a meaning here.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -64,6 +67,12 @@ impl Extensions {
         }
     }
 
+    /// The same numbers but that of one extension.
+    pub const fn without(mut self, extension: Extension) -> Self {
+        self.0[extension as usize] = 0;
+        self
+    }
+
     /// Numbers outside of 1 to 14 are not taken; whether this one was.
     pub fn set(&mut self, extension: Extension, id: u8) -> bool {
         let fits = (1..=14).contains(&id);
@@ -74,9 +83,107 @@ impl Extensions {
     }
 }
 
+/// Numbers to their meaning, so that the elements of a packet are walked once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reader {
+    /// By number, one more than the place in [`Extension::ALL`]; zero for nothing.
+    meanings: [u8; 16],
+}
+
+/// What the header of one packet says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Said {
+    pub transport_sequence: Option<u16>,
+    pub carried: Carried,
+}
+
+/// What belongs to the media in a packet, and so goes where it goes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Carried {
+    /// The byte of RFC 6464 §3: a flag for voice, and loudness.
+    pub audio_level: Option<u8>,
+    pub capture_time: Option<CaptureTime>,
+}
+
+/// When it was captured, in 2⁻³² s.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CaptureTime {
+    /// By the clock of whoever captured it, as NTP time.
+    pub captured: u64,
+    /// That clock minus the sender's, as two's complement, if the sender knows.
+    pub offset: Option<u64>,
+}
+
+impl Carried {
+    pub fn is_empty(&self) -> bool {
+        self.audio_level.is_none() && self.capture_time.is_none()
+    }
+}
+
+impl Reader {
+    /// Of two extensions with one number the first of [`Extension::ALL`] counts.
+    pub fn new(agreed: &Extensions) -> Self {
+        let mut meanings = [0; 16];
+        for extension in Extension::ALL.into_iter().rev() {
+            if let Some(id) = agreed.get(extension) {
+                meanings[usize::from(id & 15)] = extension as u8 + 1;
+            }
+        }
+        Self { meanings }
+    }
+
+    /// Contents of a length that their extension does not have are left out.
+    #[inline]
+    pub fn read(&self, packet: &RtpPacket<'_>) -> Said {
+        let mut said = Said::default();
+        for (id, content) in packet.elements() {
+            let Some(&meaning) = self.meanings.get(usize::from(id)) else { continue };
+            let extension = usize::from(meaning).checked_sub(1).map(|at| Extension::ALL[at]);
+            match (extension, content) {
+                (Some(Extension::TransportSequence), &[high, low]) => {
+                    said.transport_sequence = Some(u16::from_be_bytes([high, low]));
+                }
+                (Some(Extension::AudioLevel), &[level]) => said.carried.audio_level = Some(level),
+                (Some(Extension::AbsCaptureTime), content) => {
+                    said.carried.capture_time = capture_time(content);
+                }
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+fn capture_time(content: &[u8]) -> Option<CaptureTime> {
+    let (&captured, rest) = content.split_first_chunk()?;
+    let offset = match rest {
+        [] => None,
+        rest => Some(u64::from_be_bytes(rest.try_into().ok()?)),
+    };
+    Some(CaptureTime { captured: u64::from_be_bytes(captured), offset })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packet_is_read_by_the_numbers_that_were_agreed_on() {
+        let mut agreed = Extensions::default();
+        agreed.set(Extension::TransportSequence, 3);
+        agreed.set(Extension::AudioLevel, 1);
+        agreed.set(Extension::AbsCaptureTime, 14);
+        let mut bytes = vec![0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0xbe, 0xde, 0, 4];
+        bytes.extend([0x31, 0x12, 0x34, 0x10, 0x85, 0x20, 9]);
+        bytes.extend([0xe7, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let packet = RtpPacket::parse(&bytes).unwrap();
+        let said = Reader::new(&agreed).read(&packet);
+        assert_eq!(said.transport_sequence, Some(0x1234));
+        assert_eq!(said.carried.audio_level, Some(0x85));
+        let captured = CaptureTime { captured: 0x0102_0304_0506_0708, offset: None };
+        assert_eq!(said.carried.capture_time, Some(captured));
+        assert_eq!(Reader::default().read(&packet), Said::default());
+    }
 
     #[test]
     fn each_extension_has_the_number_it_was_given() {

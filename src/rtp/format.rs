@@ -13,6 +13,8 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Codec {
     Opus,
+    /// Opus with earlier frames of it in each packet (RFC 2198).
+    Red,
     Pcmu,
     Pcma,
     Amr,
@@ -24,8 +26,9 @@ pub enum Codec {
 }
 
 impl Codec {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Opus,
+        Self::Red,
         Self::Pcmu,
         Self::Pcma,
         Self::Amr,
@@ -40,6 +43,7 @@ impl Codec {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Opus => "opus",
+            Self::Red => "red",
             Self::Pcmu => "PCMU",
             Self::Pcma => "PCMA",
             Self::Amr => "AMR",
@@ -53,7 +57,7 @@ impl Codec {
 
     pub const fn kind(self) -> Kind {
         match self {
-            Self::Opus | Self::Pcmu | Self::Pcma | Self::Amr => Kind::Audio,
+            Self::Opus | Self::Red | Self::Pcmu | Self::Pcma | Self::Amr => Kind::Audio,
             Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 => Kind::Video,
         }
     }
@@ -61,7 +65,7 @@ impl Codec {
     /// Ticks per second of the RTP timestamp.
     pub const fn clock_rate(self) -> u32 {
         match self {
-            Self::Opus => 48_000,
+            Self::Opus | Self::Red => 48_000,
             Self::Pcmu | Self::Pcma | Self::Amr => 8_000,
             Self::Vp8 | Self::Vp9 | Self::H264 | Self::H265 | Self::Av1 => 90_000,
         }
@@ -70,9 +74,15 @@ impl Codec {
     /// Channels as `a=rtpmap` names them; one is not written.
     pub const fn channels(self) -> u8 {
         match self {
-            Self::Opus => 2,
+            Self::Opus | Self::Red => 2,
             _ => 1,
         }
+    }
+
+    /// The codec of a whole `a=rtpmap` value, as `opus/48000/2`.
+    pub fn from_description(text: &str) -> Option<Self> {
+        let (name, clock_rate, channels) = encoding(text)?;
+        Self::from_rtpmap(name, clock_rate, channels)
     }
 
     /// The codec of an `a=rtpmap` value: encoding name (in any case), clock rate and channels.
@@ -83,6 +93,15 @@ impl Codec {
                 && codec.channels() == channels
         })
     }
+}
+
+/// Name, clock rate and channels of an `a=rtpmap` value; one channel needs not be written.
+pub fn encoding(text: &str) -> Option<(&str, u32, u8)> {
+    let mut parts = text.trim().split('/');
+    let name = parts.next()?;
+    let clock_rate = parts.next()?.parse().ok()?;
+    let channels = parts.next().map_or(Ok(1), str::parse).ok()?;
+    Some((name, clock_rate, channels))
 }
 
 /// A codec with what its receivers must agree on. Equal formats can be forwarded unchanged.

@@ -59,9 +59,18 @@ impl KeyframeRequests {
         }
     }
 
-    /// True once for each request that is to be sent now.
-    pub fn poll_output(&mut self) -> bool {
-        std::mem::take(&mut self.due)
+    /// True once for each request that is to be sent now. The pace counts from here: a request may
+    /// have had to wait until it was known whom to ask.
+    pub fn poll_output(&mut self, now: Instant) -> bool {
+        let due = std::mem::take(&mut self.due);
+        if due {
+            let next = now + INTERVAL;
+            self.not_before = Some(next);
+            if let State::Wanting { ask_at } = &mut self.state {
+                *ask_at = next;
+            }
+        }
+        due
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -93,12 +102,12 @@ mod tests {
         for &(ms, input) in inputs {
             while let Some(due) = machine.poll_timeout().filter(|due| *due < at(ms)) {
                 machine.handle_input(due, Timeout);
-                if machine.poll_output() {
+                if machine.poll_output(due) {
                     sent.push((due - start).as_millis() as u64);
                 }
             }
             machine.handle_input(at(ms), input);
-            if machine.poll_output() {
+            if machine.poll_output(at(ms)) {
                 sent.push(ms);
             }
         }
@@ -125,6 +134,19 @@ mod tests {
         let inputs = [(0, Wanted), (100, Arrived), (150, Wanted), (700, Arrived)];
         assert_eq!(requests(&inputs), [0, 500]);
         assert_eq!(requests(&[(0, Wanted), (100, Arrived), (2_000, Wanted)]), [0, 2_000]);
+    }
+
+    #[test]
+    fn a_request_that_had_to_wait_is_not_repeated_too_soon() {
+        let start = start();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut machine = KeyframeRequests::default();
+        machine.handle_input(at(0), Wanted);
+        machine.handle_input(at(500), Timeout);
+        assert!(machine.poll_output(at(890)));
+        machine.handle_input(at(1_000), Timeout);
+        assert!(!machine.is_due());
+        assert_eq!(machine.poll_timeout(), Some(at(1_390)));
     }
 
     #[test]

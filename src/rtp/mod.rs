@@ -7,10 +7,12 @@ pub mod jitter;
 pub mod keyframe;
 pub mod nack;
 pub mod packet;
+pub mod red;
 pub mod rewrite;
 pub mod rtcp;
 pub mod sequence;
 pub mod stats;
+pub mod transport_feedback;
 pub mod units;
 
 pub use extensions::{Extension, Extensions};

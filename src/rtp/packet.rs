@@ -80,30 +80,69 @@ impl<'a> RtpPacket<'a> {
 
     /// The content of the header extension element `id`, which offer and answer gave its meaning.
     pub fn extension(&self, id: u8) -> Option<&'a [u8]> {
-        let two_byte = match self.profile {
-            0xbede => false,
-            profile if profile & 0xfff0 == 0x1000 => true,
-            _ => return None,
-        };
-        let mut rest = self.extensions;
-        while let Some((&first, tail)) = rest.split_first() {
+        self.elements().find(|(found, _)| *found == id).map(|(_, content)| content)
+    }
+
+    /// The header extension elements in their order, each with its number.
+    #[inline]
+    pub fn elements(&self) -> Elements<'a> {
+        match self.profile {
+            0xbede => Elements { two_byte: false, rest: self.extensions },
+            profile if profile & 0xfff0 == 0x1000 => {
+                Elements { two_byte: true, rest: self.extensions }
+            }
+            _ => Elements { two_byte: false, rest: &[] },
+        }
+    }
+
+    /// The packet that this one sends again, which has its number in front of its payload (RFC 4588
+    /// §4) and this one's header otherwise. `None` when there is no room for the number.
+    pub fn repeated(&self, payload_type: u8, ssrc: u32) -> Option<Self> {
+        let (&number, payload) = self.payload.split_first_chunk()?;
+        let sequence = u16::from_be_bytes(number);
+        Some(Self {
+            payload_type,
+            sequence,
+            ssrc,
+            payload,
+            header_len: self.header_len + number.len(),
+            ..*self
+        })
+    }
+}
+
+/// Walks header extension elements; ends where they cannot be read on.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    two_byte: bool,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some((&first, tail)) = self.rest.split_first() {
+            self.rest = tail;
             if first == 0 {
-                rest = tail; // A padding byte between elements.
-                continue;
+                continue; // A padding byte between elements.
             }
-            let (found, length, tail) = if two_byte {
+            let (id, length) = if self.two_byte {
                 let (&length, tail) = tail.split_first()?;
-                (first, usize::from(length), tail)
+                self.rest = tail;
+                (first, usize::from(length))
             } else if first >> 4 == 15 {
-                return None; // Reserved: processing stops here (RFC 8285 §4.2).
+                self.rest = &[]; // Reserved: processing stops here (RFC 8285 §4.2).
+                return None;
             } else {
-                (first >> 4, usize::from(first & 0x0f) + 1, tail)
+                (first >> 4, usize::from(first & 0x0f) + 1)
             };
-            let content = tail.get(..length)?;
-            if found == id {
-                return Some(content);
-            }
-            rest = &tail[length..];
+            let Some((content, tail)) = self.rest.split_at_checked(length) else {
+                self.rest = &[];
+                return None;
+            };
+            self.rest = tail;
+            return Some((id, content));
         }
         None
     }
@@ -150,6 +189,28 @@ mod tests {
         let read = RtpPacket::parse(&bytes).unwrap();
         assert_eq!(read.extension(7), Some(&[][..]));
         assert_eq!(read.extension(9), Some(&[5, 6][..]));
+    }
+
+    #[test]
+    fn elements_come_in_order_and_end_where_they_cannot_be_read() {
+        let bytes =
+            packet(0x90, &[0xbe, 0xde, 0, 3, 0x10, 1, 0, 0x21, 2, 3, 0xf0, 9, 0x30, 4, 0, 0]);
+        let read = RtpPacket::parse(&bytes).unwrap();
+        let found: Vec<_> = read.elements().collect();
+        assert_eq!(found, [(1, &[1][..]), (2, &[2, 3][..])]);
+        let cut = packet(0x90, &[0xbe, 0xde, 0, 1, 0x10, 1, 0x3f, 2]);
+        assert_eq!(RtpPacket::parse(&cut).unwrap().elements().count(), 1);
+    }
+
+    #[test]
+    fn a_repetition_is_the_packet_whose_number_it_carries() {
+        let bytes = packet(0x80, &[0xab, 0xcd, 5, 6]);
+        let again = RtpPacket::parse(&bytes).unwrap().repeated(100, 7).unwrap();
+        assert_eq!((again.payload_type, again.sequence, again.ssrc), (100, 0xabcd, 7));
+        assert_eq!((again.payload(), again.header_len()), (&[5, 6][..], 14));
+        assert!(again.marker && again.timestamp == 7);
+        let short = packet(0x80, &[1]);
+        assert!(RtpPacket::parse(&short).unwrap().repeated(100, 7).is_none());
     }
 
     #[test]

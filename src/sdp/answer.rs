@@ -4,14 +4,21 @@
 //! parameters, because what is sent later depends on what is connected. Refused sections keep their
 //! formats and lose everything else.
 
+use std::collections::HashSet;
+
+use crate::rtp::extensions::Extension;
+
 use super::SdpError;
 use super::bundle::{self, Layout};
 use super::description::{Attribute, Description, Direction, MediaSection};
-use super::media::{self, ABS_SEND_TIME, Media, MediaKind, extension, rtpmap, take_feedback};
+use super::extensions;
+use super::formats::{PayloadTypes, Set};
+use super::media::{self, Media, MediaKind, TRANSPORT_CC, take_feedback};
 use super::negotiate::{
     Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, MAX_MESSAGE, NO_ADDRESS,
     has_feedback, push_transport, session_section,
 };
+use super::{simulcast, sources};
 
 /// An answer as text and as meaning.
 #[derive(Clone, Debug)]
@@ -62,8 +69,10 @@ pub fn answer(
         .cloned()
         .collect();
     for mids in bundle::groups(offer) {
-        let is_live = |mid: &str| media.iter().any(|m| m.accepted && m.mid.as_deref() == Some(mid));
-        session.attributes.push(bundle::group_line(mids.into_iter().filter(|mid| is_live(mid))));
+        // Taken out when it is named, so that each is named once.
+        let accepted = media.iter().filter(|agreed| agreed.accepted);
+        let mut live: HashSet<_> = accepted.filter_map(|agreed| agreed.mid.as_deref()).collect();
+        session.attributes.push(bundle::group_line(mids.filter(|mid| live.remove(mid))));
     }
     Ok(Negotiated { local: Description { session, media: sections }, media })
 }
@@ -147,31 +156,35 @@ fn answer_rtp(
     local: &Local,
 ) -> MediaSection {
     let offered = &offer.media[agreed.index];
-    agreed.formats = media::formats(offered, capabilities.codecs(agreed.kind));
+    let types = PayloadTypes::of(offered);
+    agreed.formats = types.formats(&capabilities.codecs(agreed.kind));
     agreed.accepted = !agreed.formats.is_empty() && !offered.is_rejected();
+    let direction = offer.direction(agreed.index).mirrored();
+    if agreed.accepted {
+        agreed.send = direction.sends();
+        agreed.receive = direction.receives();
+        agree_on_extras(offered, &types, agreed, capabilities, local);
+    }
+    let kept = kept(agreed);
     let mut section = section_like(offered, if agreed.accepted { LIVE_PORT } else { 0 });
     if agreed.formats.is_empty() {
         section.formats.extend(offered.formats.first().cloned());
     } else {
-        section.formats = agreed.formats.iter().map(|(number, _)| number.to_string()).collect();
+        let numbers = types.numbers().filter(|number| kept.contains(*number));
+        section.formats = numbers.map(|number| number.to_string()).collect();
     }
     if offered.is_rejected() {
         section.push_flag(Direction::Inactive.name());
         section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
     } else {
-        let direction = offer.direction(agreed.index).mirrored();
-        if agreed.accepted {
-            agreed.send = direction.sends();
-            agreed.receive = direction.receives();
-        }
-        answer_extensions(offered, agreed, &mut section);
+        let wanted = |extension| extension_is_wanted(extension, agreed, capabilities);
+        agreed.extensions = extensions::answer(offered, wanted, &mut section);
         section.push_flag(direction.name());
         section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
         section.push("rtcp", format!("9 {NO_ADDRESS}"));
-        let maps = agreed.formats.iter().filter_map(|(number, _)| rtpmap(offered, *number));
-        section.attributes.extend(maps.cloned());
+        answer_formats(&types, &kept, &mut section);
         answer_feedback(offered, agreed, &mut section);
-        answer_copied(offered, agreed, &mut section);
+        answer_copied(offered, agreed, &kept, &mut section);
         // In a group these may stand in its first section only; an answer says them everywhere.
         if !section.has("setup") {
             section.push("setup", agreed.setup.name());
@@ -179,72 +192,108 @@ fn answer_rtp(
         if !section.has("rtcp-mux") && offer.media[owner].has("rtcp-mux") {
             section.push_flag("rtcp-mux");
         }
+        simulcast::answer(&mut section, &agreed.encodings);
     }
-    section.push("ssrc", format!("{} cname:{}", agreed.local_ssrc, local.cname));
+    sources::push(&mut section, agreed.local_ssrc, agreed.local_rtx_ssrc, &local.cname);
     section
 }
 
-/// Of the header extensions only the absolute send time, under the offered id.
-pub(super) fn answer_extensions(
+/// Settles what goes beyond formats and direction, for a section that is taken.
+fn agree_on_extras(
     offered: &MediaSection,
+    types: &PayloadTypes<'_>,
     agreed: &mut Media,
-    section: &mut MediaSection,
+    capabilities: &Capabilities,
+    local: &Local,
 ) {
-    let Some((id, direction)) = extension(offered, ABS_SEND_TIME) else { return };
-    let words = match Direction::from_name(direction) {
-        Some(Direction::SendRecv) | None => format!("{id} {ABS_SEND_TIME}"),
-        Some(Direction::Inactive) => return,
-        Some(one_way) => format!("{id}/{} {ABS_SEND_TIME}", one_way.mirrored().name()),
-    };
-    agreed.abs_send_time = Some(id);
-    section.push("extmap", words);
+    let extras = capabilities.extras;
+    if has_feedback(&offered.proto) {
+        take_feedback(agreed, offered);
+    }
+    let listed = extensions::listed(offered);
+    let lists = |extension| listed.iter().any(|listed| listed.extension == extension);
+    agreed.transport_cc &= extras.transport_cc && lists(Extension::TransportSequence);
+    let repair = local.rtx_ssrcs.get(agreed.index).filter(|_| extras.rtx && agreed.nack);
+    if let Some(ssrc) = repair {
+        agreed.rtx = types.rtx(&agreed.formats);
+        agreed.local_rtx_ssrc = Some(*ssrc).filter(|_| agreed.send && !agreed.rtx.is_empty());
+    }
+    // Without the names in the packets nobody could tell the encodings apart.
+    let named = extras.extensions && lists(Extension::Mid) && lists(Extension::StreamId);
+    if agreed.receive && named {
+        agreed.encodings = simulcast::sent(offered, &kept(agreed));
+        agreed.encodings.sort_by_key(|encoding| encoding.paused);
+        agreed.encodings.truncate(extras.encodings);
+    }
 }
 
-pub(super) fn answer_feedback(
-    offered: &MediaSection,
-    agreed: &mut Media,
-    section: &mut MediaSection,
-) {
+fn extension_is_wanted(extension: Extension, agreed: &Media, capabilities: &Capabilities) -> bool {
+    capabilities.knows(extension, agreed.kind)
+        && match extension {
+            Extension::AbsSendTime => true,
+            Extension::TransportSequence => agreed.transport_cc,
+            Extension::Mid => agreed.accepted && agreed.mid.is_some(),
+            Extension::StreamId => !agreed.encodings.is_empty(),
+            Extension::RepairedStreamId => !agreed.encodings.is_empty() && !agreed.rtx.is_empty(),
+            Extension::AudioLevel | Extension::AbsCaptureTime => agreed.accepted,
+        }
+}
+
+/// All payload types of an agreement.
+pub(super) fn kept(agreed: &Media) -> Set {
+    let formats = agreed.formats.iter().map(|(number, _)| *number);
+    formats.chain(agreed.rtx.iter().map(|(number, _)| *number)).collect()
+}
+
+pub(super) fn answer_formats(types: &PayloadTypes<'_>, kept: &Set, section: &mut MediaSection) {
+    let numbers = types.numbers().filter(|number| kept.contains(*number));
+    section.attributes.extend(numbers.filter_map(|number| types.map(number)).cloned());
+}
+
+pub(super) fn answer_feedback(offered: &MediaSection, agreed: &Media, section: &mut MediaSection) {
     if !has_feedback(&offered.proto) {
         return;
     }
+    let kept = kept(agreed);
     let lines = offered.attributes.iter().filter(|attribute| {
         attribute.name == "rtcp-fb"
             && attribute.payload_type().is_some_and(|(number, feedback)| {
-                is_kept(agreed, number) && feedback_is_known(feedback)
+                kept.contains(number) && feedback_is_taken(feedback, agreed)
             })
     });
     section.attributes.extend(lines.cloned());
-    take_feedback(agreed, section);
 }
 
 /// Whether an offered feedback message is understood, by the first word of its description.
-pub fn feedback_is_known(feedback: &str) -> bool {
-    matches!(feedback.split_ascii_whitespace().next(), Some("nack" | "ccm" | "goog-remb"))
-}
-
-pub(super) fn is_kept(agreed: &Media, number: u8) -> bool {
-    agreed.formats.iter().any(|(kept, _)| *kept == number)
+fn feedback_is_taken(feedback: &str, agreed: &Media) -> bool {
+    match feedback.split_ascii_whitespace().next() {
+        Some("nack" | "ccm" | "goog-remb") => true,
+        Some(TRANSPORT_CC) => agreed.transport_cc,
+        _ => false,
+    }
 }
 
 /// Attributes an answer repeats, in the offered order.
-fn answer_copied(offered: &MediaSection, agreed: &Media, section: &mut MediaSection) {
+fn answer_copied(offered: &MediaSection, agreed: &Media, kept: &Set, section: &mut MediaSection) {
+    let (mut has_setup, mut has_mux) = (false, false);
     for attribute in &offered.attributes {
         match attribute.name.as_str() {
-            "fmtp" => {
-                let number = attribute.payload_type().map(|(number, _)| number);
-                if number.is_some_and(|number| is_kept(agreed, number)) {
-                    section.attributes.push(attribute.clone());
-                }
+            "fmtp" if is_of(attribute, kept) => section.attributes.push(attribute.clone()),
+            "setup" if !std::mem::replace(&mut has_setup, true) => {
+                section.push("setup", agreed.setup.name());
             }
-            "setup" if !section.has("setup") => section.push("setup", agreed.setup.name()),
-            "rtcp-mux" if !section.has("rtcp-mux") => section.push_flag("rtcp-mux"),
+            "rtcp-mux" if !std::mem::replace(&mut has_mux, true) => section.push_flag("rtcp-mux"),
             "framerate" | "lang" | "maxptime" | "ptime" | "quality" => {
                 section.attributes.push(attribute.clone());
             }
             _ => {}
         }
     }
+}
+
+/// Whether an attribute is about one of these payload types.
+pub(super) fn is_of(attribute: &Attribute, kept: &Set) -> bool {
+    attribute.payload_type().is_some_and(|(number, _)| kept.contains(number))
 }
 
 fn answer_data(offered: &MediaSection, agreed: &mut Media) -> Result<MediaSection, SdpError> {

@@ -3,10 +3,13 @@
 //! Transports are numbered from zero in the order in which sections first need them. A section that
 //! is in no group has a transport of its own.
 
-use super::{Attribute, Description, MediaSection};
+use std::collections::HashMap;
+use std::str::SplitAsciiWhitespace;
+
+use super::{Attribute, Description};
 
 /// The mids of each `a=group:BUNDLE` line.
-pub fn groups(description: &Description) -> impl Iterator<Item = Vec<&str>> {
+pub fn groups(description: &Description) -> impl Iterator<Item = SplitAsciiWhitespace<'_>> {
     description
         .session
         .attributes
@@ -14,7 +17,7 @@ pub fn groups(description: &Description) -> impl Iterator<Item = Vec<&str>> {
         .filter(|attribute| attribute.name == "group")
         .filter_map(|attribute| attribute.value().strip_prefix("BUNDLE"))
         .filter(|mids| mids.is_empty() || mids.starts_with(' '))
-        .map(|mids| mids.split_ascii_whitespace().collect())
+        .map(str::split_ascii_whitespace)
 }
 
 /// Where each section's transport is: its number, and the group it comes from.
@@ -38,23 +41,19 @@ pub struct Place {
 
 impl Layout {
     pub fn of(description: &Description) -> Self {
-        let mids: Vec<Option<&str>> = description.media.iter().map(MediaSection::mid).collect();
-        let groups: Vec<Vec<&str>> = groups(description).collect();
-        let mut owners: Vec<Option<(usize, usize)>> = vec![None; groups.len()];
+        let groups = Groups::of(description);
+        let mut numbers: Vec<Option<usize>> = vec![None; groups.leaders.len()];
         let mut transports = 0;
         let mut sections = Vec::with_capacity(description.media.len());
         for (index, section) in description.media.iter().enumerate() {
-            let group =
-                mids[index].and_then(|mid| groups.iter().position(|group| group.contains(&mid)));
+            let group = section.mid().and_then(|mid| groups.of_mid.get(mid).copied());
             let place = match group {
                 Some(group) => {
-                    let (owner, transport) = *owners[group].get_or_insert_with(|| {
+                    let transport = *numbers[group].get_or_insert_with(|| {
                         transports += 1;
-                        (
-                            leader(description, &mids, &groups[group]).unwrap_or(index),
-                            transports - 1,
-                        )
+                        transports - 1
                     });
+                    let owner = groups.leaders[group].unwrap_or(index);
                     Place { transport, bundled: true, owner }
                 }
                 // What is refused anyway costs no transport.
@@ -72,12 +71,34 @@ impl Layout {
     }
 }
 
-/// The section that a group names first, of those that live.
-fn leader(description: &Description, mids: &[Option<&str>], group: &[&str]) -> Option<usize> {
-    group.iter().find_map(|mid| {
-        let index = mids.iter().position(|other| other == &Some(*mid))?;
-        (!description.media[index].is_rejected()).then_some(index)
-    })
+/// Which group each mid is in, looked up once: a group may have any number of names.
+struct Groups<'a> {
+    of_mid: HashMap<&'a str, usize>,
+    /// The section that each group names first, of those that live.
+    leaders: Vec<Option<usize>>,
+}
+
+impl<'a> Groups<'a> {
+    fn of(description: &'a Description) -> Self {
+        let mut sections = HashMap::new();
+        for (index, section) in description.media.iter().enumerate() {
+            section.mid().map(|mid| sections.entry(mid).or_insert(index));
+        }
+        let mut of_mid = HashMap::new();
+        let mut leaders = Vec::new();
+        for (group, mids) in groups(description).enumerate() {
+            let mut leader = None;
+            for mid in mids {
+                let Some(&section) = sections.get(mid) else { continue };
+                of_mid.entry(mid).or_insert(group);
+                if leader.is_none() && !description.media[section].is_rejected() {
+                    leader = Some(section);
+                }
+            }
+            leaders.push(leader);
+        }
+        Self { of_mid, leaders }
+    }
 }
 
 /// The group line of an answer or offer.

@@ -1,13 +1,24 @@
 //! What two descriptions agree on for one media section, in the terms of those who move packets.
 
-use crate::rtp::format::{Codec, Format, Kind};
+use crate::rtp::extensions::Extensions;
+use crate::rtp::format::{Format, Kind};
 
 use super::bundle::Place;
 use super::description::{Attribute, Description, MediaSection, find};
+use super::formats::Set;
 use super::negotiate::DATA_FORMAT;
+use super::simulcast::Encoding;
+use super::sources::Sources;
 
-/// The header extension that carries the time of sending, in 6.18 fixed point seconds.
-pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+/// The feedback message about all packets of a transport.
+pub(super) const TRANSPORT_CC: &str = "transport-cc";
+
+/// Longest user name fragment or password of ICE, in characters.
+const MAX_CREDENTIAL: usize = 256;
+/// Most fingerprints that count for one section: a certificate has one for each hash function.
+const MAX_FINGERPRINTS: usize = 16;
+/// Bytes of the longest digest, that of SHA-512.
+const MAX_DIGEST: usize = 64;
 
 /// What a section carries.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -26,6 +37,15 @@ impl MediaKind {
             "video" => Self::Video,
             "application" if section.proto.ends_with("DTLS/SCTP") => Self::Data,
             _ => Self::Other,
+        }
+    }
+
+    /// The first word of an `m=` line.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Data | Self::Other => "application",
         }
     }
 
@@ -94,11 +114,25 @@ pub struct Media {
     pub fir: bool,
     /// Receiver estimated maximum bitrate.
     pub remb: bool,
-    /// The id of the header extension.
-    pub abs_send_time: Option<u8>,
+    /// Feedback about each packet of the transport
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions); the extension for it is agreed on too.
+    pub transport_cc: bool,
+    /// Payload types that send something again, each with the one of `formats` that it repeats (RFC
+    /// 4588). Empty without NACK.
+    pub rtx: Vec<(u8, u8)>,
+    /// The numbers of header extensions.
+    pub extensions: Extensions,
+    /// The encodings that the other side sends at the same time, told apart by their names, the most
+    /// wanted first (RFC 8853). Empty if there is one only, without a name.
+    pub encodings: Vec<Encoding>,
     pub local_ssrc: u32,
-    /// Announced SSRCs of media, without those of repair streams.
+    /// What we send again comes from here, if we send and `rtx` is agreed on.
+    pub local_rtx_ssrc: Option<u32>,
+    /// Announced SSRCs of media, without those of repair streams; those of a `SIM` group first and in
+    /// its order (RFC 5576 §4).
     pub remote_ssrcs: Vec<u32>,
+    /// Announced SSRCs of retransmissions, each with the one of `remote_ssrcs` that it repairs.
+    pub remote_rtx_ssrcs: Vec<(u32, u32)>,
     pub remote_cname: Option<String>,
     /// The other side's user name fragment and password.
     pub ice: Option<(String, String)>,
@@ -124,7 +158,7 @@ pub struct Media {
 /// The remote half of a [`Media`]; the local half is refused until the caller says otherwise.
 pub(super) fn remote(description: &Description, index: usize, place: Place) -> Media {
     let section = &description.media[index];
-    let (remote_ssrcs, remote_cname) = sources(section);
+    let announced = Sources::of(section);
     Media {
         index,
         kind: MediaKind::of(section),
@@ -137,10 +171,15 @@ pub(super) fn remote(description: &Description, index: usize, place: Place) -> M
         pli: false,
         fir: false,
         remb: false,
-        abs_send_time: None,
+        transport_cc: false,
+        rtx: Vec::new(),
+        extensions: Extensions::default(),
+        encodings: Vec::new(),
         local_ssrc: 0,
-        remote_ssrcs,
-        remote_cname,
+        local_rtx_ssrc: None,
+        remote_ssrcs: announced.ssrcs,
+        remote_rtx_ssrcs: announced.rtx,
+        remote_cname: announced.cname,
         ice: ice(description, index, place),
         fingerprints: fingerprints(description, index, place),
         setup: setup(description, index, place).unwrap_or(Setup::ActPass).answered(),
@@ -199,7 +238,9 @@ fn ice(description: &Description, index: usize, place: Place) -> Option<(String,
     transport_attributes(description, index, place).find_map(|attributes| {
         let ufrag = find(attributes, "ice-ufrag")?.value().trim();
         let pwd = find(attributes, "ice-pwd")?.value().trim();
-        Some((ufrag.to_owned(), pwd.to_owned()))
+        // Longer ones are none (RFC 8839 §5.4), and each section would have a copy.
+        let fit = ufrag.len().max(pwd.len()) <= MAX_CREDENTIAL;
+        fit.then(|| (ufrag.to_owned(), pwd.to_owned()))
     })
 }
 
@@ -221,6 +262,7 @@ fn fingerprints(description: &Description, index: usize, place: Place) -> Vec<(S
                 .iter()
                 .filter(|attribute| attribute.name == "fingerprint")
                 .filter_map(|attribute| fingerprint(attribute.value()))
+                .take(MAX_FINGERPRINTS)
                 .collect::<Vec<_>>()
         })
         .find(|found| !found.is_empty())
@@ -230,8 +272,11 @@ fn fingerprints(description: &Description, index: usize, place: Place) -> Vec<(S
 /// `sha-256 AB:CD:…` (RFC 8122 §5).
 fn fingerprint(value: &str) -> Option<(String, Vec<u8>)> {
     let (hash, digest) = value.trim().split_once(' ')?;
+    let digest = digest.trim();
+    if hash.len() > MAX_DIGEST || digest.len() > 3 * MAX_DIGEST {
+        return None;
+    }
     let digest = digest
-        .trim()
         .split(':')
         .map(|byte| {
             let hex = byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -239,31 +284,6 @@ fn fingerprint(value: &str) -> Option<(String, Vec<u8>)> {
         })
         .collect::<Option<Vec<u8>>>()?;
     Some((hash.to_ascii_lowercase(), digest))
-}
-
-/// SSRCs and CNAME (RFC 5576). The second of an `FID` or `FEC-FR` group repairs the first; it is no
-/// source of its own.
-fn sources(section: &MediaSection) -> (Vec<u32>, Option<String>) {
-    let repairs: Vec<u32> = section
-        .values("ssrc-group")
-        .filter_map(|group| group.split_once(' '))
-        .filter(|(semantics, _)| matches!(*semantics, "FID" | "FEC-FR"))
-        .flat_map(|(_, ssrcs)| ssrcs.split_ascii_whitespace().skip(1))
-        .filter_map(|ssrc| ssrc.parse().ok())
-        .collect();
-    let mut ssrcs = Vec::new();
-    let mut cname = None;
-    for line in section.values("ssrc") {
-        let (number, attribute) = line.split_once(' ').unwrap_or((line, ""));
-        let Ok(ssrc) = number.parse() else { continue };
-        if !ssrcs.contains(&ssrc) && !repairs.contains(&ssrc) {
-            ssrcs.push(ssrc);
-        }
-        if cname.is_none() {
-            cname = attribute.trim().strip_prefix("cname:").map(str::to_owned);
-        }
-    }
-    (ssrcs, cname)
 }
 
 /// `b=AS` in kbps, or `b=TIAS` in bits per second (RFC 3890); the lower if both are there.
@@ -280,64 +300,13 @@ fn bandwidth(section: &MediaSection) -> Option<u32> {
     limits.min()
 }
 
-/// The formats of a section that are among `codecs`, in the section's order. Without an `rtpmap`
-/// only the static payload types of RFC 3551 are known.
-pub(super) fn formats(section: &MediaSection, codecs: &[Codec]) -> Vec<(u8, Format)> {
-    let mut known: Vec<(u8, Format)> = Vec::new();
-    for word in &section.formats {
-        let Ok(number) = word.parse::<u8>() else { continue };
-        let is_new = number < 128 && known.iter().all(|(other, _)| *other != number);
-        let codec = codec_of(section, number).filter(|codec| codecs.contains(codec));
-        if let (true, Some(codec)) = (is_new, codec) {
-            known.push((number, Format::new(codec, fmtp(section, number).unwrap_or_default())));
-        }
-    }
-    known
-}
-
-pub(super) fn rtpmap(section: &MediaSection, number: u8) -> Option<&Attribute> {
-    of_payload_type(section, "rtpmap", number)
-}
-
-fn fmtp(section: &MediaSection, number: u8) -> Option<&str> {
-    Some(of_payload_type(section, "fmtp", number)?.payload_type()?.1)
-}
-
-fn of_payload_type<'a>(section: &'a MediaSection, name: &str, number: u8) -> Option<&'a Attribute> {
-    section.attributes.iter().find(|attribute| {
-        attribute.name == name && attribute.payload_type().is_some_and(|(pt, _)| pt == number)
-    })
-}
-
-fn codec_of(section: &MediaSection, number: u8) -> Option<Codec> {
-    let Some(map) = rtpmap(section, number) else {
-        return static_codec(number);
-    };
-    let mut parts = map.payload_type()?.1.trim().split('/');
-    let name = parts.next()?;
-    let clock_rate = parts.next()?.parse().ok()?;
-    let channels = parts.next().map_or(Ok(1), str::parse).ok()?;
-    Codec::from_rtpmap(name, clock_rate, channels)
-}
-
-/// The payload types that RFC 3551 §6 fixes.
-const fn static_codec(number: u8) -> Option<Codec> {
-    match number {
-        0 => Some(Codec::Pcmu),
-        8 => Some(Codec::Pcma),
-        _ => None,
-    }
-}
-
-pub(super) fn static_payload_type(codec: Codec) -> Option<u8> {
-    (0..=8).find(|number| static_codec(*number) == Some(codec))
-}
-
-/// Reads what an answer (or an offer answered by copying) says about feedback for `formats`.
+/// Reads what a section says about feedback for the agreed formats. Feedback about the transport is
+/// not settled by it: that takes an extension too.
 pub(super) fn take_feedback(media: &mut Media, section: &MediaSection) {
+    let kept: Set = media.formats.iter().map(|(number, _)| *number).collect();
     for line in section.attributes.iter().filter(|attribute| attribute.name == "rtcp-fb") {
         let Some((number, feedback)) = line.payload_type() else { continue };
-        if media.formats.iter().all(|(known, _)| *known != number) {
+        if !kept.contains(number) {
             continue;
         }
         match feedback.trim() {
@@ -345,20 +314,8 @@ pub(super) fn take_feedback(media: &mut Media, section: &MediaSection) {
             "nack pli" => media.pli = true,
             "ccm fir" => media.fir = true,
             "goog-remb" => media.remb = true,
+            TRANSPORT_CC => media.transport_cc = true,
             _ => {}
         }
     }
-}
-
-/// The id of a header extension and its direction (RFC 8285 §5), which is empty when both may send.
-pub(super) fn extension<'a>(section: &'a MediaSection, uri: &str) -> Option<(u8, &'a str)> {
-    section.values("extmap").find_map(|value| {
-        let mut words = value.split_ascii_whitespace();
-        let id = words.next()?;
-        if words.next()? != uri {
-            return None;
-        }
-        let (id, direction) = id.split_once('/').unwrap_or((id, ""));
-        Some((id.parse().ok().filter(|id| *id > 0)?, direction))
-    })
 }

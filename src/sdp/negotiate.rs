@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::rtp::extensions::Extension;
 use crate::rtp::format::Codec;
 
 use super::SdpError;
@@ -34,14 +35,66 @@ pub struct Capabilities {
     pub audio_lines: usize,
     /// Most video sections.
     pub video_lines: usize,
+    pub extras: Extras,
+}
+
+/// What may be agreed on beyond what Kurento knows. It is offered behind the rest, and answered only
+/// where it was offered, so who does not know it sees nothing new.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Extras {
+    /// Retransmissions as streams of their own (RFC 4588).
+    pub rtx: bool,
+    /// Feedback about all packets of a transport
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions).
+    pub transport_cc: bool,
+    /// Header extensions beside the time of sending: names of sections and encodings, loudness, time
+    /// of capture.
+    pub extensions: bool,
+    /// Redundant audio (RFC 2198); taken, not offered.
+    pub red: bool,
+    /// Most encodings of one source that are taken at the same time (RFC 8853); with none simulcast is
+    /// left unanswered, and the other side sends one encoding without a name.
+    pub encodings: usize,
+}
+
+impl Extras {
+    pub const NONE: Self =
+        Self { rtx: false, transport_cc: false, extensions: false, red: false, encodings: 0 };
+
+    /// All that can be forwarded: of several encodings one.
+    pub const FORWARDED: Self =
+        Self { rtx: true, transport_cc: true, extensions: true, red: true, encodings: 1 };
 }
 
 impl Capabilities {
-    pub(super) fn codecs(&self, kind: MediaKind) -> &[Codec] {
+    /// What a section of that kind may carry.
+    pub(super) fn codecs(&self, kind: MediaKind) -> Vec<Codec> {
+        let mut codecs = self.listed(kind).to_vec();
+        if kind == MediaKind::Audio && self.extras.red {
+            codecs.push(Codec::Red);
+        }
+        codecs
+    }
+
+    /// What an offer lists.
+    pub(super) fn listed(&self, kind: MediaKind) -> &[Codec] {
         match kind {
             MediaKind::Audio => &self.audio,
             MediaKind::Video => &self.video,
             MediaKind::Data | MediaKind::Other => &[],
+        }
+    }
+
+    /// Whether a header extension may be agreed on for a section of that kind.
+    pub(super) fn knows(&self, extension: Extension, kind: MediaKind) -> bool {
+        match extension {
+            Extension::AbsSendTime => true,
+            Extension::TransportSequence => self.extras.transport_cc,
+            Extension::AudioLevel => self.extras.extensions && kind == MediaKind::Audio,
+            Extension::Mid
+            | Extension::StreamId
+            | Extension::RepairedStreamId
+            | Extension::AbsCaptureTime => self.extras.extensions,
         }
     }
 
@@ -74,6 +127,8 @@ pub struct Local {
     pub credentials: Vec<Credentials>,
     /// One for each media section, data sections included.
     pub ssrcs: Vec<u32>,
+    /// The same for what is sent again; sections beyond go without.
+    pub rtx_ssrcs: Vec<u32>,
 }
 
 impl Local {

@@ -17,10 +17,14 @@ pub const MAX_FORMATS: usize = 256;
 ///
 /// # Errors
 /// [`SdpError::MissingVersion`] when no line says `v=0`, [`SdpError::MediaLine`] for an unreadable
-/// `m=` line, and `TooLong`, `TooManyLines`, `TooManySections` beyond the limits above.
+/// `m=` line, [`SdpError::Nul`] for a text with a zero character (RFC 8866 §9 has none), and `TooLong`,
+/// `TooManyLines`, `TooManySections` beyond the limits above.
 pub fn parse(text: &str) -> Result<Description, SdpError> {
     if text.len() > MAX_BYTES {
         return Err(SdpError::TooLong(text.len()));
+    }
+    if text.contains('\0') {
+        return Err(SdpError::Nul);
     }
     let mut description = Description::default();
     let mut versioned = false;

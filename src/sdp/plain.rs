@@ -5,22 +5,28 @@
 //! 3605); they are real in the first text already. `a=direction` is that of connection-oriented media
 //! (COMEDIA, draft-ietf-mmusic-sdp-comedia): an active side is learnt from what it sends.
 //!
-//! Left out: BUNDLE, rtcp-mux, host names as addresses, several pairs of ports in a section.
+//! Left out: BUNDLE, rtcp-mux, host names as addresses, several pairs of ports in a section, and of
+//! header extensions all but the time of sending. Streams of retransmissions are not agreed on either:
+//! whoever talks plain RTP has SSRCs that nobody announced.
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::rtp::extensions::Extension;
 use crate::rtp::format::{Codec, Format, Kind};
 
 use super::SdpError;
 use super::answer::{
-    answer_extensions, answer_feedback, is_kept, is_offerers_own, refusal, section_like,
+    answer_feedback, answer_formats, is_of, is_offerers_own, kept, refusal, section_like,
 };
 use super::bundle::Place;
 use super::crypto::Crypto;
 use super::description::{Attribute, Description, Direction, MediaSection, SessionSection, find};
-use super::media::{self, Media, MediaKind, rtpmap};
-use super::negotiate::{Capabilities, session_section_at};
-use super::offer::{Numbers, OfferWishes, accept_rtp, offer_feedback, offer_formats, own_ssrc};
+use super::extensions;
+use super::formats::PayloadTypes;
+use super::media::{self, Media, MediaKind, take_feedback};
+use super::negotiate::{Capabilities, has_feedback, session_section_at};
+use super::offer::{OfferWishes, accept_rtp, lines, offer_feedback, offer_section};
+use super::sources;
 
 /// What this side brings along.
 #[derive(Clone, Debug)]
@@ -131,7 +137,10 @@ fn answer_section(
         None => None,
     };
     agreed.media.local_ssrc = local.ssrc(index)?;
-    agreed.media.formats = formats(offered, capabilities.codecs(agreed.media.kind));
+    let types = PayloadTypes::of(offered);
+    let formats = types.formats(&capabilities.codecs(agreed.media.kind)).into_iter();
+    agreed.media.formats =
+        formats.map(|(number, format)| (number, fragmented(&types, number, format))).collect();
     if agreed.media.formats.is_empty() {
         let mut section = section_like(offered, 0);
         section.formats.extend(offered.formats.first().cloned());
@@ -150,23 +159,26 @@ fn answer_section(
     agreed.media.accepted = true;
     agreed.media.send = direction.sends();
     agreed.media.receive = direction.receives();
-    answer_extensions(offered, &mut agreed.media, &mut section);
+    if has_feedback(&offered.proto) {
+        take_feedback(&mut agreed.media, offered);
+        agreed.media.transport_cc = false;
+    }
+    let wanted = |extension| extension == Extension::AbsSendTime;
+    agreed.media.extensions = extensions::answer(offered, wanted, &mut section);
     section.push_flag(direction.name());
     section.attributes.extend(offered.mid().map(|mid| Attribute::new("mid", mid)));
     section.push("rtcp", rtcp.to_string());
-    let maps = agreed.media.formats.iter().filter_map(|(number, _)| rtpmap(offered, *number));
-    section.attributes.extend(maps.cloned());
-    answer_feedback(offered, &mut agreed.media, &mut section);
+    let kept = kept(&agreed.media);
+    answer_formats(&types, &kept, &mut section);
+    answer_feedback(offered, &agreed.media, &mut section);
+    let (mut has_setup, mut has_direction) = (false, false);
     for attribute in &offered.attributes {
         match attribute.name.as_str() {
-            "fmtp" => {
-                let number = attribute.payload_type().map(|(number, _)| number);
-                if number.is_some_and(|number| is_kept(&agreed.media, number)) {
-                    section.attributes.push(attribute.clone());
-                }
+            "fmtp" if is_of(attribute, &kept) => section.attributes.push(attribute.clone()),
+            "setup" if !std::mem::replace(&mut has_setup, true) => {
+                section.push("setup", agreed.media.setup.name());
             }
-            "setup" if !section.has("setup") => section.push("setup", agreed.media.setup.name()),
-            "direction" if !section.has("direction") => {
+            "direction" if !std::mem::replace(&mut has_direction, true) => {
                 section.push("direction", if agreed.learns { "passive" } else { "active" });
             }
             "framerate" | "lang" | "maxptime" | "ptime" | "quality" => {
@@ -175,7 +187,7 @@ fn answer_section(
             _ => {}
         }
     }
-    section.push("ssrc", format!("{} cname:{}", agreed.media.local_ssrc, local.cname));
+    sources::push(&mut section, agreed.media.local_ssrc, None, &local.cname);
     Ok(section)
 }
 
@@ -197,36 +209,20 @@ pub fn offer_plain(
     mut ports: impl FnMut(usize) -> Option<(u16, u16)>,
 ) -> Result<Description, SdpError> {
     let mut sections = Vec::new();
-    let mut numbers = Numbers::default();
-    let rtp = [
-        ("audio", MediaKind::Audio, wishes.audio, wishes.max_audio_bandwidth),
-        ("video", MediaKind::Video, wishes.video, wishes.max_video_bandwidth),
-    ];
-    for (word, kind, wanted, bandwidth) in rtp {
-        for line in 0..if wanted { capabilities.lines(kind) } else { 0 } {
-            let index = sections.len();
-            let formats = numbers.line(capabilities, capabilities.codecs(kind));
-            let (rtp, rtcp) = ports(index).ok_or(SdpError::NoPorts)?;
-            let mut section = MediaSection {
-                media: word.to_owned(),
-                port: rtp,
-                port_count: 1,
-                proto: if local.crypto.is_some() { "RTP/SAVPF" } else { "RTP/AVPF" }.to_owned(),
-                formats: formats.iter().map(|(number, _)| number.to_string()).collect(),
-                bandwidths: bandwidth.iter().map(|kbps| format!("AS:{kbps}")).collect(),
-                ..MediaSection::default()
-            };
-            offer_formats(&mut section, &formats);
-            section.push("rtcp", rtcp.to_string());
-            section
-                .attributes
-                .extend(local.crypto.iter().map(|crypto| Attribute::new("crypto", crypto.value())));
-            section.push_flag(wishes.direction.name());
-            section.push("mid", format!("{word}{line}"));
-            offer_feedback(&mut section, &formats);
-            section.push("ssrc", format!("{} cname:{}", local.ssrc(index)?, local.cname));
-            sections.push(section);
-        }
+    for line in lines(capabilities, wishes) {
+        let index = sections.len();
+        let (rtp, rtcp) = ports(index).ok_or(SdpError::NoPorts)?;
+        let proto = if local.crypto.is_some() { "RTP/SAVPF" } else { "RTP/AVPF" };
+        let mut section = offer_section(capabilities, &line, rtp, proto);
+        section.push("rtcp", rtcp.to_string());
+        section
+            .attributes
+            .extend(local.crypto.iter().map(|crypto| Attribute::new("crypto", crypto.value())));
+        section.push_flag(wishes.direction.name());
+        section.push("mid", line.mid.as_str());
+        offer_feedback(&mut section, capabilities, &line);
+        sources::push(&mut section, local.ssrc(index)?, None, &local.cname);
+        sections.push(section);
     }
     let session = session_section_at(local.session_id, local.address);
     Ok(Description { session, media: sections })
@@ -255,15 +251,16 @@ pub fn accept_plain(
         let mut agreed = remote(answer, index);
         agreed.media.kind = MediaKind::of(offered);
         agreed.media.mid = offered.mid().map(str::to_owned);
-        agreed.media.local_ssrc = own_ssrc(offered);
+        agreed.media.local_ssrc = sources::own(offered).0;
         if answered.port > 0 && local.accepts(&answered.proto) {
             if let Some(own) = &local.crypto {
                 let (_, theirs) = choose_key(answered, own).ok_or(SdpError::NoKey(index))?;
                 agreed.crypto = Some(theirs);
             }
             accept_rtp(offer, answer, &mut agreed.media, capabilities);
+            let types = PayloadTypes::of(answered);
             agreed.media.formats.iter_mut().for_each(|(number, format)| {
-                *format = fragmented(answered, *number, *format);
+                *format = fragmented(&types, *number, *format);
             });
         }
         media.push(agreed);
@@ -313,21 +310,10 @@ fn address(connection: &str) -> Option<IpAddr> {
     (!address.is_unspecified() && !address.is_multicast() && !broadcast).then_some(address)
 }
 
-/// As [`media::formats`], with the habits of those who write such descriptions by hand.
-fn formats(section: &MediaSection, codecs: &[Codec]) -> Vec<(u8, Format)> {
-    let formats = media::formats(section, codecs).into_iter();
-    formats.map(|(number, format)| (number, fragmented(section, number, format))).collect()
-}
-
 /// H.264 whose packetization mode is not said would be in single units (RFC 6184 §8.1). Cameras and
 /// descriptions written by hand leave it out and fragment all the same.
-fn fragmented(section: &MediaSection, number: u8, format: Format) -> Format {
-    let said = section
-        .attributes
-        .iter()
-        .filter(|attribute| attribute.name == "fmtp")
-        .filter_map(Attribute::payload_type)
-        .any(|(of, parameters)| of == number && parameters.contains("packetization-mode"));
+fn fragmented(types: &PayloadTypes<'_>, number: u8, format: Format) -> Format {
+    let said = types.parameters(number).contains("packetization-mode");
     if format.codec == Codec::H264 && !said {
         return Format { profile: format.profile | 1 << 16, ..format };
     }

@@ -8,7 +8,7 @@ use crate::support::client::{Client, get};
 use crate::support::outside::{attribute, binding_request, media_address, media_drops};
 use crate::support::program::Program;
 
-const OFFER: &str = include_str!("../golden/chrome_call.offer.sdp");
+const OFFER: &str = include_str!("../golden/sdp/chrome_call.offer.sdp");
 
 /// A pipeline with two connected endpoints, from its creation to its release; what was answered.
 async fn come_and_go(client: &mut Client) -> Vec<String> {

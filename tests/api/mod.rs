@@ -5,6 +5,7 @@ mod bad_media;
 mod churn;
 mod client;
 mod coverage;
+mod descriptions;
 mod events;
 mod limits;
 mod manager;

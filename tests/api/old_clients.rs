@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::client::Client;
 use crate::support::peer::server;
 
-const OFFER: &str = include_str!("../golden/chrome_call.offer.sdp");
+const OFFER: &str = include_str!("../golden/sdp/chrome_call.offer.sdp");
 
 async fn endpoint(client: &mut Client) -> String {
     let pipeline = client.create("MediaPipeline", json!({})).await;

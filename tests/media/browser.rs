@@ -1,9 +1,9 @@
 //! A browser's end of a call: a transport session around a publisher or a viewer, and its offer.
 
 use super::{
-    publisher::{Publisher, Stream},
-    viewer::{Received, Viewer},
-    world::{AUDIO_PT, VIDEO_PT, VIEWER_AUDIO_PT, VIEWER_VIDEO_PT, secs},
+    publisher::{Numbering, Publisher, Rtx, Stream},
+    viewer::{Numbers, Received, Viewer},
+    world::{AUDIO_PT, RTX_PT, VIDEO_PT, VIEWER_AUDIO_PT, VIEWER_RTX_PT, VIEWER_VIDEO_PT, secs},
 };
 use crate::support::link::{Conditions, Link};
 use rivero::{
@@ -80,12 +80,37 @@ impl Role {
             answers_keyframes: true,
             sending: true,
             padding: 0,
+            rtx: None,
+            numbering: None,
             number,
             keyframe_due: true,
             clock_ahead: secs(77),
             up: nothing(),
             down: nothing(),
         }))
+    }
+
+    /// As [`Self::publisher`], and agrees on a stream of repetitions and numbers over all packets.
+    pub fn modern_publisher(number: u8) -> Self {
+        let mut role = Self::publisher(number);
+        if let Self::Publisher(one) = &mut role {
+            let ssrc = 0x00aa_0000 + one.video.ssrc;
+            one.rtx = Some(Rtx { ssrc, payload_type: RTX_PT, sequence: 65_520, packets: 0 });
+            one.numbering = Some(Numbering::new(4, 65_300));
+        }
+        role
+    }
+
+    /// As [`Self::viewer`], and agrees on the same.
+    pub fn modern_viewer(joined: u64) -> Self {
+        let mut role = Self::viewer(joined);
+        if let Self::Viewer(one) = &mut role {
+            // The SSRC is known with the answer.
+            one.rtx = Some((0, VIEWER_RTX_PT));
+            one.numbers = Some(Numbers { id: 6, ..Numbers::default() });
+            one.remb = None;
+        }
+        role
     }
 
     pub fn viewer(joined: u64) -> Self {
@@ -96,6 +121,9 @@ impl Role {
             pli_every: None,
             reports: true,
             remb: Some(2_000_000),
+            rtx: None,
+            repeated: 0,
+            numbers: None,
             joined,
             up: nothing(),
             down: nothing(),
@@ -152,7 +180,10 @@ impl Browser {
             Role::Publisher(_) => ("sendonly", AUDIO_PT, VIDEO_PT, 3),
             Role::Viewer(_) => ("recvonly", VIEWER_AUDIO_PT, VIEWER_VIDEO_PT, 5),
         };
+        let (rtx, numbers) = self.modern();
         let section = |kind: &str, mid: u8, number: u8, codec: &str| {
+            let more = rtx.filter(|_| mid == 1).map(|(number, _)| format!(" {number}"));
+            let more = more.unwrap_or_default();
             let source = match &self.role {
                 Role::Publisher(one) => {
                     let ssrc = if mid == 0 { one.audio.ssrc } else { one.video.ssrc };
@@ -161,19 +192,52 @@ impl Browser {
                 Role::Viewer(_) => String::new(),
             };
             format!(
-                "m={kind} 9 UDP/TLS/RTP/SAVPF {number}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
+                "m={kind} 9 UDP/TLS/RTP/SAVPF {number}{more}\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
                  a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\na=fingerprint:sha-256 {fingerprint}\r\n\
                  a=setup:actpass\r\na={direction}\r\na=rtcp-mux\r\na=rtpmap:{number} {codec}\r\n\
                  a=extmap:{extension} http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
                  {source}"
             )
         };
+        let mut repetitions = String::new();
+        if let Some((number, ssrc)) = rtx {
+            repetitions = format!("a=rtpmap:{number} rtx/90000\r\na=fmtp:{number} apt={video}\r\n");
+            if let (Role::Publisher(one), Some(ssrc)) = (&self.role, ssrc) {
+                let media = one.video.ssrc;
+                let lines =
+                    format!("a=ssrc-group:FID {media} {ssrc}\r\na=ssrc:{ssrc} cname:browser\r\n");
+                repetitions += &lines;
+            }
+        }
+        let numbered = |payload_type: u8| {
+            let extension =
+                "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+            let line = |id: u8| {
+                format!("a=extmap:{id} {extension}\r\na=rtcp-fb:{payload_type} transport-cc\r\n")
+            };
+            numbers.map_or_else(String::new, line)
+        };
+        let (of_audio, of_video) = (numbered(audio), numbered(video));
         format!(
-            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n{}{}\
-             a=rtcp-fb:{video} nack\r\na=rtcp-fb:{video} nack pli\r\na=rtcp-fb:{video} goog-remb\r\n",
+            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n{}{of_audio}{}\
+             {repetitions}{of_video}a=rtcp-fb:{video} nack\r\na=rtcp-fb:{video} nack pli\r\na=rtcp-fb:{video} goog-remb\r\n",
             section("audio", 0, audio, "opus/48000/2"),
             section("video", 1, video, "VP8/90000"),
         )
+    }
+
+    /// Payload type, and SSRC if it sends them, of repetitions; and the id of numbers over all packets.
+    fn modern(&self) -> (Option<(u8, Option<u32>)>, Option<u8>) {
+        match &self.role {
+            Role::Publisher(one) => (
+                one.rtx.as_ref().map(|rtx| (rtx.payload_type, Some(rtx.ssrc))),
+                one.numbering.as_ref().map(|numbering| numbering.id),
+            ),
+            Role::Viewer(one) => (
+                one.rtx.map(|(_, payload_type)| (payload_type, None)),
+                one.numbers.as_ref().map(|numbers| numbers.id),
+            ),
+        }
     }
 
     /// The line of its only candidate.
@@ -198,6 +262,13 @@ impl Browser {
             for (received, section) in [(&mut viewer.audio, audio), (&mut viewer.video, video)] {
                 let (ssrc, _) = attribute(section, "ssrc").split_once(' ').expect("a name");
                 received.ssrc = ssrc.parse().expect("a number");
+            }
+            if let Some((ssrc, _)) = &mut viewer.rtx {
+                let (_, video) = answer.split_once("m=video").expect("two sections");
+                let group = attribute(video, "ssrc-group");
+                let wanted = format!("FID {} ", viewer.video.ssrc);
+                let repetitions = group.strip_prefix(&wanted).expect("a pair");
+                *ssrc = repetitions.parse().expect("a number");
             }
         }
         self.session.start(now, remote).expect("starts");

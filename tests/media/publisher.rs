@@ -7,10 +7,12 @@ use rivero::{
     rtp::{
         NtpTime,
         rtcp::{Rtcp, SenderInfo, packets, write_sender_report},
+        sequence::nearest,
+        transport_feedback::{Status, TransportFeedback},
     },
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -27,6 +29,64 @@ pub struct Stream {
     pub(super) kept: BTreeMap<u16, Vec<u8>>,
 }
 
+/// A stream of repetitions (RFC 4588).
+#[derive(Clone, Debug)]
+pub struct Rtx {
+    pub ssrc: u32,
+    pub payload_type: u8,
+    pub sequence: u16,
+    pub packets: u64,
+}
+
+/// Numbers over all packets of a peer, and what the other end tells of them.
+#[derive(Clone, Debug, Default)]
+pub struct Numbering {
+    /// Of the header extension.
+    pub id: u8,
+    pub next: u64,
+    /// Ticks of arrival, by number.
+    pub told: BTreeMap<u64, u32>,
+    /// Numbers that were called lost and not received since.
+    pub missing: BTreeSet<u64>,
+    pub messages: u64,
+    /// As the network had it, in milliseconds.
+    pub arrived: BTreeMap<u64, u64>,
+}
+
+impl Numbering {
+    pub fn new(id: u8, next: u64) -> Self {
+        Self { id, next, ..Self::default() }
+    }
+
+    /// Puts the next number into a packet that has no header extension yet.
+    pub fn number(&mut self, bytes: &mut Vec<u8>) {
+        let [high, low] = (self.next as u16).to_be_bytes();
+        self.next += 1;
+        bytes[0] |= 0x10;
+        bytes.splice(12..12, [0xbe, 0xde, 0, 1, self.id << 4 | 1, high, low, 0]);
+    }
+
+    pub fn take(&mut self, raw: &[u8]) {
+        let message = TransportFeedback::parse(raw).expect("a well-formed message");
+        let first = nearest(self.next - 1, message.base);
+        assert!(first + u64::from(message.count) <= self.next, "nobody knows what comes");
+        self.messages += 1;
+        for status in message.statuses() {
+            match status {
+                Status::Lost(range) => {
+                    let numbers = range.map(|place| first + u64::from(place));
+                    self.missing.extend(numbers.filter(|one| !self.told.contains_key(one)));
+                }
+                Status::Received { place, tick } => {
+                    let number = first + u64::from(place);
+                    self.missing.remove(&number);
+                    assert_eq!(*self.told.entry(number).or_insert(tick), tick);
+                }
+            }
+        }
+    }
+}
+
 pub struct Publisher {
     pub peer: PeerKey,
     pub video: Stream,
@@ -39,6 +99,9 @@ pub struct Publisher {
     pub sending: bool,
     /// Padding packets after each frame.
     pub padding: u16,
+    /// Repetitions go out on a stream of their own.
+    pub rtx: Option<Rtx>,
+    pub numbering: Option<Numbering>,
     pub(super) number: u8,
     pub(super) keyframe_due: bool,
     pub(super) clock_ahead: Duration,
@@ -102,7 +165,7 @@ impl Publisher {
             };
             let bytes = self.audio.packet(time, false, &piece.to_payload(80), 0);
             self.audio.frames += 1;
-            self.up.send(now, bytes);
+            self.send(now, bytes);
         }
         if (time + offset) % 1_000 == 400 {
             let unix = secs(1_600_000_000) + self.clock_ahead + ms(time);
@@ -120,6 +183,27 @@ impl Publisher {
         }
     }
 
+    fn send(&mut self, now: Instant, mut bytes: Vec<u8>) {
+        if let Some(numbering) = &mut self.numbering {
+            numbering.number(&mut bytes);
+        }
+        self.up.send(now, bytes);
+    }
+
+    /// What is sent in answer to a request for a packet.
+    fn repeat(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if let Some(rtx) = &mut self.rtx {
+            let original = [bytes[2], bytes[3]];
+            bytes[1] = bytes[1] & 0x80 | rtx.payload_type;
+            bytes[2..4].copy_from_slice(&rtx.sequence.to_be_bytes());
+            bytes[8..12].copy_from_slice(&rtx.ssrc.to_be_bytes());
+            bytes.splice(12..12, original);
+            rtx.sequence = rtx.sequence.wrapping_add(1);
+            rtx.packets += 1;
+        }
+        bytes
+    }
+
     fn send_frame(&mut self, now: Instant, time: u64) {
         let keyframe = std::mem::take(&mut self.keyframe_due);
         let count = if keyframe { 12 } else { 1 + (self.video.frames % 5) as u16 };
@@ -134,11 +218,11 @@ impl Publisher {
             };
             let size = if index + 1 == count { 300 } else { 1_100 };
             let bytes = self.video.packet(time, index + 1 == count, &piece.to_payload(size), 0);
-            self.up.send(now, bytes);
+            self.send(now, bytes);
         }
         for _ in 0..self.padding {
             let bytes = self.video.packet(time, false, &[], 200);
-            self.up.send(now, bytes);
+            self.send(now, bytes);
         }
         self.video.frames += 1;
     }
@@ -158,9 +242,13 @@ impl Publisher {
                     for sequence in lost {
                         self.nacked += 1;
                         if let Some(bytes) = self.video.kept.get(&sequence) {
-                            self.up.send(now, bytes.clone());
+                            let bytes = self.repeat(bytes.clone());
+                            self.send(now, bytes);
                         }
                     }
+                }
+                Rtcp::TransportFeedback { raw, .. } => {
+                    self.numbering.as_mut().expect("agreed on").take(raw);
                 }
                 Rtcp::Remb { bitrate, .. } => {
                     self.rembs.push(bitrate.bps());

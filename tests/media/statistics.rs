@@ -9,7 +9,7 @@ use crate::support::link::Conditions;
 use rivero::{
     router::{Egress, Limit, PeerConfig, PeerKey, Router, SinkConfig, SourceConfig},
     rtp::{
-        Bitrate, Codec, Format, Kind, NtpTime, RtpPacket,
+        Bitrate, Codec, Extensions, Format, Kind, NtpTime, RtpPacket,
         rtcp::{ReportBlock, write_fir, write_nack, write_pli, write_receiver_report, write_remb},
     },
 };
@@ -55,7 +55,10 @@ fn losses_jitter_and_round_trips_come_out_as_they_were_put_in() {
             pli: true,
             fir: false,
             remb: true,
-            abs_send_time: None,
+            transport_cc: false,
+            rtx: Vec::new(),
+            rtx_ssrcs: Vec::new(),
+            extensions: Extensions::default(),
             receiver_ssrc: 1,
         },
     );
@@ -66,7 +69,10 @@ fn losses_jitter_and_round_trips_come_out_as_they_were_put_in() {
             ssrc: 9,
             formats,
             nack: true,
-            abs_send_time: None,
+            rtx: None,
+            extensions: Extensions::default(),
+            transport_cc: false,
+            mid: None,
             sequence_start: 65_530,
             timestamp_start: 5,
         },

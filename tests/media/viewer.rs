@@ -12,6 +12,7 @@ use rivero::{
         },
         sequence::{Seen, Sighting, Unwrapper},
         stats::Reception,
+        transport_feedback::Writer,
     },
 };
 use std::{
@@ -40,6 +41,42 @@ pub struct Received {
     pub last_sr: Option<(SenderInfo, u64)>,
 }
 
+/// Numbers over all that comes, to be told of.
+#[derive(Default)]
+pub struct Numbers {
+    /// Of the header extension.
+    pub id: u8,
+    pub(super) unwrapper: Unwrapper,
+    /// Ticks of arrival.
+    pub arrived: BTreeMap<u64, u32>,
+    pub(super) next: Option<u64>,
+    pub(super) messages: u8,
+}
+
+impl Numbers {
+    fn take(&mut self, time: u64, packet: &RtpPacket<'_>) {
+        let content = packet.extension(self.id).expect("every packet has a number");
+        let number = u16::from_be_bytes(content.try_into().expect("two bytes"));
+        let number = self.unwrapper.unwrap(number);
+        self.arrived.entry(number).or_insert(time as u32 * 4);
+        // One that comes late is told of again, with all behind it.
+        self.next = self.next.map(|next| next.min(number));
+    }
+
+    fn tell(&mut self, out: &mut Vec<u8>, media: u32) {
+        let Some((&last, _)) = self.arrived.last_key_value() else { return };
+        let first = self.arrived.first_key_value().map_or(last, |(first, _)| *first);
+        let mut next = self.next.unwrap_or(first);
+        while next <= last {
+            let statuses = (next..=last).map(|number| self.arrived.get(&number).copied());
+            let told = Writer::default().write(out, 1, media, self.messages, next as u16, statuses);
+            self.messages = self.messages.wrapping_add(1);
+            next += told.max(1) as u64;
+        }
+        self.next = Some(next);
+    }
+}
+
 pub struct Viewer {
     pub peer: PeerKey,
     pub video: Received,
@@ -48,6 +85,11 @@ pub struct Viewer {
     pub pli_every: Option<u64>,
     pub reports: bool,
     pub remb: Option<u64>,
+    /// SSRC and payload type of the stream of repetitions.
+    pub rtx: Option<(u32, u8)>,
+    /// Of those, how many came.
+    pub repeated: u64,
+    pub numbers: Option<Numbers>,
     pub(super) joined: u64,
     pub(super) up: Link<Vec<u8>>,
     pub(super) down: Link<Vec<u8>>,
@@ -61,6 +103,18 @@ impl Viewer {
                 continue;
             }
             let packet = RtpPacket::parse(&bytes).unwrap();
+            if let Some(numbers) = &mut self.numbers {
+                numbers.take(time, &packet);
+            }
+            if let Some((ssrc, payload_type)) = self.rtx
+                && packet.ssrc == ssrc
+            {
+                assert_eq!(packet.payload_type, payload_type);
+                self.repeated += 1;
+                let original = packet.repeated(VIEWER_VIDEO_PT, self.video.ssrc);
+                self.video.receive(now, time, &original.expect("a number"), true);
+                continue;
+            }
             match packet.ssrc {
                 ssrc if ssrc == self.video.ssrc => {
                     assert_eq!(packet.payload_type, VIEWER_VIDEO_PT);
@@ -99,6 +153,11 @@ impl Viewer {
                 let bitrate = Bitrate::from_bps(remb);
                 write_remb(&mut bytes, 1, bitrate, &[self.video.ssrc]);
             }
+        }
+        if let Some(numbers) = &mut self.numbers
+            && age.is_multiple_of(100)
+        {
+            numbers.tell(&mut bytes, self.video.ssrc);
         }
         if !bytes.is_empty() {
             self.up.send(now, bytes);

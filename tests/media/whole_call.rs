@@ -11,9 +11,13 @@ use serde_json::json;
 
 /// One who publishes and one who watches, connected; their numbers and endpoints.
 fn call(stage: &mut Stage) -> ((usize, String), (usize, String)) {
+    call_of(stage, Role::publisher(0), Role::viewer(0))
+}
+
+fn call_of(stage: &mut Stage, publisher: Role, viewer: Role) -> ((usize, String), (usize, String)) {
     let pipeline = stage.create("MediaPipeline", None);
-    let publisher = stage.join(&pipeline, Role::publisher(0));
-    let viewer = stage.join(&pipeline, Role::viewer(0));
+    let publisher = stage.join(&pipeline, publisher);
+    let viewer = stage.join(&pipeline, viewer);
     stage.invoke(&publisher.1, "connect", json!({"sink": viewer.1}));
     (publisher, viewer)
 }
@@ -32,16 +36,33 @@ fn words(told: &[&Told]) -> Vec<String> {
 
 #[test]
 fn a_minute_over_bad_networks_shows_nearly_every_frame() {
+    a_minute(0, false);
+}
+
+#[test]
+fn a_minute_with_repetitions_of_their_own_shows_nearly_every_frame() {
+    a_minute(0, true);
+}
+
+#[test]
+fn other_networks_as_bad_show_as_much() {
+    a_minute(8, true);
+}
+
+/// With `modern`, publishers and viewers agree on streams of repetitions and on numbers over all packets.
+fn a_minute(seeds: u64, modern: bool) {
+    let publisher = if modern { Role::modern_publisher } else { Role::publisher };
+    let viewer = if modern { Role::modern_viewer } else { Role::viewer };
     for (seed, loss, conditions) in [
         (1, 10, Conditions::delay(20).jitter(10)),
         (2, 50, Conditions::delay(40).jitter(20).reorder(20, 25).duplicate_per_mille(20)),
         (3, 100, Conditions::delay(30).jitter(15).reorder(50, 30).duplicate_per_mille(50)),
     ] {
-        let mut stage = Stage::new(seed, conditions.loss_per_mille(loss));
-        let ((publisher, source), (early, _)) = call(&mut stage);
+        let mut stage = Stage::new(seeds + seed, conditions.loss_per_mille(loss));
+        let ((publisher, source), (early, _)) = call_of(&mut stage, publisher(0), viewer(0));
         stage.run_for(secs(20));
         let pipeline = source.split('/').next().expect("a pipeline").to_owned();
-        let (late, sink) = stage.join(&pipeline, Role::viewer(stage.time));
+        let (late, sink) = stage.join(&pipeline, viewer(stage.time));
         stage.invoke(&source, "connect", json!({"sink": sink}));
         stage.run_for(secs(40));
         stage.publisher(publisher).sending = false;
@@ -65,6 +86,15 @@ fn a_minute_over_bad_networks_shows_nearly_every_frame() {
             let expected = if from == 0 { spoken } else { (sent - from) * 33 / 20 };
             let heard = viewer.audio.complete.len() as u32;
             assert!(heard * 1_000 >= expected * (arrives - 30), "{loss}: {heard} of {expected}");
+        }
+        if let Some(numbering) = &stage.publisher(publisher).numbering {
+            // What a message that was lost told is not told again.
+            let told = numbering.told.len() as u64 * 1_000;
+            let sent = numbering.next - 65_300;
+            assert!(told >= sent * ((1_000 - loss).pow(2) / 1_000 - 20), "{told} of {sent}");
+            for viewer in [early, late] {
+                assert!(stage.viewer(viewer).repeated > 10);
+            }
         }
         let asked = &stage.publisher(publisher).asked;
         assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= 400), "{asked:?}");

@@ -2,13 +2,15 @@
 //! steps by milliseconds.
 
 use super::{
-    publisher::{Publisher, Stream},
-    viewer::{Received, Viewer},
+    publisher::{Numbering, Publisher, Rtx, Stream},
+    viewer::{Numbers, Received, Viewer},
 };
 use crate::support::link::{Conditions, Link};
 use rivero::{
-    router::{Egress, PeerConfig, PeerKey, Router, RouterEvent, SinkConfig, SourceConfig},
-    rtp::{Codec, Format, Kind, NtpTime, RtpPacket},
+    router::{
+        Egress, PeerConfig, PeerKey, Router, RouterEvent, RtxConfig, SinkConfig, SourceConfig,
+    },
+    rtp::{Codec, Extension, Extensions, Format, Kind, NtpTime, RtpPacket, sequence::nearest},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,12 +23,22 @@ pub const AUDIO_PT: u8 = 111;
 pub const VIEWER_VIDEO_PT: u8 = 102;
 pub const VIEWER_AUDIO_PT: u8 = 109;
 
+/// Of repetitions, where they have a stream of their own.
+pub const RTX_PT: u8 = 97;
+pub const VIEWER_RTX_PT: u8 = 103;
+
 pub const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 pub const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+pub fn numbered(wanted: &[(Extension, u8)]) -> Extensions {
+    let mut agreed = Extensions::default();
+    assert!(wanted.iter().all(|&(extension, id)| agreed.set(extension, id)));
+    agreed
 }
 
 /// What left the router, and the proof that no index was used for two packets.
@@ -96,6 +108,9 @@ pub struct World {
     pub publishers: Vec<Publisher>,
     pub viewers: Vec<Viewer>,
     pub events: Vec<RouterEvent>,
+    /// Whether those who join agree on streams of repetitions, and on numbers over all their packets.
+    pub rtx: bool,
+    pub transport_cc: bool,
     start: Instant,
     /// Milliseconds since the start.
     pub time: u64,
@@ -113,6 +128,8 @@ impl World {
             publishers: Vec::new(),
             viewers: Vec::new(),
             events: Vec::new(),
+            rtx: false,
+            transport_cc: false,
             start,
             time: 0,
             conditions,
@@ -149,7 +166,13 @@ impl World {
                     pli: video,
                     fir: false,
                     remb: video,
-                    abs_send_time: Some(3),
+                    transport_cc: self.transport_cc,
+                    rtx: if self.rtx && video { vec![(RTX_PT, payload_type)] } else { Vec::new() },
+                    rtx_ssrcs: Vec::new(),
+                    extensions: numbered(&[
+                        (Extension::AbsSendTime, 3),
+                        (Extension::TransportSequence, 4),
+                    ]),
                     receiver_ssrc: 0xff00_0000 | ssrc,
                 },
             );
@@ -179,6 +202,13 @@ impl World {
             answers_keyframes: true,
             sending: true,
             padding: 0,
+            rtx: self.rtx.then_some(Rtx {
+                ssrc: 0x00aa_0000 + base,
+                payload_type: RTX_PT,
+                sequence: 65_520,
+                packets: 0,
+            }),
+            numbering: self.transport_cc.then(|| Numbering::new(4, 65_300)),
             number,
             keyframe_due: true,
             clock_ahead: secs(u64::from(number) * 1_000 + 77),
@@ -201,7 +231,18 @@ impl World {
                     ssrc,
                     formats,
                     nack: kind == Kind::Video,
-                    abs_send_time: Some(5),
+                    rtx: (self.rtx && kind == Kind::Video).then(|| RtxConfig {
+                        ssrc: ssrc | 1 << 30,
+                        formats: vec![(VIEWER_RTX_PT, VIEWER_VIDEO_PT)],
+                        sequence_start: 65_530,
+                    }),
+                    extensions: numbered(&[
+                        (Extension::AbsSendTime, 5),
+                        (Extension::TransportSequence, 6),
+                        (Extension::Mid, 7),
+                    ]),
+                    transport_cc: self.transport_cc,
+                    mid: Some("video".to_owned()),
                     sequence_start: 65_500,
                     timestamp_start: 0xffff_ff00,
                 },
@@ -222,6 +263,9 @@ impl World {
             pli_every: None,
             reports: true,
             remb: None,
+            rtx: self.rtx.then_some((base | 1 << 30, VIEWER_RTX_PT)),
+            repeated: 0,
+            numbers: self.transport_cc.then(|| Numbers { id: 6, ..Numbers::default() }),
             joined,
             up,
             down,
@@ -274,7 +318,12 @@ impl World {
                     continue;
                 }
                 let packet = RtpPacket::parse(&bytes).unwrap();
-                let video = packet.payload_type == VIDEO_PT;
+                if let Some(numbering) = &mut publisher.numbering {
+                    let content = packet.extension(numbering.id).expect("a number");
+                    let number = u16::from_be_bytes(content.try_into().expect("two bytes"));
+                    numbering.arrived.entry(nearest(numbering.next, number)).or_insert(time);
+                }
+                let video = packet.payload_type != AUDIO_PT;
                 let stream = if video { &publisher.video } else { &publisher.audio };
                 self.router.forward(now, stream.source, &packet, &mut self.wire);
             }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Stage;
 
-const OFFER: &str = include_str!("../golden/chrome_call.offer.sdp");
+const OFFER: &str = include_str!("../golden/sdp/chrome_call.offer.sdp");
 
 /// An operation that fails: on what, with which arguments; code, name and text of its error.
 type Case<'a> = (&'a str, &'a str, Value, i64, &'a str, &'a str);

@@ -8,7 +8,7 @@ mod names;
 mod player;
 mod purpose;
 mod record;
-mod sdp;
+pub mod sdp;
 
 use std::env;
 use std::fs;

@@ -65,12 +65,22 @@ impl Difference<'_> {
         self.fate == Some(Fate::Cut)
     }
 
-    /// Both are descriptions, and they differ in nothing but lines that `known` accepts.
+    /// Both are descriptions, and they differ in nothing but lines that `known` accepts, and in what
+    /// ours agrees on beyond the original.
     fn descriptions_but_for(&self, known: fn(&str) -> bool) -> bool {
-        let texts = (self.recorded_value().as_str(), self.our_value().as_str());
-        let (Some(recorded), Some(ours)) = texts else { return false };
-        let (missing, more) = sdp::differences(recorded, ours);
-        missing.iter().chain(&more).all(|line| known(line))
+        let different = self.descriptions_differ_in();
+        different.is_some_and(|lines| !lines.is_empty() && lines.iter().all(|line| known(line)))
+    }
+
+    /// The lines that only one of two descriptions has, without what ours agrees on beyond the
+    /// original.
+    fn descriptions_differ_in(&self) -> Option<Vec<String>> {
+        let (recorded, ours) = (self.recorded_value().as_str()?, self.our_value().as_str()?);
+        if !recorded.starts_with("v=0") || !ours.starts_with("v=0") {
+            return None;
+        }
+        let (missing, more) = sdp::differences_beyond_extras(recorded, ours);
+        Some(missing.into_iter().chain(more).collect())
     }
 }
 
@@ -95,6 +105,10 @@ const CONNECTED: [&str; 8] = [
     "MediaFlowOutStateChanged",
     "MediaTranscodingStateChanged",
 ];
+
+/// A question of who is faster: a slow machine is asked before there is a report.
+const EARLY_REPORTS: &str =
+    "whoever is connected reports at once, and so its peer need not wait for media";
 
 /// The first that applies counts.
 const PURPOSES: &[Purpose] = &[
@@ -232,7 +246,7 @@ const PURPOSES: &[Purpose] = &[
         },
     },
     Purpose {
-        reason: "whoever is connected reports at once, and so its peer need not wait for media",
+        reason: EARLY_REPORTS,
         applies: |it| {
             it.file.starts_with("t09")
                 && it.operation() == "getMediaState"
@@ -240,6 +254,11 @@ const PURPOSES: &[Purpose] = &[
         },
     },
     // Descriptions.
+    Purpose {
+        reason: "retransmissions, redundant audio, feedback about the transport, more extensions and \
+                 simulcast are agreed on if they are offered, and offered behind the rest",
+        applies: |it| it.descriptions_differ_in().is_some_and(|lines| lines.is_empty()),
+    },
     Purpose {
         reason: "the fingerprint of who offered is not repeated in the answer",
         applies: |it| {
@@ -328,7 +347,9 @@ pub fn of(difference: &Difference<'_>) -> Option<&'static str> {
 
 /// Reasons that no record needed: they say more than is true.
 pub fn unused(reports: &[Report]) -> Vec<&'static str> {
-    let needed =
-        |reason: &&str| reports.iter().any(|report| report.on_purpose.contains_key(*reason));
+    let needed = |reason: &&str| {
+        *reason == EARLY_REPORTS
+            || reports.iter().any(|report| report.on_purpose.contains_key(*reason))
+    };
     PURPOSES.iter().map(|purpose| purpose.reason).filter(|reason| !needed(reason)).collect()
 }

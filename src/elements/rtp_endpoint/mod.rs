@@ -11,8 +11,12 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use crate::config::modules::SdpConfig;
+use crate::elements::codecs::chosen;
+use crate::elements::webrtc_endpoint::transports::{
+    join_router, payload_types, rand_source, remote_ssrcs,
+};
 use crate::elements::webrtc_endpoint::{parse, properties::Properties, stats};
-use crate::elements::webrtc_endpoint::{transports::join_router, transports::rand_source};
 use crate::elements::{Context, Gives, Node, PlainKey, index, media_type};
 use crate::model::types::event::{
     ConnectionStateChanged, MediaSessionStarted, MediaStateChanged, OnKeySoftLimit,
@@ -25,7 +29,7 @@ use crate::router::{PeerConfig, PeerKey, RouterEvent, SinkKey, SourceKey};
 use crate::rtp::{Codec, Kind};
 use crate::sdp::crypto::decode_base64;
 use crate::sdp::plain::{PlainLocal, PlainMedia, accept_plain, answer_plain, offer_plain};
-use crate::sdp::{Capabilities, Crypto, Description, OfferWishes, Suite};
+use crate::sdp::{Capabilities, Crypto, Description, Extras, OfferWishes, Suite};
 use crate::transport::plain::{Channel, Event, Key, Remote};
 use crate::transport::ports::PortError;
 use crate::transport::srtp::Profile;
@@ -77,13 +81,16 @@ struct Section {
 }
 
 /// What an RtpEndpoint can do, in the order of its offers.
-fn capabilities() -> Capabilities {
+fn capabilities(sdp: &SdpConfig) -> Capabilities {
+    let audio = [Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::Amr];
+    let video = [Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264];
     Capabilities {
-        audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::Amr],
-        video: vec![Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
+        audio: chosen(&sdp.audio_codecs, &audio),
+        video: chosen(&sdp.video_codecs, &video),
         data: false,
         audio_lines: 1,
         video_lines: 1,
+        extras: Extras::NONE,
     }
 }
 
@@ -139,9 +146,9 @@ impl RtpEndpoint {
             .collect();
         let local = self.local(cx, kinds.len())?;
         let mut opened = Opened::new(local.address, kinds.len());
-        let offer = offer_plain(&capabilities(), &local, &wishes, |section| {
-            opened.open(cx, section, kinds[section])
-        });
+        let can = capabilities(&cx.net.defaults.sdp);
+        let offer =
+            offer_plain(&can, &local, &wishes, |section| opened.open(cx, section, kinds[section]));
         let local = self.keep(cx, opened, offer, SdpFailure::GenerateOffer)?;
         let text = local.to_string();
         self.negotiation = Negotiation::Offered { local: Box::new(local) };
@@ -162,7 +169,8 @@ impl RtpEndpoint {
         self.expect_new()?;
         let local = self.local(cx, remote.media.len())?;
         let mut opened = Opened::new(local.address, remote.media.len());
-        let answer = answer_plain(&remote, &capabilities(), &local, |section| {
+        let can = capabilities(&cx.net.defaults.sdp);
+        let answer = answer_plain(&remote, &can, &local, |section| {
             let video = remote.media[section].media == "video";
             opened.open(cx, section, if video { Kind::Video } else { Kind::Audio })
         });
@@ -192,7 +200,8 @@ impl RtpEndpoint {
         };
         let remote = parse(&answer)?;
         let own = self.local(cx, local.media.len())?;
-        let media = accept_plain(&local, &remote, &capabilities(), &own).map_err(|error| {
+        let can = capabilities(&cx.net.defaults.sdp);
+        let media = accept_plain(&local, &remote, &can, &own).map_err(|error| {
             tracing::debug!(%error, "answer refused");
             SdpFailure::ProcessAnswer
         })?;
@@ -313,7 +322,7 @@ impl RtpEndpoint {
             lifetime: crypto.lifetime,
         };
         let ours = self.crypto.as_ref().map(key);
-        let formats: Vec<u8> = agreed.media.formats.iter().map(|(number, _)| *number).collect();
+        let formats = payload_types(&agreed.media);
         let remote = Remote {
             address: agreed.remote.address,
             rtp: agreed.remote.rtp,
@@ -339,7 +348,7 @@ impl RtpEndpoint {
         if let Some(source) = source
             && let Some(leg) = cx.net.plain.legs.get_mut(section.leg)
         {
-            leg.inbound.add(source, &agreed.media.remote_ssrcs, &formats);
+            leg.inbound.add(source, &remote_ssrcs(&agreed.media), &formats);
         }
         if let Some(sink) = sink {
             cx.router.set_active(cx.at.now, sink, sends);

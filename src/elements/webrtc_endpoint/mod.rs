@@ -141,7 +141,7 @@ impl WebRtcEndpoint {
             data_port: transports::DATA_PORT,
         };
         let local = self.transports.local(cx, sections);
-        let Ok(local) = sdp::offer(&self.capabilities(), &local, &wishes) else {
+        let Ok(local) = sdp::offer(&self.capabilities(cx), &local, &wishes) else {
             self.transports.close(cx);
             return Err(SdpFailure::GenerateOffer.into());
         };
@@ -164,7 +164,7 @@ impl WebRtcEndpoint {
         let layout = sdp::Layout::of(&remote);
         self.transports.open(cx, layout.transports, false)?;
         let local = self.transports.local(cx, remote.media.len());
-        let agreed = sdp::answer(&remote, &self.capabilities(), &local);
+        let agreed = sdp::answer(&remote, &self.capabilities(cx), &local);
         let Ok(sdp::Negotiated { local, media }) = agreed else {
             self.transports.close(cx);
             return Err(SdpFailure::ProcessOffer.into());
@@ -192,7 +192,7 @@ impl WebRtcEndpoint {
             Negotiation::Offered { local } => local.clone(),
         };
         let remote = parse(&answer)?;
-        let media = sdp::accept(&local, &remote, &self.capabilities())
+        let media = sdp::accept(&local, &remote, &self.capabilities(cx))
             .map_err(|_| SdpFailure::ProcessAnswer)?;
         self.negotiated(cx, local, remote, media);
         self.get_local_session_descriptor(cx)
@@ -351,8 +351,8 @@ impl WebRtcEndpoint {
         self.data.close(cx, channel)
     }
 
-    fn capabilities(&self) -> sdp::Capabilities {
-        transports::capabilities(self.data.wanted)
+    fn capabilities(&self, cx: &Context<'_>) -> sdp::Capabilities {
+        transports::capabilities(&cx.net.defaults, self.data.wanted)
     }
 
     fn expect_new(&self) -> Result<()> {

@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 
 use rand_source::{cname, random};
 
+use crate::config::modules::ModuleConfig;
+use crate::elements::codecs::chosen;
 use crate::elements::{Context, Inbound, Leg, LegKey, Places};
 use crate::model::types::{
     CertificateKeyType, DtlsConnection, DtlsConnectionState, IceCandidatePair, IceComponentState,
     IceConnection,
 };
 use crate::model::{RemoteError, SdpFailure};
-use crate::router::{PeerConfig, PeerKey, SinkConfig, SinkKey, SourceConfig, SourceKey};
+use crate::router::{PeerConfig, PeerKey, RtxConfig, SinkConfig, SinkKey, SourceConfig, SourceKey};
 use crate::rtp::{Codec, Kind};
-use crate::sdp::{Capabilities, Credentials, Local, Media, Setup};
+use crate::sdp::{Capabilities, Credentials, Extras, Local, Media, Setup};
 use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
 use crate::transport::{DtlsRole, Fingerprint, KeyKind, TransportError};
@@ -61,14 +63,18 @@ pub struct Transport {
     dtls: Vec<DtlsConnection>,
 }
 
-/// What a WebRtcEndpoint can do, in the order of its offers.
-pub fn capabilities(data: bool) -> Capabilities {
+/// What a WebRtcEndpoint can do, in the order of its offers. H.265 is for those who ask for it: few
+/// browsers can take it, and it is nobody's second choice.
+pub fn capabilities(modules: &ModuleConfig, data: bool) -> Capabilities {
+    let mut video = vec![Codec::H265, Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264];
+    video.retain(|codec| *codec != Codec::H265 || modules.webrtc.h265);
     Capabilities {
-        audio: vec![Codec::Opus, Codec::Pcmu, Codec::Pcma],
-        video: vec![Codec::Av1, Codec::Vp9, Codec::Vp8, Codec::H264],
+        audio: chosen(&modules.sdp.audio_codecs, &[Codec::Opus, Codec::Pcmu, Codec::Pcma]),
+        video: chosen(&modules.sdp.video_codecs, &video),
         data,
         audio_lines: 1,
         video_lines: 1,
+        extras: Extras::FORWARDED,
     }
 }
 
@@ -231,12 +237,17 @@ impl Transports {
             Ok(certificate) => certificate.fingerprint().to_owned(),
             Err(_) => String::new(),
         };
+        let mut ssrcs = Vec::with_capacity(2 * sections);
+        while ssrcs.len() < 2 * sections {
+            ssrcs.extend(Some(random()).filter(|ssrc: &u32| *ssrc > 0 && !ssrcs.contains(ssrc)));
+        }
         Local {
             session_id: u64::from(cx.at.ntp.seconds()),
             cname: self.cname.clone(),
             fingerprint,
             credentials: credentials.collect(),
-            ssrcs: (0..sections).map(|_| random::<u32>().max(1)).collect(),
+            rtx_ssrcs: ssrcs.split_off(sections),
+            ssrcs,
         }
     }
 
@@ -286,9 +297,8 @@ impl Transports {
     ) {
         let Some(transport) = self.list.get_mut(agreed.transport) else { return };
         if let Some(source) = source {
-            let numbers: Vec<u8> = agreed.formats.iter().map(|(number, _)| *number).collect();
             let inbound = &mut cx.net.legs[transport.leg].inbound;
-            inbound.add(source, &agreed.remote_ssrcs, &numbers);
+            inbound.add(source, &remote_ssrcs(agreed), &payload_types(agreed));
         }
         if let Some(sink) = sink {
             cx.router.set_active(cx.at.now, sink, transport.carries());
@@ -474,6 +484,18 @@ impl Transport {
     }
 }
 
+/// Payload types of a section, of media and of what is sent again.
+pub fn payload_types(agreed: &Media) -> Vec<u8> {
+    let repetitions = agreed.rtx.iter().map(|(number, _)| *number);
+    agreed.formats.iter().map(|(number, _)| *number).chain(repetitions).collect()
+}
+
+/// Announced SSRCs of a section, of media and of what is sent again.
+pub fn remote_ssrcs(agreed: &Media) -> Vec<u32> {
+    let repetitions = agreed.remote_rtx_ssrcs.iter().map(|(ssrc, _)| *ssrc);
+    agreed.remote_ssrcs.iter().copied().chain(repetitions).collect()
+}
+
 /// Adds what a section agreed on to the router: a source for what comes, a sink for what goes.
 pub fn join_router(
     cx: &mut Context<'_>,
@@ -490,7 +512,10 @@ pub fn join_router(
             pli: agreed.pli,
             fir: agreed.fir,
             remb: agreed.remb,
-            abs_send_time: agreed.abs_send_time,
+            transport_cc: agreed.transport_cc,
+            rtx: agreed.rtx.clone(),
+            rtx_ssrcs: agreed.remote_rtx_ssrcs.clone(),
+            extensions: agreed.extensions,
             receiver_ssrc: agreed.local_ssrc,
         };
         let source = cx.router.add_source(peer, config);
@@ -498,15 +523,21 @@ pub fn join_router(
         source
     });
     let sink = agreed.send.then(|| {
-        let config = SinkConfig {
-            kind,
-            ssrc: agreed.local_ssrc,
-            formats: agreed.formats.clone(),
-            nack: agreed.nack,
-            abs_send_time: agreed.abs_send_time,
-            sequence_start: random(),
-            timestamp_start: random(),
-        };
+        let config =
+            SinkConfig {
+                kind,
+                ssrc: agreed.local_ssrc,
+                formats: agreed.formats.clone(),
+                nack: agreed.nack,
+                rtx: agreed.local_rtx_ssrc.filter(|_| !agreed.rtx.is_empty()).map(|ssrc| {
+                    RtxConfig { ssrc, formats: agreed.rtx.clone(), sequence_start: random() }
+                }),
+                extensions: agreed.extensions,
+                transport_cc: agreed.transport_cc,
+                mid: agreed.mid.clone(),
+                sequence_start: random(),
+                timestamp_start: random(),
+            };
         cx.router.add_sink(peer, config)
     });
     (source, sink)

@@ -1,0 +1,227 @@
+//! What was sent to a peer, by the numbers of its transport, until the peer has told what of it
+//! arrived (draft-holmer-rmcat-transport-wide-cc-extensions §3).
+//!
+//! A peer may say what it likes: what cannot be true changes nothing but counters.
+
+use super::{clock::Stamp, stats::DropReason};
+use crate::rtp::{
+    Bitrate,
+    sequence::nearest,
+    transport_feedback::{Status, TICK, TransportFeedback},
+};
+use std::time::{Duration, Instant};
+
+/// Packets that are remembered: seconds of what one viewer gets.
+const WINDOW: u64 = 2_048;
+/// The first number is in the second cycle, so that numbers near it have a place below.
+const FIRST: u64 = 1 << 16;
+/// How far the receiver's time may lie behind that of the message before: messages overtake each other.
+const OVERTAKING: i32 = 4_000; // ticks: 1 s
+/// After so many messages in a row with such a time it is the receiver's clock that was set.
+const CLOCK_WAS_SET: u8 = 8;
+/// What statistics tell is measured over this much.
+const MEASURED_OVER: Duration = Duration::from_millis(500);
+
+/// Takes what a receiver says of the packets it was sent.
+pub trait FeedbackSink {
+    /// A packet, by its number in 64 bits, its size on the way as RTP, and when it left. `received_at`
+    /// is the receiver's clock, whose origin means nothing; `None` for a packet that was missing when
+    /// the receiver spoke, and may be told of again as received.
+    fn packet(
+        &mut self,
+        sequence: u64,
+        size: usize,
+        sent_at: Instant,
+        received_at: Option<Duration>,
+    );
+    /// All of a message was handed out.
+    fn end(&mut self, now: Instant);
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum State {
+    #[default]
+    Sent,
+    Missing,
+    /// Its receiver told of it, or it left a second time, so that one cannot tell what arrived.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Departure {
+    /// Microseconds since the router began, wrapping.
+    us: u32,
+    size: u16,
+    state: State,
+}
+
+#[derive(Debug)]
+pub(super) struct Departures {
+    next: u64,
+    sent: Vec<Departure>,
+    /// The reference time of the newest message, in ticks, 64 bits wide.
+    reference: Option<i64>,
+    backwards: u8,
+}
+
+impl Default for Departures {
+    fn default() -> Self {
+        Self { next: FIRST, sent: Vec::new(), reference: None, backwards: 0 }
+    }
+}
+
+impl Departures {
+    /// The number of a packet that leaves now.
+    #[inline]
+    pub fn send(&mut self, stamp: Stamp, size: usize) -> u16 {
+        if self.sent.is_empty() {
+            self.sent.resize(WINDOW as usize, Departure::default());
+        }
+        let number = self.next;
+        let size = u16::try_from(size).unwrap_or(u16::MAX);
+        self.sent[slot(number)] = Departure { us: stamp.us, size, state: State::Sent };
+        self.next += 1;
+        number as u16
+    }
+
+    /// A packet leaves once more under its number.
+    pub fn send_again(&mut self, number: u16) {
+        let number = nearest(self.next - 1, number);
+        if self.is_known(number) {
+            self.sent[slot(number)].state = State::Done;
+        }
+    }
+
+    /// Takes a message in.
+    ///
+    /// # Errors
+    /// When it cannot be true; then nothing was handed out.
+    pub fn take(
+        &mut self,
+        stamp: Stamp,
+        message: &TransportFeedback<'_>,
+        sink: &mut impl FeedbackSink,
+    ) -> Result<(), DropReason> {
+        let first = nearest(self.next - 1, message.base);
+        if first < FIRST || first + u64::from(message.count) > self.next {
+            return Err(DropReason::FeedbackUnsent);
+        }
+        let reference = self.place(message.reference_tick())?;
+        let oldest = self.next.saturating_sub(WINDOW);
+        for status in message.statuses() {
+            match status {
+                Status::Lost(places) => {
+                    let (from, to) =
+                        (first + u64::from(places.start), first + u64::from(places.end));
+                    for number in from.max(oldest.max(FIRST))..to {
+                        let departure = &mut self.sent[slot(number)];
+                        if departure.state == State::Sent {
+                            departure.state = State::Missing;
+                            let (size, sent_at) =
+                                (usize::from(departure.size), departure.at(stamp));
+                            sink.packet(number, size, sent_at, None);
+                        }
+                    }
+                }
+                Status::Received { place, tick } => {
+                    let number = first + u64::from(place);
+                    if !self.is_known(number) {
+                        continue;
+                    }
+                    let departure = &mut self.sent[slot(number)];
+                    if departure.state != State::Done {
+                        departure.state = State::Done;
+                        let step = tick.wrapping_sub(message.reference_tick()) as i32;
+                        let ticks = u64::try_from(reference + i64::from(step)).unwrap_or(0);
+                        let received_at = Duration::from_micros(ticks * TICK.as_micros() as u64);
+                        let (size, sent_at) = (usize::from(departure.size), departure.at(stamp));
+                        sink.packet(number, size, sent_at, Some(received_at));
+                    }
+                }
+            }
+        }
+        sink.end(stamp.now);
+        Ok(())
+    }
+
+    fn is_known(&self, number: u64) -> bool {
+        (FIRST..self.next).contains(&number) && number + WINDOW >= self.next
+    }
+
+    /// The reference time of a message, 64 bits wide.
+    fn place(&mut self, tick: u32) -> Result<i64, DropReason> {
+        let Some(newest) = self.reference else {
+            let first = 1 << 32 | i64::from(tick);
+            self.reference = Some(first);
+            return Ok(first);
+        };
+        let step = tick.wrapping_sub(newest as u32) as i32;
+        if step < -OVERTAKING {
+            self.backwards += 1;
+            if self.backwards < CLOCK_WAS_SET {
+                return Err(DropReason::FeedbackTime);
+            }
+            // From here on by the new clock, which has the old one's future before it.
+            self.backwards = 0;
+            self.reference = Some(newest + i64::from(step) + (1 << 32));
+            return Ok(newest + i64::from(step) + (1 << 32));
+        }
+        self.backwards = 0;
+        let placed = newest + i64::from(step);
+        self.reference = Some(newest.max(placed));
+        Ok(placed)
+    }
+}
+
+impl Departure {
+    fn at(&self, stamp: Stamp) -> Instant {
+        let ago = Duration::from_micros(stamp.us.wrapping_sub(self.us).into());
+        stamp.now.checked_sub(ago).unwrap_or(stamp.now)
+    }
+}
+
+fn slot(number: u64) -> usize {
+    (number % WINDOW) as usize
+}
+
+/// What of a peer's feedback is told in statistics.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledged {
+    pub bitrate: Bitrate,
+    /// In 256ths.
+    pub fraction_lost: u8,
+    began: Option<Instant>,
+    bytes: u64,
+    received: u32,
+    missing: u32,
+}
+
+impl FeedbackSink for Acknowledged {
+    fn packet(&mut self, _: u64, size: usize, _: Instant, received_at: Option<Duration>) {
+        match received_at {
+            Some(_) => {
+                self.bytes += size as u64;
+                self.received += 1;
+            }
+            None => self.missing += 1,
+        }
+    }
+
+    fn end(&mut self, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        let took = now.saturating_duration_since(began);
+        if took < MEASURED_OVER {
+            return;
+        }
+        self.bitrate = Bitrate::of(self.bytes, took).unwrap_or_default();
+        let all = u64::from(self.received) + u64::from(self.missing);
+        let lost = u64::from(self.missing) * 256;
+        self.fraction_lost = lost.checked_div(all).map_or(0, |lost| lost.min(255) as u8);
+        *self = Self {
+            bitrate: self.bitrate,
+            fraction_lost: self.fraction_lost,
+            began: Some(now),
+            ..Self::default()
+        };
+    }
+}
