@@ -372,8 +372,8 @@ fn reachability(
     let (seen, advice) = if in_container {
         (
             "addresses of a container only, which no browser elsewhere can reach",
-            "fix the ports with --media-port, publish them (-p 9000:9000/udp), and say under which \
-             address: KMS_EXTERNAL_IPV4=…",
+            "fix the ports with --media-port, publish them (-p 9000:9000/udp -p 9000:9000/tcp), and say \
+             under which address: KMS_EXTERNAL_IPV4=…",
         )
     } else {
         (

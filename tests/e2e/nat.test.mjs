@@ -24,10 +24,10 @@ const published = (port = PORT) => ({
 });
 
 /**
- * A call with itself of a browser at home. `iceServers` are those of the browser, `relay` says whether there
- * is one, `source` is what the page sends and `trusting` whether it may use the camera; the rest are routers, flags and variables.
+ * A call with itself of a browser at home. `iceServers` are those of the browser, `relay` is the port of
+ * the STUN and TURN server if there is one, `source` is what the page sends and `trusting` whether it may use the camera; the rest are routers, flags and variables.
  */
-function across(name, { site, home, flags = [], env, relay = false, iceServers, source, trusting }, check) {
+function across(name, { site, home, flags = [], env, relay, iceServers, source, trusting }, check) {
   if (why) {
     test(name, { skip: why });
     return;
@@ -38,7 +38,7 @@ function across(name, { site, home, flags = [], env, relay = false, iceServers, 
       net = new Internet({ site, home });
       stage.later(() => net.stop());
       if (relay) {
-        const coturn = await startCoturn({ address: RELAY, ports: [3478, 5349], before: net.at('relay') });
+        const coturn = await startCoturn({ address: RELAY, ports: [relay, 5349], before: net.at('relay') });
         stage.later(() => coturn.stop());
       }
       return {
@@ -76,14 +76,14 @@ across('one published port and an external address let a browser behind a router
 });
 
 across('a browser behind a symmetric router reaches a published port', {
-  ...published(), home: { symmetric: true }, relay: true, iceServers: BROWSERS_STUN,
+  ...published(), home: { symmetric: true }, relay: 3478, iceServers: BROWSERS_STUN,
 }, ({ local, remote }) => {
   assert.match(local, new RegExp(` ${SITE} ${PORT} typ host`));
   assert.match(remote, new RegExp(` ${HOME} \\d+ `));
 });
 
 across('two routers that publish nothing are passed with a STUN server', {
-  env: STUN, relay: true, iceServers: BROWSERS_STUN,
+  env: STUN, relay: 3478, iceServers: BROWSERS_STUN,
 }, ({ remote, net }) => {
   assert.match(remote, new RegExp(` ${HOME} \\d+ `));
   const [program, ...before] = net.at('server');
@@ -92,14 +92,14 @@ across('two routers that publish nothing are passed with a STUN server', {
 });
 
 across('two symmetric routers that publish nothing are passed with the server\'s relay', {
-  site: { symmetric: true }, home: { symmetric: true }, relay: true, iceServers: BROWSERS_STUN,
+  site: { symmetric: true }, home: { symmetric: true }, relay: 3478, iceServers: BROWSERS_STUN,
   env: { KMS_TURN_URL: `${USER}:${PASSWORD}@${RELAY}:3478` },
 }, ({ local }) => {
   assert.match(local, new RegExp(` ${RELAY} \\d+ typ relay`));
 });
 
 across('a site that lets nothing out but TCP is passed with a relay over TCP', {
-  site: { allows: 'meta l4proto tcp' }, home: { symmetric: true }, relay: true, iceServers: BROWSERS_STUN,
+  site: { allows: 'meta l4proto tcp' }, home: { symmetric: true }, relay: 3478, iceServers: BROWSERS_STUN,
   env: { KMS_TURN_URL: `${USER}:${PASSWORD}@${RELAY}:3478?transport=tcp` },
 }, ({ local }) => {
   assert.match(local, new RegExp(` ${RELAY} \\d+ typ relay`));
@@ -115,6 +115,13 @@ across('a firewall that lets nothing but TCP to 443 through is passed by media a
   ...published(443), home: { allows: 'tcp dport 443' },
 }, ({ local }) => {
   assert.match(local, new RegExp(` TCP .* ${SITE} 443 typ host tcptype passive`, 'i'));
+});
+
+across('a browser brings a relay of its own, at TCP 443, to a server that publishes nothing', {
+  env: { ...STUN, KMS_STUN_PORT: '443' }, home: { allows: 'tcp dport 443' }, relay: 443,
+  iceServers: [{ urls: `turn:${RELAY}:443?transport=tcp`, username: USER, credential: PASSWORD }],
+}, ({ remote }) => {
+  assert.match(remote, new RegExp(` ${RELAY} \\d+ typ (relay|prflx)`));
 });
 
 across('a browser that hides its address behind a name of multicast DNS is found by its checks', {
