@@ -295,11 +295,9 @@ impl Browser {
         }
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Transmit { bytes, .. } => {
-                    if !(self.mute_dtls && (20..64).contains(&bytes[0])) {
-                        self.up.send(now, bytes.to_vec());
-                    }
-                }
+                Output::Transmit { bytes, .. }
+                    if self.mute_dtls && (20..64).contains(&bytes[0]) => {}
+                Output::Transmit { bytes, .. } => self.up.send(now, bytes.to_vec()),
                 Output::Event(Event::Dtls(DtlsState::Connected)) => self.connected = true,
                 _ => {}
             }

@@ -127,7 +127,7 @@ fn host(number: u32) -> String {
 fn ten_thousand_candidates_leave_sixty_four() {
     let drops = survives(|scene| {
         for number in 0..10_000 {
-            let args = candidate(&host(1 << 20 | number));
+            let args = candidate(&host((1 << 20) + number));
             scene.stage.invoke(&scene.endpoint.clone(), "addIceCandidate", args);
         }
         let remote = scene.stage.invoke(&scene.endpoint, "getRemoteSessionDescriptor", json!({}));
@@ -175,7 +175,7 @@ fn checks_of_candidates_where_nobody_is_end() {
         scene.stage.invoke(&endpoint, "processOffer", json!({"offer": offer}));
         scene.stage.invoke(&endpoint, "gatherCandidates", json!({}));
         for number in 0..10_000 {
-            let args = candidate(&host(2 << 20 | number));
+            let args = candidate(&host((2 << 20) + number));
             scene.stage.invoke(&endpoint, "addIceCandidate", args);
         }
         scene.stage.run_for(secs(31));
@@ -397,7 +397,7 @@ fn a_viewer_that_sends_streams_nobody_asked_for_is_not_heard() {
     let drops = survives(|scene| {
         for number in 0..16 * 20_u32 {
             let now = scene.stage.now();
-            let header = header(1 + number as u16 / 16, 0, 1 << 20 | number % 16);
+            let header = header(1 + number as u16 / 16, 0, (1 << 20) + number % 16);
             let index = u64::from(1 + number / 16);
             scene.stage.browsers[scene.hostile].send_rtp(now, &header, &[7; 50], index);
         }
