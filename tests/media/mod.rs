@@ -5,6 +5,7 @@ mod call;
 mod data;
 mod failure;
 mod hostile;
+mod hostile_data;
 mod keyframes;
 mod network;
 mod plain;
