@@ -6,6 +6,7 @@ mod data;
 mod failure;
 mod feedback;
 mod hostile;
+mod hostile_data;
 mod keyframes;
 mod network;
 mod plain;
