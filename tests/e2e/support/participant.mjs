@@ -21,6 +21,7 @@ class Remote {
   turns = (colour, ms) => this.#call('turns', colour, ms);
   timeToFirstFrame = (ms) => this.#call('timeToFirstFrame', ms);
   report = () => this.#call('report');
+  agreedOn = (text) => this.#call('agreedOn', text);
   fallSilent = () => this.#call('fallSilent');
   leave = () => this.#call('leave');
 
