@@ -167,6 +167,10 @@ class Participant {
     for (const sender of this.peer.getSenders()) await sender.replaceTrack(null);
   }
 
+  agreedOn(text) {
+    return this.peer.remoteDescription.sdp.includes(text);
+  }
+
   /** All that the browser tells of the connection, as it is at this moment. */
   async report() {
     return [...(await this.peer.getStats()).values()];

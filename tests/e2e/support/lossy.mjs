@@ -21,8 +21,8 @@ export class Lossy {
   #sockets = [];
   #relays = new Map();
   #random = random(7);
-  /** By SSRC: packets of media that were not passed on. */
-  lost = new Map();
+  /** To the server and from it: how many packets were not passed on, by SSRC. */
+  lost = { up: new Map(), down: new Map() };
 
   /** `chance` from 0 to 1 that a packet of media is lost, in either direction. */
   constructor(chance) {
@@ -38,11 +38,6 @@ export class Lossy {
       return candidate && send({ ...message, candidate });
     };
     participant.addCandidate = async () => {};
-  }
-
-  /** Of a stream, and of what repeats it on another SSRC. */
-  lostOf({ ssrc, rtxSsrc }) {
-    return (this.lost.get(ssrc) ?? 0) + (this.lost.get(rtxSsrc) ?? 0);
   }
 
   async #translate(candidate) {
@@ -62,10 +57,10 @@ export class Lossy {
       if (!far.has(port)) {
         const socket = this.#open();
         far.set(port, bound(socket).then(() => socket));
-        socket.on('message', (answer) => this.#pass(answer) && near.send(answer, port, address));
+        socket.on('message', (answer) => this.#pass('down', answer) && near.send(answer, port, address));
       }
       const socket = await far.get(port);
-      if (this.#pass(bytes)) socket.send(bytes, server, '127.0.0.1');
+      if (this.#pass('up', bytes)) socket.send(bytes, server, '127.0.0.1');
     });
     return bound(near);
   }
@@ -79,11 +74,12 @@ export class Lossy {
   }
 
   /** Whether a datagram is passed on: only RTP is ever lost (RFC 7983, RFC 5761). */
-  #pass(bytes) {
+  #pass(way, bytes) {
     const rtp = bytes.length >= 12 && bytes[0] >= 128 && bytes[0] < 192 && (bytes[1] < 192 || bytes[1] > 223);
     if (!rtp || this.#random() >= this.chance) return true;
     const ssrc = bytes.readUInt32BE(8);
-    this.lost.set(ssrc, (this.lost.get(ssrc) ?? 0) + 1);
+    const lost = this.lost[way];
+    lost.set(ssrc, (lost.get(ssrc) ?? 0) + 1);
     return false;
   }
 

@@ -22,6 +22,7 @@ class Remote {
   turns = (...colourAndMs) => this.#call('turns', ...colourAndMs);
   timeToFirstFrame = (...ms) => this.#call('timeToFirstFrame', ...ms);
   report = () => this.#call('report');
+  agreedOn = (text) => this.#call('agreedOn', text);
   fallSilent = () => this.#call('fallSilent');
   leave = () => this.#call('leave');
 
