@@ -136,6 +136,19 @@ PLAIN = "v=0\r\no=- 0 0 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r
 KEY = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNk|2^20\r\n"
 RTCP_PORT = "a=rtcp:41005 IN IP4 192.0.2.8\r\n"
 seed("sdp", "plain_rtp", PLAIN + "m=audio 41000 RTP/AVP 0\r\n" + RTCP_PORT + "a=direction:active\r\n")
+seed(
+    "sdp",
+    "extras",
+    "v=0\r\na=group:BUNDLE 0 1\r\nm=audio 9 RTP/SAVPF 63 111\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\n"
+    "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n"
+    "m=video 9 RTP/SAVPF 96 97\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\n"
+    "a=rtcp-fb:96 transport-cc\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
+    "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n"
+    "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n"
+    "a=extmap:5/sendonly urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n"
+    "a=rid:a send pt=96;max-fps=9\r\na=rid:b send\r\na=simulcast:send a,b;~b recv c\r\n"
+    "a=ssrc-group:SIM 1 2\r\na=ssrc-group:FID 1 3\r\na=ssrc:1 cname:c\r\na=ssrc:3 cname:c\r\n",
+)
 seed("sdp", "plain_keys", PLAIN + "m=video 41000 RTP/SAVPF 96\r\na=rtpmap:96 H265/90000\r\n" + KEY)
 seed("keyframes", "h265_aggregate", b"\x60\x01\x00\x03\x40\x01\x0c\x00\x03\x42\x01\x01")
 seed("keyframes", "h265_fragment", b"\x62\x01\x93\xaf")

@@ -18,7 +18,7 @@ use super::negotiate::{
     Capabilities, DATA_FORMAT, DATA_PROTOCOLS, LIVE_PORT, Local, MAX_MESSAGE, NO_ADDRESS,
     has_feedback, push_transport, session_section,
 };
-use super::{simulcast, sources};
+use super::{MAX_BYTES, MAX_LINES, simulcast, sources};
 
 /// An answer as text and as meaning.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ pub struct Negotiated {
 /// # Errors
 /// [`SdpError::DataSection`] when data channels are on and offered in a form that is neither that of
 /// RFC 8841 nor that of its drafts;
-/// [`SdpError::LocalParameters`] when `local` is too short for the offer.
+/// [`SdpError::LocalParameters`] when `local` is too short for the offer; [`SdpError::TooManyLines`] and
+/// [`SdpError::TooLong`] when an answer to it would be.
 pub fn answer(
     offer: &Description,
     capabilities: &Capabilities,
@@ -74,7 +75,17 @@ pub fn answer(
         let mut live: HashSet<_> = accepted.filter_map(|agreed| agreed.mid.as_deref()).collect();
         session.attributes.push(bundle::group_line(mids.filter(|mid| live.remove(mid))));
     }
-    Ok(Negotiated { local: Description { session, media: sections }, media })
+    Ok(Negotiated { local: readable(Description { session, media: sections })?, media })
+}
+
+/// An answer repeats much of its offer and adds to it; one that no peer of our kind would read again
+/// is none.
+pub(super) fn readable(answer: Description) -> Result<Description, SdpError> {
+    let (lines, bytes) = answer.size();
+    if lines > MAX_LINES {
+        return Err(SdpError::TooManyLines);
+    }
+    if bytes > MAX_BYTES { Err(SdpError::TooLong(bytes)) } else { Ok(answer) }
 }
 
 /// Session attributes that an answer does not repeat. Kurento leaves out only `group`; the others

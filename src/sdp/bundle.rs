@@ -4,12 +4,14 @@
 //! is in no group has a transport of its own.
 
 use std::collections::HashMap;
-use std::str::SplitAsciiWhitespace;
 
-use super::{Attribute, Description};
+use super::{Attribute, Description, MAX_SECTIONS};
+
+/// Most names of one group that count: as many sections as there can be, and then some.
+const MAX_MIDS: usize = 2 * MAX_SECTIONS;
 
 /// The mids of each `a=group:BUNDLE` line.
-pub fn groups(description: &Description) -> impl Iterator<Item = SplitAsciiWhitespace<'_>> {
+pub fn groups(description: &Description) -> impl Iterator<Item = impl Iterator<Item = &str>> {
     description
         .session
         .attributes
@@ -17,7 +19,7 @@ pub fn groups(description: &Description) -> impl Iterator<Item = SplitAsciiWhite
         .filter(|attribute| attribute.name == "group")
         .filter_map(|attribute| attribute.value().strip_prefix("BUNDLE"))
         .filter(|mids| mids.is_empty() || mids.starts_with(' '))
-        .map(str::split_ascii_whitespace)
+        .map(|mids| mids.split_ascii_whitespace().take(MAX_MIDS))
 }
 
 /// Where each section's transport is: its number, and the group it comes from.
@@ -71,7 +73,7 @@ impl Layout {
     }
 }
 
-/// Which group each mid is in, looked up once: a group may have any number of names.
+/// Which group each mid is in, looked up once.
 struct Groups<'a> {
     of_mid: HashMap<&'a str, usize>,
     /// The section that each group names first, of those that live.

@@ -1,6 +1,7 @@
 //! A session description as its lines say it (RFC 8866 §5): typed where the server reads it,
 //! verbatim everywhere else.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 
 /// An `a=` line.
@@ -176,6 +177,13 @@ impl Description {
             .unwrap_or_default()
     }
 
+    /// Lines and bytes of the text.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let mut counter = Counter::default();
+        write!(counter, "{self}").expect("counting never fails");
+        (counter.lines, counter.bytes)
+    }
+
     /// The description as it reads once candidates are gathered: each live section names its
     /// default candidate, which is the first over UDP (RFC 8839 §4.2.1), and lists all of them.
     ///
@@ -217,6 +225,21 @@ impl Description {
             }
             _ => false,
         }
+    }
+}
+
+/// Where a text goes that is only to be measured.
+#[derive(Default)]
+struct Counter {
+    lines: usize,
+    bytes: usize,
+}
+
+impl Write for Counter {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.lines += text.bytes().filter(|byte| *byte == b'\n').count();
+        self.bytes += text.len();
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::rtp::format::{Codec, Format, Kind};
 
 use super::SdpError;
 use super::answer::{
-    answer_feedback, answer_formats, is_of, is_offerers_own, kept, refusal, section_like,
+    answer_feedback, answer_formats, is_of, is_offerers_own, kept, readable, refusal, section_like,
 };
 use super::bundle::Place;
 use super::crypto::Crypto;
@@ -120,7 +120,7 @@ pub fn answer_plain(
         !is_offerers_own(attribute) && !matches!(attribute.name.as_str(), "direction" | "rtcp")
     });
     session.attributes = copied.cloned().collect();
-    Ok(PlainNegotiated { local: Description { session, media: sections }, media })
+    Ok(PlainNegotiated { local: readable(Description { session, media: sections })?, media })
 }
 
 fn answer_section(

@@ -105,10 +105,8 @@ async fn an_offer_has_the_kinds_that_its_options_wish_for() {
             assert_eq!(has("audio"), audio.unwrap_or(true), "{class} {options}");
             assert_eq!(has("video"), video.unwrap_or(true), "{class} {options}");
             if class == "WebRtcEndpoint" {
-                let mids: String = [("audio", has("audio")), ("video", has("video"))]
-                    .iter()
-                    .filter_map(|(kind, has)| has.then(|| format!(" {kind}0")))
-                    .collect();
+                let kinds = ["audio", "video"].into_iter().filter(|kind| has(kind));
+                let mids: String = kinds.map(|kind| format!(" {kind}0")).collect();
                 assert!(ours.contains(&format!("a=group:BUNDLE{mids}\r\n")), "{ours}");
             }
         }

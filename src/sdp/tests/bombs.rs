@@ -167,6 +167,17 @@ fn encodings_without_end_are_bounded() {
     assert!(bounded(&alternatives).media[0].encodings.len() <= 1);
 }
 
+#[test]
+fn an_answer_that_could_not_be_read_again_is_none() {
+    let times = "a=ptime:20\n".repeat(MAX_LINES - 6);
+    let offered = parse(&section(&times)).expect("parses");
+    assert_eq!(answer(&offered, &everything(), &local()).unwrap_err(), SdpError::TooManyLines);
+    let long = format!("a=lang:{}\n", "x".repeat(MAX_BYTES - 200));
+    let offered = parse(&section(&long)).expect("parses");
+    let refused = answer(&offered, &everything(), &local()).unwrap_err();
+    assert!(matches!(refused, SdpError::TooLong(bytes) if bytes > MAX_BYTES), "{refused}");
+}
+
 /// Lines that an offer may be made of, with holes for numbers.
 const LINES: [&str; 24] = [
     "m=audio 9 UDP/TLS/RTP/SAVPF 111 63 0 8 #",
