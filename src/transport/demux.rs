@@ -49,9 +49,17 @@ pub fn local_ufrag(bytes: &[u8]) -> Option<&str> {
 pub struct Demux<K> {
     by_ufrag: HashMap<String, K>,
     by_address: HashMap<SocketAddr, K>,
-    addresses: HashMap<K, VecDeque<SocketAddr>>,
     /// Questions to servers that many sessions ask. A session has as many as it has addresses.
     by_transaction: HashMap<Transaction, K>,
+    held: HashMap<K, Held>,
+}
+
+/// What leads to one session.
+#[derive(Debug)]
+struct Held {
+    ufrag: String,
+    addresses: VecDeque<SocketAddr>,
+    transactions: Vec<Transaction>,
 }
 
 impl<K: Copy + Eq + std::hash::Hash> Default for Demux<K> {
@@ -59,8 +67,8 @@ impl<K: Copy + Eq + std::hash::Hash> Default for Demux<K> {
         Self {
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
-            addresses: HashMap::new(),
             by_transaction: HashMap::new(),
+            held: HashMap::new(),
         }
     }
 }
@@ -70,21 +78,25 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         Self::default()
     }
 
-    /// Makes `key` reachable by `ufrag`; false if another session has it, and nothing changed.
+    /// Makes a new `key` reachable by `ufrag`; false if either is known already, and nothing changed.
     pub fn insert(&mut self, ufrag: &str, key: K) -> bool {
-        if self.by_ufrag.contains_key(ufrag) {
+        if self.by_ufrag.contains_key(ufrag) || self.held.contains_key(&key) {
             return false;
         }
         self.by_ufrag.insert(ufrag.to_owned(), key);
-        self.addresses.entry(key).or_default();
+        let (addresses, transactions) = (VecDeque::new(), Vec::new());
+        self.held.insert(key, Held { ufrag: ufrag.to_owned(), addresses, transactions });
         true
     }
 
     /// Forgets the session with all that leads to it.
     pub fn remove(&mut self, key: K) {
-        self.by_ufrag.retain(|_, holder| *holder != key);
-        self.by_transaction.retain(|_, holder| *holder != key);
-        for address in self.addresses.remove(&key).into_iter().flatten() {
+        let Some(held) = self.held.remove(&key) else { return };
+        self.by_ufrag.remove(&held.ufrag);
+        for transaction in held.transactions {
+            self.by_transaction.remove(&transaction);
+        }
+        for address in held.addresses {
             if self.by_address.get(&address) == Some(&key) {
                 self.by_address.remove(&address);
             }
@@ -99,13 +111,13 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
             Some(&holder) if holder == key || !proven => return None,
             _ => {}
         }
-        let held = self.addresses.get_mut(&key)?;
+        let held = &mut self.held.get_mut(&key)?.addresses;
         held.push_back(remote);
         let displaced = (held.len() > ADDRESSES_PER_SESSION).then(|| held.pop_front()).flatten();
         if let Some(before) = self.by_address.insert(remote, key)
-            && let Some(held) = self.addresses.get_mut(&before)
+            && let Some(held) = self.held.get_mut(&before)
         {
-            held.retain(|&address| address != remote);
+            held.addresses.retain(|&address| address != remote);
         }
         if let Some(oldest) = displaced {
             self.by_address.remove(&oldest);
@@ -115,7 +127,8 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
 
     /// The answer to this transaction is for `key`, wherever it comes from.
     pub(crate) fn expect(&mut self, transaction: Transaction, key: K) {
-        if self.addresses.contains_key(&key) {
+        if let Some(held) = self.held.get_mut(&key) {
+            held.transactions.push(transaction);
             self.by_transaction.insert(transaction, key);
         }
     }
@@ -138,11 +151,11 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
     }
 
     pub fn len(&self) -> usize {
-        self.addresses.len()
+        self.held.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty()
+        self.held.is_empty()
     }
 }
 

@@ -108,16 +108,16 @@ export function send({ audio, video, answer, key }) {
 }
 
 /**
- * Decodes what comes for some seconds: how many pictures came, how many of them differ, and how loud
- * the sound is on average, in decibels.
+ * Decodes what comes until there were so many pictures and seconds of sound: how many of the pictures
+ * differ, and how loud the sound is on average, in decibels.
  */
-export async function receive({ seconds, description }) {
+export async function receive({ pictures: enough, seconds, description }) {
   const folder = mkdtempSync(join(tmpdir(), 'rivero-ffmpeg-'));
   const file = join(folder, 'in.sdp');
   writeFileSync(file, description);
   const child = run([
     '-protocol_whitelist', 'file,rtp,srtp,udp', '-i', file,
-    '-t', `${seconds}`, '-map', '0:v', '-f', 'framemd5', '-',
+    '-frames:v', `${enough}`, '-map', '0:v', '-f', 'framemd5', '-',
     '-t', `${seconds}`, '-map', '0:a', '-af', 'volumedetect', '-f', 'null', '-',
   ]);
   const { out, log } = await child.exited;
