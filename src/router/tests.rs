@@ -459,10 +459,10 @@ proptest::proptest! {
     /// that an index belongs to one packet.
     #[test]
     fn no_input_breaks_the_router(
-        inputs in proptest::collection::vec((0u8..6, proptest::prelude::any::<u16>(), 0u64..80), 1..200),
+        inputs in proptest::collection::vec((0u8..9, proptest::prelude::any::<u16>(), 0u64..80), 1..200),
         noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
     ) {
-        let mut bench = Bench::video();
+        let mut bench = transport_wide::bench_with_repetitions();
         let (publisher, viewer) = (bench.publisher, bench.viewer);
         for (kind, number, ms) in inputs {
             let near = number % 64;
@@ -472,9 +472,17 @@ proptest::proptest! {
                 2 => bench.send(near, &[]),
                 3 => bench.send_as(96, u32::from(number % 3), number, KEY),
                 4 => bench.rtcp(viewer, |bytes| {
-                    write_nack(bytes, 1, 22, &[u64::from(near) + 500, u64::from(number)]);
+                    for ssrc in [22, 23, 44] {
+                        write_nack(bytes, 1, ssrc, &[u64::from(near) + 500, u64::from(number)]);
+                    }
                     bytes.extend([0x80 | near as u8 & 0x1f, 200 + number as u8 % 8, 0, 15]);
                     bytes.extend(&noise);
+                }),
+                5 => bench.send_as(97, 8, near, &[&number.to_be_bytes()[..], &noise].concat()),
+                6 => bench.send_numbered(near, number),
+                7 => bench.rtcp(viewer, |bytes| {
+                    bytes.extend([0x8f, 205, 0, (2 + noise.len() / 4) as u8, 0, 0, 0, 1, 0, 0, 0, 22]);
+                    bytes.extend(&noise[..noise.len() / 4 * 4]);
                 }),
                 _ => bench.rtcp(publisher, |bytes| bytes.extend(&noise)),
             }
@@ -482,7 +490,7 @@ proptest::proptest! {
         }
         let mut first = std::collections::HashMap::new();
         for (header, payload, index) in &bench.out.rtp {
-            let before = first.entry(*index).or_insert((header, payload));
+            let before = first.entry((&header[8..12], *index)).or_insert((header, payload));
             proptest::prop_assert_eq!(*before, (header, payload));
         }
     }

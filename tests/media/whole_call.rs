@@ -46,6 +46,7 @@ fn a_minute_with_repetitions_of_their_own_shows_nearly_every_frame() {
 
 #[test]
 fn other_networks_as_bad_show_as_much() {
+    a_minute(8, false);
     a_minute(8, true);
 }
 
@@ -91,7 +92,7 @@ fn a_minute(seeds: u64, modern: bool) {
             // What a message that was lost told is not told again.
             let told = numbering.told.len() as u64 * 1_000;
             let sent = numbering.next - 65_300;
-            assert!(told >= sent * ((1_000 - loss).pow(2) / 1_000 - 20), "{told} of {sent}");
+            assert!(told >= sent * ((1_000 - loss).pow(2) / 1_000 - 40), "{told} of {sent}");
             for viewer in [early, late] {
                 assert!(stage.viewer(viewer).repeated > 10);
             }

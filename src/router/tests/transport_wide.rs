@@ -24,9 +24,38 @@ fn bench() -> Bench {
     Bench::new(source, sink)
 }
 
+/// The same with streams of repetitions.
+pub(super) fn bench_with_repetitions() -> Bench {
+    let source = SourceConfig {
+        transport_cc: true,
+        extensions: agreed(&[(Extension::TransportSequence, 4)]),
+        rtx: vec![(97, 96)],
+        ..source_config(Kind::Video, &[(96, VP8), (98, VP9)])
+    };
+    let rtx = RtxConfig { ssrc: 44, formats: vec![(101, 100)], sequence_start: 9 };
+    let sink = SinkConfig {
+        transport_cc: true,
+        extensions: agreed(&[(Extension::TransportSequence, 3)]),
+        rtx: Some(rtx),
+        ..sink_config(Kind::Video, &[(100, VP8)])
+    };
+    let mut bench = Bench::new(source, sink);
+    // A second stream to the same peer, repeated under its own numbers.
+    let (now, viewer) = (bench.now(), bench.viewer);
+    let second = SinkConfig {
+        ssrc: 23,
+        transport_cc: true,
+        extensions: agreed(&[(Extension::TransportSequence, 3)]),
+        ..sink_config(Kind::Video, &[(100, VP8)])
+    };
+    let second = bench.router.add_sink(viewer, second);
+    bench.router.set_route(now, second, Some(bench.source));
+    bench
+}
+
 impl Bench {
     /// A packet with a number of its transport.
-    fn send_numbered(&mut self, sequence: u16, number: u16) {
+    pub(super) fn send_numbered(&mut self, sequence: u16, number: u16) {
         let mut bytes = vec![0x90, 96];
         bytes.extend(sequence.to_be_bytes());
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 7, 0xbe, 0xde, 0, 1, 0x41]);
