@@ -1,5 +1,6 @@
 // Firefox as the browser: alone with the server in both roles, and with Chromium at the other end.
 import assert from 'node:assert/strict';
+import { after } from 'node:test';
 
 import { Call, HelloWorld } from './support/behaviours.mjs';
 import { launchBrowser } from './support/browser.mjs';
@@ -7,7 +8,27 @@ import { DataPeer } from './support/data_peer.mjs';
 import { launchFirefox } from './support/firefox.mjs';
 import { staged } from './support/stage.mjs';
 
-const ALONE = { browser: launchFirefox };
+let started;
+after(async () => (await started)?.close());
+
+/** One Firefox for all tests, for it takes its time to start; each test has windows of its own. */
+async function sharedFirefox() {
+  started ??= launchFirefox();
+  const firefox = await started;
+  const pages = [];
+  return {
+    async newPage() {
+      const page = await firefox.newPage();
+      pages.push(page);
+      return page;
+    },
+    async close() {
+      for (const page of pages) await page.close();
+    },
+  };
+}
+
+const ALONE = { browser: sharedFirefox, timeout: 120_000 };
 
 for (const serverOffers of [false, true]) {
   const who = serverOffers ? 'the server' : 'the browser';

@@ -34,6 +34,7 @@ function across(name, { site, home, flags = [], env, relay, iceServers, source, 
   }
   let net;
   staged(name, {
+    timeout: 120_000,
     prepare: async (stage) => {
       net = new Internet({ site, home });
       stage.later(() => net.stop());

@@ -15,6 +15,7 @@ const NOWHERE = 'none0';
 function relayed(name, run, { trusted = true } = {}) {
   let coturn;
   staged(name, {
+    timeout: 120_000,
     prepare: async (stage) => {
       coturn = await startCoturn();
       stage.later(() => coturn.stop());

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import WebSocket from 'ws';
 
 const PLACES = ['/usr/bin/firefox-esr', '/usr/bin/firefox'];
-const START_MS = 30_000;
+const START_MS = 60_000;
 const END_MS = 5_000;
 
 const PREFERENCES = {
