@@ -1,0 +1,575 @@
+//! How much a transport may send: what its receiver reports, turned into one rate and the reason that
+//! holds it there.
+//!
+//! Congestion control on the sending side after draft-ietf-rmcat-gcc-02, with what libwebrtc is known
+//! to add: a trendline, probes, and knowing when the application is the limit. Each part has its file:
+//!
+//! * [`groups`], [`overuse`], [`queue`]: what the delay says; [`aimd`]: the rate it allows.
+//! * [`loss`]: the rate that losses allow. [`acknowledged`], [`application`]: what arrives, what is sent.
+//! * [`probe`]: asking for more. [`pacer`]: when packets leave.
+//!
+//! The machine neither reads packets nor holds them. The caller tells it what left, what became of it
+//! ([`Fate`]), and what reports said; it asks for the [`Estimate`] and for probes. What a receiver
+//! claims is never believed beyond the bounds: a lie can move the rate within them and nothing else.
+//!
+//! Left out: ECN, and sharing one estimate between transports of one host.
+
+mod acknowledged;
+mod aimd;
+mod application;
+mod groups;
+mod loss;
+pub mod pacer;
+mod overuse;
+mod probe;
+mod queue;
+
+pub use pacer::{Class, Pacer};
+pub use probe::ProbeRequest;
+
+use crate::rtp::Bitrate;
+use acknowledged::Acknowledged;
+use aimd::{Aimd, Seen};
+use application::SendRate;
+use groups::{Groups, Step};
+use loss::LossControl;
+use overuse::{Overuse, Usage};
+use probe::{BEYOND, Prober, Situation};
+use queue::Queue;
+use std::time::{Duration, Instant};
+
+/// Below this there is no call left to save, and nothing to learn from.
+const FLOOR: f64 = 30_000.0;
+/// Where no maximum is set: more than any one transport carries.
+const CEILING: f64 = 10e9;
+/// How long a REMB holds.
+const REMB_HOLDS: i64 = 10_000_000;
+/// Packets that one feedback message can tell of: its count has 16 bits.
+const MOST_FATES: usize = 65_535;
+/// Without feedback for so long, though packets left, the rate falls, step by step. In µs.
+const SILENCE: i64 = 1_500_000;
+const SILENCE_STEP: i64 = 500_000;
+const SILENCE_FACTOR: f64 = 0.8;
+/// A shorter queue than this, in µs, is jitter or a frame; while probes are under way they are the queue,
+/// and after a keyframe it is.
+const TOLERATED: i64 = 20_000;
+const TOLERATED_PROBING: i64 = 60_000;
+const TOLERATED_BURST: i64 = 120_000;
+/// A queue that stands longer than this after a decrease is emptied by sending less than the link carries.
+const STANDING: f64 = 50_000.0;
+/// It is to be empty within about this time, in µs, and this share is sent at least.
+const EMPTIED_IN: f64 = 800_000.0;
+const LEAST_SHARE: f64 = 0.4;
+/// How long after a decrease, in µs.
+const EMPTYING: i64 = 4_000_000;
+
+/// What a receiver tells its sender.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Means {
+    /// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    TransportWide,
+    /// Its own estimate (draft-alvestrand-rmcat-remb-03).
+    Remb,
+    /// Receiver reports at most.
+    Reports,
+}
+
+/// The rates between which the estimate moves.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bounds {
+    pub min: Option<Bitrate>,
+    /// Wins over `min`.
+    pub max: Option<Bitrate>,
+    pub start: Option<Bitrate>,
+}
+
+/// What became of one packet, as transport-wide feedback tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Fate {
+    /// Its number of the transport, unwrapped.
+    pub seq: u64,
+    /// In bytes, as it stood in the datagram.
+    pub size: u32,
+    pub sent_at: Instant,
+    /// On the receiver's clock, whatever its origin; `None` if it did not arrive.
+    pub received_at: Option<Duration>,
+}
+
+/// What holds the estimate where it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Limit {
+    /// Nothing was reported yet.
+    Start,
+    /// A queue that grew.
+    Delay,
+    Loss,
+    /// The receiver's own estimate.
+    Remb,
+    /// Too little is sent to learn more.
+    Application,
+    /// A probe is under way.
+    Probing,
+    /// Feedback has ceased.
+    Silence,
+    Minimum,
+    Maximum,
+    /// The receiver reports nothing that could limit.
+    Nothing,
+}
+
+impl Limit {
+    pub const ALL: [Self; 10] = [
+        Self::Start,
+        Self::Delay,
+        Self::Loss,
+        Self::Remb,
+        Self::Application,
+        Self::Probing,
+        Self::Silence,
+        Self::Minimum,
+        Self::Maximum,
+        Self::Nothing,
+    ];
+
+    /// For statistics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Delay => "delay",
+            Self::Loss => "loss",
+            Self::Remb => "remb",
+            Self::Application => "application",
+            Self::Probing => "probing",
+            Self::Silence => "silence",
+            Self::Minimum => "minimum",
+            Self::Maximum => "maximum",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Estimate {
+    pub target: Bitrate,
+    pub reason: Limit,
+}
+
+/// What was not believed, and what came to nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Fates of packets that were not sent yet, or beyond what one message can tell.
+    pub refused: u64,
+    /// Receivers' clocks that jumped.
+    pub clock_jumps: u64,
+    /// Probes that were not filled, and those that came back too mangled to measure.
+    pub probes_unfilled: u64,
+    pub probes_unclear: u64,
+}
+
+/// The estimate of one transport.
+#[derive(Debug)]
+pub struct Bandwidth {
+    start: Instant,
+    means: Means,
+    bounds: Bounds,
+    wanted: f64,
+    sent: SendRate,
+    groups: Groups,
+    overuse: Overuse,
+    queue: Queue,
+    acknowledged: Acknowledged,
+    aimd: Aimd,
+    loss: LossControl,
+    prober: Prober,
+    remb: Option<(i64, f64)>,
+    round_trip: Option<i64>,
+    /// The least of feedback, where no report told one.
+    answered: Option<i64>,
+    /// Transport-wide feedback has come, and when last.
+    told: Option<i64>,
+    highest: Option<u64>,
+    /// Of packets before the next that arrived nothing was told.
+    skipped: bool,
+    highest_sent: u64,
+    /// The first packet that left after the last feedback, and when the rate fell for want of it.
+    unanswered: Option<i64>,
+    hushed: Option<i64>,
+    /// When the last report came, and all bytes sent until then.
+    reported: Option<(i64, u64)>,
+    probed: Option<i64>,
+    estimate: Estimate,
+    counts: Counts,
+}
+
+impl Bandwidth {
+    pub fn new(now: Instant, means: Means, bounds: Bounds) -> Self {
+        let mut this = Self {
+            start: now,
+            means,
+            bounds,
+            wanted: 0.0,
+            sent: SendRate::default(),
+            groups: Groups::default(),
+            overuse: Overuse::default(),
+            queue: Queue::default(),
+            acknowledged: Acknowledged::default(),
+            aimd: Aimd::new(0.0),
+            loss: LossControl::default(),
+            prober: Prober::default(),
+            remb: None,
+            round_trip: None,
+            answered: None,
+            told: None,
+            highest: None,
+            skipped: false,
+            highest_sent: 0,
+            unanswered: None,
+            hushed: None,
+            reported: None,
+            probed: None,
+            estimate: Estimate { target: Bitrate::default(), reason: Limit::Start },
+            counts: Counts::default(),
+        };
+        this.set_bounds(now, bounds);
+        this
+    }
+
+    /// Takes effect at once. `start` counts as long as nothing was reported.
+    pub fn set_bounds(&mut self, now: Instant, bounds: Bounds) {
+        const START: f64 = 300_000.0;
+        self.bounds = bounds;
+        if !self.has_heard() {
+            self.aimd.set(bounds.start.map_or(START, |start| start.bps() as f64));
+        }
+        self.settle(self.at(now));
+    }
+
+    /// What the streams behind the transport could use all together; without it nothing is probed.
+    pub fn set_wanted(&mut self, wanted: Bitrate) {
+        self.wanted = (wanted.bps() as f64).min(CEILING);
+    }
+
+    /// A packet left. `seq` is its number of the transport, unwrapped; 0 throughout where there is none.
+    #[inline]
+    pub fn sent(&mut self, now: Instant, seq: u64, size: u32) {
+        let now = self.at(now);
+        self.sent.add(now, size);
+        self.highest_sent = self.highest_sent.max(seq);
+        if self.unanswered.is_none() {
+            self.unanswered = Some(now);
+        }
+        if self.prober.is_under_way() {
+            self.prober.sent(now, seq, size);
+        }
+    }
+
+    /// One message of transport-wide feedback, in the order of its numbers.
+    pub fn handle_feedback(&mut self, now: Instant, fates: impl IntoIterator<Item = Fate>) {
+        let at = self.at(now);
+        let mut newest: Option<i64> = None;
+        let mut count = 0;
+        for fate in fates {
+            if count == MOST_FATES || fate.sent_at > now || fate.seq > self.highest_sent {
+                self.counts.refused += 1;
+                continue;
+            }
+            count += 1;
+            let sent = self.at(fate.sent_at);
+            if self.take(at, sent, fate) {
+                newest = newest.max(Some(sent));
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        if self.told.is_none() {
+            // What a start rate was a guess for is being told from here on.
+            self.aimd.set(self.clamp(self.aimd.target()).0);
+        }
+        self.told = Some(at);
+        self.unanswered = None;
+        self.hushed = None;
+        if let Some(sent) = newest {
+            let answer = at.saturating_sub(sent).clamp(1_000, 10_000_000);
+            let least = self.answered.map_or(answer, |before| before.min(answer));
+            // It forgets slowly: a route may have become longer.
+            self.answered = Some(least + (answer - least) / 64);
+        }
+        self.queue.settle(at);
+        self.update(at);
+        self.settle(at);
+    }
+
+    /// The receiver's estimate. A rate of 0 or beyond all bounds counts as the bound.
+    pub fn handle_remb(&mut self, now: Instant, bitrate: Bitrate) {
+        let at = self.at(now);
+        self.remb = Some((at, (bitrate.bps() as f64).min(CEILING)));
+        self.settle(at);
+    }
+
+    /// A receiver report: the share lost since the one before, of 256, and the round trip if it told one.
+    /// Of several streams the caller tells the share of all together.
+    pub fn handle_report(&mut self, now: Instant, fraction_lost: u8, round_trip: Option<Duration>) {
+        let at = self.at(now);
+        if let Some(time) = round_trip {
+            let time = i64::try_from(time.as_micros()).unwrap_or(i64::MAX).clamp(1_000, 10_000_000);
+            self.round_trip = Some(self.round_trip.map_or(time, |before| (7 * before + time) / 8));
+        }
+        let total = self.sent.total();
+        let (since, before) = *self.reported.get_or_insert((at, total));
+        if self.told.is_none() && at > since {
+            let share = f64::from(fraction_lost) / 256.0;
+            self.loss.report(at, total.wrapping_sub(before), at - since, share);
+            self.reported = Some((at, total));
+        }
+        self.settle(at);
+    }
+
+    /// To be called at [`Bandwidth::poll_timeout`]; earlier or later does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let at = self.at(now);
+        if let Some(since) = self.silent_since()
+            && at >= self.silence_due(since)
+        {
+            self.hushed = Some(at);
+            self.aimd.set((self.aimd.target() * SILENCE_FACTOR).max(FLOOR));
+        }
+        self.settle(at);
+    }
+
+    /// Packets to send now, so that a probe has its rate. To be asked whenever media was sent and at
+    /// [`Bandwidth::poll_timeout`]; what is sent goes through [`Bandwidth::sent`] like all else.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<ProbeRequest> {
+        if self.means != Means::TransportWide {
+            return None;
+        }
+        let at = self.at(now);
+        let situation = self.situation();
+        let request = self.prober.poll(at, situation)?;
+        self.probed = Some(at);
+        Some(request)
+    }
+
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let at = self.at(now);
+        let probe = match self.means {
+            Means::TransportWide => self.prober.timeout(at, self.situation()),
+            Means::Remb | Means::Reports => None,
+        };
+        let silence = self.silent_since().map(|since| self.silence_due(since));
+        let remb = self.remb.map(|(since, _)| since + REMB_HOLDS).filter(|due| *due > at);
+        let due = [probe, silence, remb].into_iter().flatten().min()?;
+        Some(self.start + Duration::from_micros(u64::try_from(due).unwrap_or(0)))
+    }
+
+    pub fn estimate(&self) -> Estimate {
+        self.estimate
+    }
+
+    /// What the receiver says arrives; `None` without transport-wide feedback.
+    pub fn acknowledged(&self) -> Option<Bitrate> {
+        self.acknowledged.rate().map(|rate| Bitrate::from_bps(rate as u64))
+    }
+
+    /// How long packets wait at the bottleneck.
+    pub fn queueing_delay(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.queue.waits()).unwrap_or(0))
+    }
+
+    pub fn round_trip(&self) -> Option<Duration> {
+        let time = self.round_trip.or(self.answered)?;
+        Some(Duration::from_micros(u64::try_from(time).unwrap_or(0)))
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            probes_unfilled: self.prober.unfilled,
+            probes_unclear: self.prober.unclear,
+            ..self.counts
+        }
+    }
+
+    /// One packet of a feedback message; whether it arrived.
+    fn take(&mut self, now: i64, sent: i64, fate: Fate) -> bool {
+        let arrived = fate
+            .received_at
+            .map(|time| i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4));
+        self.skipped |= self.highest.is_some_and(|highest| fate.seq > highest + 1);
+        self.highest = self.highest.max(Some(fate.seq));
+        self.loss.add(fate.seq, fate.size, sent, arrived.is_some());
+        if self.prober.is_under_way() {
+            self.prober.told(fate.seq, fate.size, sent, arrived);
+        }
+        let Some(arrived) = arrived else { return false };
+        if std::mem::take(&mut self.skipped) {
+            self.acknowledged.skip_to(fate.seq, arrived);
+        } else {
+            self.acknowledged.add(fate.seq, fate.size, arrived);
+        }
+        self.queue.add(sent, arrived);
+        match self.groups.add(sent, arrived, now) {
+            Step::Nothing => {}
+            Step::Deltas(deltas) => self.overuse.add(deltas, arrived, now),
+            Step::Reset => {
+                self.counts.clock_jumps += 1;
+                self.overuse = Overuse::default();
+                self.queue.reset();
+            }
+        }
+        true
+    }
+
+    /// What the message has shown, turned into a rate.
+    fn update(&mut self, now: i64) {
+        let round_trip = self.round_trip.or(self.answered).unwrap_or(100_000);
+        let probing = self.prober.is_under_way()
+            || self.probed.is_some_and(|at| now.saturating_sub(at) < round_trip + 500_000);
+        let application_limited = self.sent.is_limited(now, self.aimd.target());
+        let burst = self.sent.has_burst(now);
+        let before = self.aimd.decreased();
+        self.aimd.update(
+            now,
+            Seen {
+                usage: self.overuse.usage(),
+                rate: self.acknowledged.rate(),
+                lately: self.acknowledged.lately(),
+                round_trip,
+                queue: self.queue.waits(),
+                tolerated: if burst {
+                    TOLERATED_BURST
+                } else if probing {
+                    TOLERATED_PROBING
+                } else {
+                    TOLERATED
+                },
+                application_limited,
+                enough: if self.wanted > 0.0 { BEYOND * self.wanted } else { CEILING },
+            },
+        );
+        if self.aimd.decreased() != before {
+            self.prober.put_off(now);
+        }
+        let highest = self.highest.unwrap_or(0);
+        if let Some(rate) = self.prober.settle(now, highest, self.aimd.target(), round_trip)
+            && self.overuse.usage() != Usage::Over
+        {
+            let rate = rate.min(CEILING);
+            self.aimd.raise(rate);
+            self.loss.raise(rate);
+        }
+        self.loss.forget_above(2.0 * self.aimd.target());
+        self.aimd.set(self.aimd.target().clamp(FLOOR, CEILING));
+    }
+
+    fn situation(&self) -> Situation {
+        Situation {
+            target: self.estimate.target.bps() as f64,
+            wanted: self.wanted.min(self.bounds.max.map_or(CEILING, |max| max.bps() as f64)),
+            calm: self.overuse.usage() == Usage::Normal
+                && self.queue.waits() < STANDING as i64
+                && self.hushed.is_none()
+                && self.may_be_more(),
+            round_trip: self.round_trip.or(self.answered).unwrap_or(100_000),
+        }
+    }
+
+    /// Whoever fills a link is not to probe it all the time at the cost of those who share it: only
+    /// when it is back at the last limit, and there is no queue this time.
+    fn may_be_more(&self) -> bool {
+        self.aimd.held_by_application()
+            || self.aimd.is_at_limit() && self.queue.waits() < TOLERATED
+    }
+
+    /// The least of what the parts allow, and which of them it is.
+    fn settle(&mut self, now: i64) {
+        if self.told.is_none() {
+            // Without probes only doubling bounds what a report is compared with.
+            self.loss.forget_above(CEILING);
+        }
+        let (mut rate, mut reason) = self.by_delay(now);
+        let mut least = |other: Option<f64>, why: Limit| {
+            if let Some(other) = other.filter(|other| *other < rate) {
+                (rate, reason) = (other, why);
+            }
+        };
+        least(self.loss.limit(), Limit::Loss);
+        least(self.remb(now), Limit::Remb);
+        let (bounded, bound) = self.clamp(rate);
+        self.estimate = Estimate {
+            target: Bitrate::from_bps(bounded as u64),
+            reason: bound.unwrap_or(reason),
+        };
+    }
+
+    fn by_delay(&self, now: i64) -> (f64, Limit) {
+        let target = self.aimd.target();
+        if self.told.is_none() {
+            // A peer that agreed to feedback and sends none is one that sends none.
+            let silent = self.means != Means::TransportWide || self.remb.is_some();
+            return match (silent, self.has_heard() || self.is_past_start(now)) {
+                (true, true) => (CEILING, Limit::Nothing),
+                _ => (target, Limit::Start),
+            };
+        }
+        if self.hushed.is_some() {
+            return (target, Limit::Silence);
+        }
+        let emptying =
+            self.aimd.decreased().is_some_and(|at| now.saturating_sub(at) < EMPTYING);
+        let waits = self.queue.waits() as f64;
+        if emptying && waits > STANDING {
+            let share = (1.0 - (waits - STANDING) / EMPTIED_IN).clamp(LEAST_SHARE, 1.0);
+            return (target * share, Limit::Delay);
+        }
+        let reason = if self.prober.is_under_way() {
+            Limit::Probing
+        } else if self.aimd.held_by_application() {
+            Limit::Application
+        } else {
+            Limit::Delay
+        };
+        (target, reason)
+    }
+
+    fn remb(&self, now: i64) -> Option<f64> {
+        let (at, rate) = self.remb?;
+        (now.saturating_sub(at) <= REMB_HOLDS).then_some(rate)
+    }
+
+    /// Within the bounds, and the bound that it met.
+    fn clamp(&self, rate: f64) -> (f64, Option<Limit>) {
+        let max = self.bounds.max.map_or(CEILING, |max| (max.bps() as f64).min(CEILING));
+        let min = self.bounds.min.map_or(FLOOR, |min| min.bps() as f64).max(FLOOR).min(max);
+        if rate > max {
+            (max, self.bounds.max.is_some().then_some(Limit::Maximum))
+        } else if rate < min {
+            (min, Some(Limit::Minimum))
+        } else {
+            (rate, None)
+        }
+    }
+
+    fn has_heard(&self) -> bool {
+        self.told.is_some() || self.remb.is_some() || self.reported.is_some()
+    }
+
+    fn is_past_start(&self, now: i64) -> bool {
+        now > REMB_HOLDS
+    }
+
+    /// Since when packets leave without an answer, of a peer that used to answer.
+    fn silent_since(&self) -> Option<i64> {
+        self.told.and(self.unanswered)
+    }
+
+    fn silence_due(&self, since: i64) -> i64 {
+        let round_trip = self.round_trip.or(self.answered).unwrap_or(0);
+        let first = since + SILENCE.max(3 * round_trip);
+        self.hushed.map_or(first, |at| first.max(at + SILENCE_STEP))
+    }
+
+    fn at(&self, now: Instant) -> i64 {
+        let since = now.saturating_duration_since(self.start);
+        (since.as_secs() as i64).saturating_mul(1_000_000) + i64::from(since.subsec_micros())
+    }
+}
