@@ -151,3 +151,10 @@ seed("network", "frames", b"\x00\x03abc\x00\x00\x00\x01x")
 seed("network", "channel", b"\x40\x00\x00\x05hello\x00\x00\x00")
 INDICATION = b"\x00\x12\x00\x08\x00\x01\x32\x50\xe1\x12\xa6\x45" + b"\x00\x13\x00\x05hello\x00\x00\x00"
 seed("network", "indication", b"\x00\x17\x00\x18\x21\x12\xa4\x42" + b"t" * 12 + INDICATION)
+
+# The means of the receiver, then calls: what to do, and its numbers.
+SENT = b"\x00\x40"
+TOLD = b"\x0d" + b"\x40\x00\x01\x00\x32\x10" + bytes(6) + b"\x03\xe8" + b"\x64\x08\x00\xff"
+seed("bandwidth", "feedback", b"\x00" + (b"\x08\x05\x15" + SENT + TOLD) * 4)
+seed("bandwidth", "remb_and_bounds", b"\x02" + SENT + b"\x05\x02\x15" + b"\x07\x01\x11\x02\x14\x05\x10")
+seed("bandwidth", "reports", b"\x03" + (SENT + b"\x6a\x32\x09" + b"\x09\x04\x08") * 8)

@@ -132,8 +132,7 @@ impl Aimd {
             self.limit = None;
         }
         let enough = seen.enough.min(HEADROOM * rate + 10_000.0);
-        self.held_by_application =
-            seen.application_limited || self.target >= enough;
+        self.held_by_application = seen.application_limited || self.target >= enough;
         if self.held_by_application {
             return;
         }

@@ -6,6 +6,8 @@
 
 const BUCKET: i64 = 100_000;
 const BUCKETS: usize = 8;
+/// A tenth of a second with so many times the bytes of the mean one is a burst.
+const BURST: f64 = 1.6;
 /// The queue of a burst lasts at most so many of them.
 const BURST_FOR: i64 = 5;
 /// Below this share of the target the application is the limit, and above the other it is not.
@@ -27,6 +29,11 @@ impl SendRate {
         self.turn(now);
         self.buckets[self.current as usize % BUCKETS] += u64::from(size);
         self.total = self.total.wrapping_add(u64::from(size));
+    }
+
+    /// When the first packet left.
+    pub fn began(&self) -> Option<i64> {
+        self.began
     }
 
     /// All bytes ever sent; wraps.
@@ -62,7 +69,7 @@ impl SendRate {
         let most = (0..BURST_FOR)
             .map(|back| self.buckets[(self.current - back).max(0) as usize % BUCKETS])
             .max();
-        most.is_some_and(|most| most * BUCKETS as u64 > 2 * sum)
+        most.is_some_and(|most| most as f64 * BUCKETS as f64 > BURST * sum as f64)
     }
 
     fn turn(&mut self, now: i64) {

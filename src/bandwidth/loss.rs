@@ -21,12 +21,16 @@ const AGEING: f64 = 0.9;
 const HARMLESS: f64 = 0.02;
 /// Loss of this much above what the link always loses is a limit, unless the bins say otherwise.
 const HEAVY: f64 = 0.25;
-/// An explanation is believed when it leaves less than this share of what the other leaves unexplained.
+/// An explanation is believed when it leaves less than this share of what the other leaves unexplained;
+/// the one that costs the call its quality has to be the better one by far.
 const CLEARLY: f64 = 0.4;
+const BY_FAR: f64 = 0.2;
 /// How long the link is believed to lose what it was found to lose, in µs.
 const REMEMBERED: i64 = 30_000_000;
 /// Growth per second of a limit that was found.
 const FACTOR: f64 = 1.08;
+/// It grows while more than this share of it is sent.
+const USED: f64 = 0.7;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bin {
@@ -107,7 +111,8 @@ impl LossControl {
     pub fn report(&mut self, now: i64, bytes: u64, time: i64, lost: f64) {
         if time >= BIN && bytes > 0 {
             let sent = bytes as f64 * 8e6 / time as f64;
-            self.observe(now, Bin { sent, delivered: sent * (1.0 - lost.clamp(0.0, 1.0)) }, time);
+            let bin = Bin { sent, delivered: sent * (1.0 - lost.clamp(0.0, 1.0)) };
+            self.observe(now, bin, time, true);
         }
     }
 
@@ -142,10 +147,12 @@ impl LossControl {
         }
         let sent = open.bytes as f64 * 8e6 / lasted as f64 / told;
         let share = open.lost as f64 / open.bytes.max(1) as f64;
-        self.observe(now, Bin { sent, delivered: sent * (1.0 - share.min(1.0)) }, lasted);
+        let bin = Bin { sent, delivered: sent * (1.0 - share.min(1.0)) };
+        self.observe(now, bin, lasted, false);
     }
 
-    fn observe(&mut self, now: i64, bin: Bin, lasted: i64) {
+    /// Where nothing probes, a limit grows even if it is not used.
+    fn observe(&mut self, now: i64, bin: Bin, lasted: i64, blindly: bool) {
         self.bins[self.next] = bin;
         self.next = (self.next + 1) % BINS;
         self.filled = (self.filled + 1).min(BINS);
@@ -157,7 +164,9 @@ impl LossControl {
         let lately = self.lately();
         if lately <= HARMLESS + self.inherent {
             let seconds = lasted as f64 / 1e6;
-            self.limit = self.limit.map(|limit| limit * FACTOR.powf(seconds));
+            let used = |limit: f64| blindly || bin.sent > USED * limit;
+            let grown = |limit| if used(limit) { limit * FACTOR.powf(seconds) } else { limit };
+            self.limit = self.limit.map(grown);
             if lately <= HARMLESS {
                 return;
             }
@@ -169,7 +178,7 @@ impl LossControl {
                 self.inherent = share;
                 self.inherent_until = now.saturating_add(REMEMBERED);
             }
-            Verdict::Rate if self.since > 3 => self.lower(0.95 * rate),
+            Verdict::Rate if self.since > 1 => self.lower(0.95 * rate),
             Verdict::Unknown if self.since > 3 && lately > HEAVY + self.inherent => {
                 let (mut delivered, mut count) = (0.0, 0.0);
                 for bin in self.newest().take(2) {
@@ -225,7 +234,7 @@ impl LossControl {
             by_rate += weight * off * off;
             weight *= AGEING;
         }
-        let verdict = if by_rate < CLEARLY * by_share {
+        let verdict = if by_rate < BY_FAR * by_share {
             Verdict::Rate
         } else if by_share < CLEARLY * by_rate {
             Verdict::Share
@@ -272,7 +281,12 @@ mod tests {
     use super::*;
 
     /// Sends at `rate` for some bins, of which `lost` of so many packets get lost.
-    fn run(control: &mut LossControl, bins: u64, rate: impl Fn(u64) -> u64, lost: impl Fn(f64) -> f64) {
+    fn run(
+        control: &mut LossControl,
+        bins: u64,
+        rate: impl Fn(u64) -> u64,
+        lost: impl Fn(f64) -> f64,
+    ) {
         let mut chance = 1u64;
         for bin in 0..bins {
             let began = control.highest.map_or(0, |seq| seq + 1);

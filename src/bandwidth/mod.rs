@@ -19,10 +19,13 @@ mod aimd;
 mod application;
 mod groups;
 mod loss;
-pub mod pacer;
 mod overuse;
+pub mod pacer;
 mod probe;
 mod queue;
+
+#[cfg(test)]
+mod tests;
 
 pub use pacer::{Class, Pacer};
 pub use probe::ProbeRequest;
@@ -51,10 +54,13 @@ const SILENCE: i64 = 1_500_000;
 const SILENCE_STEP: i64 = 500_000;
 const SILENCE_FACTOR: f64 = 0.8;
 /// A shorter queue than this, in µs, is jitter or a frame; while probes are under way they are the queue,
-/// and after a keyframe it is.
+/// and after a keyframe it is; with a rate to spare one large picture may be.
 const TOLERATED: i64 = 20_000;
 const TOLERATED_PROBING: i64 = 60_000;
+const TOLERATED_AMPLE: i64 = 80_000;
 const TOLERATED_BURST: i64 = 120_000;
+/// Whoever sends so much less than the target is not likely to fill the link by its mean rate.
+const AMPLE: f64 = 1.1;
 /// A queue that stands longer than this after a decrease is emptied by sending less than the link carries.
 const STANDING: f64 = 50_000.0;
 /// It is to be empty within about this time, in µs, and this share is sent at least.
@@ -157,7 +163,7 @@ pub struct Estimate {
 /// What was not believed, and what came to nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
-    /// Fates of packets that were not sent yet, or beyond what one message can tell.
+    /// Fates of packets that were not sent yet.
     pub refused: u64,
     /// Receivers' clocks that jumped.
     pub clock_jumps: u64,
@@ -263,27 +269,28 @@ impl Bandwidth {
         }
     }
 
-    /// One message of transport-wide feedback, in the order of its numbers.
+    /// One message of transport-wide feedback, in the order of its numbers. Of more fates than a message
+    /// can tell, the rest is not looked at.
     pub fn handle_feedback(&mut self, now: Instant, fates: impl IntoIterator<Item = Fate>) {
         let at = self.at(now);
         let mut newest: Option<i64> = None;
-        let mut count = 0;
-        for fate in fates {
-            if count == MOST_FATES || fate.sent_at > now || fate.seq > self.highest_sent {
+        let mut believed = false;
+        for fate in fates.into_iter().take(MOST_FATES) {
+            if fate.sent_at > now || fate.seq > self.highest_sent {
                 self.counts.refused += 1;
                 continue;
             }
-            count += 1;
+            believed = true;
             let sent = self.at(fate.sent_at);
             if self.take(at, sent, fate) {
                 newest = newest.max(Some(sent));
             }
         }
-        if count == 0 {
+        if !believed {
             return;
         }
         if self.told.is_none() {
-            // What a start rate was a guess for is being told from here on.
+            // From here on the machine moves by itself, from where the bounds let it start.
             self.aimd.set(self.clamp(self.aimd.target()).0);
         }
         self.told = Some(at);
@@ -312,7 +319,7 @@ impl Bandwidth {
     pub fn handle_report(&mut self, now: Instant, fraction_lost: u8, round_trip: Option<Duration>) {
         let at = self.at(now);
         if let Some(time) = round_trip {
-            let time = i64::try_from(time.as_micros()).unwrap_or(i64::MAX).clamp(1_000, 10_000_000);
+            let time = micros(time).clamp(1_000, 10_000_000);
             self.round_trip = Some(self.round_trip.map_or(time, |before| (7 * before + time) / 8));
         }
         let total = self.sent.total();
@@ -321,6 +328,9 @@ impl Bandwidth {
             let share = f64::from(fraction_lost) / 256.0;
             self.loss.report(at, total.wrapping_sub(before), at - since, share);
             self.reported = Some((at, total));
+            // Nothing proves such a limit too low but passing; far above what is sent it says nothing.
+            let sent = self.sent.rate(at).unwrap_or(0.0);
+            self.loss.forget_above((3.0 * sent).max(1e6));
         }
         self.settle(at);
     }
@@ -358,7 +368,8 @@ impl Bandwidth {
         };
         let silence = self.silent_since().map(|since| self.silence_due(since));
         let remb = self.remb.map(|(since, _)| since + REMB_HOLDS).filter(|due| *due > at);
-        let due = [probe, silence, remb].into_iter().flatten().min()?;
+        let start = self.start_ends().filter(|due| self.told.is_none() && *due > at);
+        let due = [probe, silence, remb, start].into_iter().flatten().min()?;
         Some(self.start + Duration::from_micros(u64::try_from(due).unwrap_or(0)))
     }
 
@@ -391,9 +402,7 @@ impl Bandwidth {
 
     /// One packet of a feedback message; whether it arrived.
     fn take(&mut self, now: i64, sent: i64, fate: Fate) -> bool {
-        let arrived = fate
-            .received_at
-            .map(|time| i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4));
+        let arrived = fate.received_at.map(micros);
         self.skipped |= self.highest.is_some_and(|highest| fate.seq > highest + 1);
         self.highest = self.highest.max(Some(fate.seq));
         self.loss.add(fate.seq, fate.size, sent, arrived.is_some());
@@ -425,6 +434,7 @@ impl Bandwidth {
         let probing = self.prober.is_under_way()
             || self.probed.is_some_and(|at| now.saturating_sub(at) < round_trip + 500_000);
         let application_limited = self.sent.is_limited(now, self.aimd.target());
+        let rate = self.acknowledged.rate().unwrap_or(0.0);
         let burst = self.sent.has_burst(now);
         let before = self.aimd.decreased();
         self.aimd.update(
@@ -435,12 +445,11 @@ impl Bandwidth {
                 lately: self.acknowledged.lately(),
                 round_trip,
                 queue: self.queue.waits(),
-                tolerated: if burst {
-                    TOLERATED_BURST
-                } else if probing {
-                    TOLERATED_PROBING
-                } else {
-                    TOLERATED
+                tolerated: match (burst, probing) {
+                    (true, _) => TOLERATED_BURST,
+                    _ if self.aimd.target() > AMPLE * rate => TOLERATED_AMPLE,
+                    (_, true) => TOLERATED_PROBING,
+                    _ => TOLERATED,
                 },
                 application_limited,
                 enough: if self.wanted > 0.0 { BEYOND * self.wanted } else { CEILING },
@@ -476,16 +485,11 @@ impl Bandwidth {
     /// Whoever fills a link is not to probe it all the time at the cost of those who share it: only
     /// when it is back at the last limit, and there is no queue this time.
     fn may_be_more(&self) -> bool {
-        self.aimd.held_by_application()
-            || self.aimd.is_at_limit() && self.queue.waits() < TOLERATED
+        self.aimd.held_by_application() || self.aimd.is_at_limit() && self.queue.waits() < TOLERATED
     }
 
     /// The least of what the parts allow, and which of them it is.
     fn settle(&mut self, now: i64) {
-        if self.told.is_none() {
-            // Without probes only doubling bounds what a report is compared with.
-            self.loss.forget_above(CEILING);
-        }
         let (mut rate, mut reason) = self.by_delay(now);
         let mut least = |other: Option<f64>, why: Limit| {
             if let Some(other) = other.filter(|other| *other < rate) {
@@ -495,27 +499,28 @@ impl Bandwidth {
         least(self.loss.limit(), Limit::Loss);
         least(self.remb(now), Limit::Remb);
         let (bounded, bound) = self.clamp(rate);
-        self.estimate = Estimate {
-            target: Bitrate::from_bps(bounded as u64),
-            reason: bound.unwrap_or(reason),
-        };
+        self.estimate =
+            Estimate { target: Bitrate::from_bps(bounded as u64), reason: bound.unwrap_or(reason) };
     }
 
     fn by_delay(&self, now: i64) -> (f64, Limit) {
         let target = self.aimd.target();
         if self.told.is_none() {
-            // A peer that agreed to feedback and sends none is one that sends none.
-            let silent = self.means != Means::TransportWide || self.remb.is_some();
-            return match (silent, self.has_heard() || self.is_past_start(now)) {
-                (true, true) => (CEILING, Limit::Nothing),
-                _ => (target, Limit::Start),
+            let heard = match self.means {
+                Means::TransportWide | Means::Remb => self.remb.is_some(),
+                Means::Reports => self.reported.is_some(),
+            };
+            // One that agreed to report and does not, for so long, has nothing to say.
+            return if heard || self.start_ends().is_some_and(|end| now >= end) {
+                (CEILING, Limit::Nothing)
+            } else {
+                (target, Limit::Start)
             };
         }
         if self.hushed.is_some() {
             return (target, Limit::Silence);
         }
-        let emptying =
-            self.aimd.decreased().is_some_and(|at| now.saturating_sub(at) < EMPTYING);
+        let emptying = self.aimd.decreased().is_some_and(|at| now.saturating_sub(at) < EMPTYING);
         let waits = self.queue.waits() as f64;
         if emptying && waits > STANDING {
             let share = (1.0 - (waits - STANDING) / EMPTIED_IN).clamp(LEAST_SHARE, 1.0);
@@ -533,7 +538,7 @@ impl Bandwidth {
 
     fn remb(&self, now: i64) -> Option<f64> {
         let (at, rate) = self.remb?;
-        (now.saturating_sub(at) <= REMB_HOLDS).then_some(rate)
+        (now.saturating_sub(at) < REMB_HOLDS).then_some(rate)
     }
 
     /// Within the bounds, and the bound that it met.
@@ -553,8 +558,9 @@ impl Bandwidth {
         self.told.is_some() || self.remb.is_some() || self.reported.is_some()
     }
 
-    fn is_past_start(&self, now: i64) -> bool {
-        now > REMB_HOLDS
+    /// Until when a first report is waited for.
+    fn start_ends(&self) -> Option<i64> {
+        self.sent.began().map(|began| began + REMB_HOLDS)
     }
 
     /// Since when packets leave without an answer, of a peer that used to answer.
@@ -569,7 +575,12 @@ impl Bandwidth {
     }
 
     fn at(&self, now: Instant) -> i64 {
-        let since = now.saturating_duration_since(self.start);
-        (since.as_secs() as i64).saturating_mul(1_000_000) + i64::from(since.subsec_micros())
+        micros(now.saturating_duration_since(self.start))
     }
+}
+
+/// A span or a foreign time; what no clock shows is cut to what can be subtracted.
+fn micros(time: Duration) -> i64 {
+    const LONGEST: u64 = 1 << 40;
+    time.as_secs().min(LONGEST) as i64 * 1_000_000 + i64::from(time.subsec_micros())
 }

@@ -106,8 +106,7 @@ impl Overuse {
         } else {
             self.steep_for = 0.0;
             self.steep = 0;
-            self.usage =
-                if steepness < -self.threshold { Usage::Under } else { Usage::Normal };
+            self.usage = if steepness < -self.threshold { Usage::Under } else { Usage::Normal };
         }
         self.adapt(steepness.abs(), now);
     }

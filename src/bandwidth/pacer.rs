@@ -50,7 +50,7 @@ impl<P> Pacer<P> {
         let mut pacer = Self {
             start: now,
             paid: 0,
-            cost: 0.0,
+            cost: f64::MAX,
             rate_cost: 0.0,
             waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             packets: 0,
@@ -144,10 +144,14 @@ impl<P> Pacer<P> {
         self.paid = self.paid.max(now).saturating_add((f64::from(size) * self.cost) as i64);
     }
 
-    /// What waits must be gone in time, whatever the rate.
+    /// What waits must be gone in time, whatever the rate; once faster, it stays so until nothing waits.
     fn hurry(&mut self) {
-        let most = LONGEST_WAIT.as_nanos() as f64 / self.bytes.max(1) as f64;
-        self.cost = if self.bytes == 0 { self.rate_cost } else { self.rate_cost.min(most).min(self.cost.max(self.rate_cost.min(most))) };
+        self.cost = if self.bytes == 0 {
+            self.rate_cost
+        } else {
+            let most = LONGEST_WAIT.as_nanos() as f64 / self.bytes as f64;
+            self.cost.min(self.rate_cost).min(most)
+        };
     }
 
     fn at(&self, now: Instant) -> i64 {
@@ -190,7 +194,8 @@ mod tests {
         // 24 000 bytes at 2.5 Mbit/s are 77 ms.
         let last = left.last().expect("a departure").0;
         assert!((60..=80).contains(&last), "{left:?}");
-        let ticks: std::collections::BTreeSet<_> = left.iter().map(|departure| departure.0).collect();
+        let ticks: std::collections::BTreeSet<_> =
+            left.iter().map(|departure| departure.0).collect();
         assert!(ticks.len() <= left.len() / 2 + 1, "{left:?}");
         assert!(left.windows(2).all(|pair| pair[0].1 < pair[1].1));
     }
@@ -206,7 +211,8 @@ mod tests {
         pacer.push(Class::Repetition, 1_200, 1).expect("room");
         pacer.push(Class::Video, 1_200, 3).expect("room");
         assert!(!pacer.admit(now, Class::Video, 10), "it would overtake");
-        let order: Vec<_> = departures(&mut pacer, now).iter().map(|departure| departure.1).collect();
+        let order: Vec<_> =
+            departures(&mut pacer, now).iter().map(|departure| departure.1).collect();
         assert_eq!(order, [1, 2, 3, 4]);
     }
 

@@ -24,6 +24,8 @@ const ARRIVED: f64 = 0.75;
 /// Pauses between probes that show nothing new, in µs.
 const FIRST_PAUSE: i64 = 3_000_000;
 const LONGEST_PAUSE: i64 = 6_000_000;
+/// The pause after a probe of which too much was lost to tell.
+const AGAIN: i64 = 1_000_000;
 /// How long feedback is waited for after the last packet, beyond the round trip.
 const PATIENCE: i64 = 1_000_000;
 
@@ -153,7 +155,10 @@ impl Prober {
                     }
                     best = Some(best.map_or(rate, |best| best.max(rate)));
                 }
-                None => self.unclear += 1,
+                None => {
+                    self.unclear += 1;
+                    self.next = self.next.min(now + AGAIN);
+                }
             }
         }
         best
@@ -191,7 +196,7 @@ impl Prober {
             let at = cluster.began + (cluster.sent as f64 * 8e6 / cluster.rate) as i64;
             return Some(at.max(now + 1_000));
         }
-        let more = situation.calm && situation.wanted > 1.05 * situation.target;
+        let more = situation.calm && situation.wanted > situation.target;
         (more && !self.is_under_way()).then(|| self.next.max(now + 1_000))
     }
 
@@ -220,7 +225,7 @@ impl Prober {
 
     fn plan(&mut self, now: i64, situation: Situation) {
         let Situation { target, wanted, calm, .. } = situation;
-        let more = wanted > 1.05 * target;
+        let more = wanted > target;
         let rate = match self.phase {
             Phase::Start if more && calm => {
                 self.phase = Phase::StartSecond;

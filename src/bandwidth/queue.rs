@@ -62,7 +62,9 @@ mod tests {
     #[test]
     fn a_wait_is_what_exceeds_the_least_delay_of_the_last_spans() {
         let mut queue = Queue::default();
-        for (now, delay, waits) in [(0, 500, 0), (1, 480, 0), (2, 600, 120), (12, 580, 100), (24, 580, 0)] {
+        for (now, delay, waits) in
+            [(0, 500, 0), (1, 480, 0), (2, 600, 120), (12, 580, 100), (24, 580, 0)]
+        {
             queue.add(0, delay);
             queue.add(0, delay + 30);
             queue.settle(now * 1_000_000);

@@ -70,14 +70,14 @@ pub struct Sample {
     /// The wait at the bottleneck.
     pub queue: Micros,
     pub reason: Limit,
-    /// How long the oldest packet has been in the pacer is bounded by what waits there.
+    /// Packets that wait in the pacer.
     pub pacing: usize,
 }
 
 type Report = Vec<(u64, Option<Micros>)>;
 
 pub struct Flow {
-    source: Source,
+    pub source: Source,
     receiver: Receiver,
     pub bandwidth: Bandwidth,
     pacer: Pacer<(Class, u32)>,
@@ -97,8 +97,9 @@ pub struct Flow {
     remb: VecDeque<(Micros, f64, u8)>,
     bytes_sent: u64,
     bytes_arrived: u64,
-    interval_bytes: u64,
+    /// Since the last report: packets that left and that arrived, and the bytes of the latter.
     interval_packets: (u64, u64),
+    interval_bytes: u64,
     pub probe_bytes: u64,
     pub dropped: u64,
     pub samples: Vec<Sample>,
@@ -149,11 +150,9 @@ impl Flow {
                 }
                 if self.rate == 0.0 { target.min(*most) } else { self.rate }
             }
-            Source::Layers(layers) => layers
-                .iter()
-                .copied()
-                .filter(|layer| *layer <= target)
-                .fold(layers[0], f64::max),
+            Source::Layers(layers) => {
+                layers.iter().copied().filter(|layer| *layer <= target).fold(layers[0], f64::max)
+            }
         };
         if now >= self.next_audio {
             self.next_audio = now.max(self.next_audio) + 20 * MS;
@@ -203,7 +202,6 @@ impl Flow {
         let seq = self.sent.len() as u64;
         self.bandwidth.sent(instant(epoch, now), seq, size);
         self.bytes_sent += u64::from(size);
-        self.interval_bytes += u64::from(size);
         self.interval_packets.0 += 1;
         if class == Class::Padding {
             self.probe_bytes += u64::from(size);
@@ -235,7 +233,9 @@ impl Flow {
         // The receiver's clock has an origin and a grain of its own, and runs 50 ppm fast.
         let its = (at + at / 20_000 + 77 * SECOND) / 250 * 250;
         self.arrived.insert(seq, its);
-        self.bytes_arrived += u64::from(self.sent[seq as usize - 1].size);
+        let size = u64::from(self.sent[seq as usize - 1].size);
+        self.bytes_arrived += size;
+        self.interval_bytes += size;
         self.interval_packets.1 += 1;
     }
 
@@ -262,7 +262,8 @@ impl Flow {
                 self.arrived.clear();
                 let (sent, arrived) = std::mem::take(&mut self.interval_packets);
                 let lost = sent.saturating_sub(arrived) * 256 / sent.max(1);
-                let rate = self.bytes_arrived as f64;
+                // Such receivers follow what arrives, and say half as much again.
+                let rate = std::mem::take(&mut self.interval_bytes) as f64 * 8.0 * 1.5;
                 self.remb.push_back((now + 25 * MS, rate, lost.min(255) as u8));
             }
         }
@@ -330,6 +331,10 @@ impl Flow {
         let after: Vec<_> = self.between(from, Micros::MAX).collect();
         let found = after.windows(10).find(|window| window.iter().all(|sample| of(sample)))?;
         Some(found[0].at - from)
+    }
+
+    pub fn least(&self, from: Micros, to: Micros, of: impl Fn(&Sample) -> f64) -> f64 {
+        self.between(from, to).map(of).fold(f64::MAX, f64::min)
     }
 
     /// The share of the samples for which something holds.

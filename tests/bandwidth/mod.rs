@@ -2,6 +2,7 @@
 //! every run.
 
 mod figures;
+mod flow;
+mod liar;
 mod lies;
 mod link;
-mod flow;
