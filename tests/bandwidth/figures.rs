@@ -6,7 +6,7 @@ use rivero::bandwidth::{Bounds, Limit, Means};
 use rivero::rtp::Bitrate;
 
 const M: f64 = 1e6;
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 
 fn follows(most: f64) -> Source {
     Source::Follows { most }
@@ -127,12 +127,12 @@ fn five_and_ten_per_cent_of_loss_on_a_wide_link_take_nothing_from_the_source() {
 #[test]
 fn two_calls_share_a_link_within_one_to_two() {
     for (rate, most) in [(1.0 * M, 2.5 * M), (4.0 * M, 5.0 * M), (10.0 * M, 15.0 * M)] {
-        for seed in SEEDS {
+        for seed in 1..=2 {
             let call = Simulation::new(seed, Conditions::rate(rate));
             let call = call.flow(follows(most)).flow(follows(most)).later(10 * SECOND);
-            let call = call.run(90 * SECOND);
+            let call = call.run(70 * SECOND);
             let [one, other] = [0, 1]
-                .map(|n| call.flows[n].mean(30 * SECOND, 90 * SECOND, |sample| sample.arrived));
+                .map(|n| call.flows[n].mean(20 * SECOND, 70 * SECOND, |sample| sample.arrived));
             assert!(one < 2.0 * other && other < 2.0 * one, "{one} and {other} of {rate}");
             assert!(one + other > 0.65 * rate, "{one} and {other} of {rate}");
         }
