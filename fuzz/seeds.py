@@ -199,3 +199,10 @@ seed("dcep", "reset", exchange(chunk(130, 0, struct.pack("!HHIIIH", 13, 18, 1, 0
 seed("dcep", "init", exchange(chunk(1, 0, struct.pack("!IIHHI", 7, 65536, 0, 0, 1))))
 seed("dcep", "shutdown", exchange(chunk(7, 0, words(1)), chunk(8, 0, b""), chunk(14, 0, b"")))
 seed("dcep", "abort", exchange(chunk(6, 0, b"")))
+
+# The means of the receiver, then calls: what to do, and its numbers.
+SENT = b"\x00\x40"
+TOLD = b"\x0d" + b"\x40\x00\x01\x00\x32\x10" + bytes(6) + b"\x03\xe8" + b"\x64\x08\x00\xff"
+seed("bandwidth", "feedback", b"\x00" + (b"\x08\x05\x15" + SENT + TOLD) * 4)
+seed("bandwidth", "remb_and_bounds", b"\x02" + SENT + b"\x05\x02\x15" + b"\x07\x01\x11\x02\x14\x05\x10")
+seed("bandwidth", "reports", b"\x03" + (SENT + b"\x6a\x32\x09" + b"\x09\x04\x08") * 8)

@@ -8,6 +8,7 @@ pub mod config;
 pub mod metrics;
 pub mod rtp;
 
+pub mod bandwidth;
 pub mod jsonrpc;
 pub mod logs;
 pub mod model;

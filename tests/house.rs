@@ -10,7 +10,7 @@ use std::process::Command;
 /// from beside and never from behind.
 const FLOORS: &[&[&str]] = &[
     &["clock", "config", "metrics", "rtp"],
-    &["jsonrpc", "logs", "model", "sdp"],
+    &["bandwidth", "jsonrpc", "logs", "model", "sdp"],
     &["router", "transport"],
     &["elements"],
     &["hubs"],

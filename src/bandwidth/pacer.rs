@@ -1,0 +1,232 @@
+//! When packets may leave, so that a large picture does not fill the queue of a narrow link at once.
+//!
+//! A packet may leave as long as what left before it has been paid for by time, at the pacing rate,
+//! up to one tick ahead. What must wait is called up at the next tick, a tick's worth at a time, so
+//! that runs for segmentation offload form. While the estimate is far above what is sent, nothing
+//! waits, and all there is to do is one comparison and one addition.
+//!
+//! Numbers that must follow the order of departure (transport-wide sequence numbers) are to be given
+//! out when a packet leaves: audio overtakes what waits.
+
+use crate::rtp::Bitrate;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// So much may leave ahead of its time, and so long a tick is.
+pub const TICK: Duration = Duration::from_millis(5);
+/// Faster than the estimate, for pictures differ in size and the estimate is an average.
+const FACTOR: f64 = 2.5;
+/// What waits is sent faster rather than waiting longer than this.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// Packets that may wait: two of the largest pictures that cameras make.
+pub const CAPACITY: usize = 1_024;
+
+/// What goes first when not everything can.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Class {
+    /// It never waits; what it takes is taken from the others.
+    Audio,
+    Repetition,
+    Video,
+    /// What only probes.
+    Padding,
+}
+
+/// `P` is whatever finds the packet again.
+#[derive(Debug)]
+pub struct Pacer<P> {
+    start: Instant,
+    /// Until when, in ns since `start`, all that has left is paid for.
+    paid: i64,
+    cost: f64,
+    rate_cost: f64,
+    waiting: [VecDeque<(u32, P)>; 3],
+    packets: usize,
+    bytes: u64,
+}
+
+impl<P> Pacer<P> {
+    pub fn new(now: Instant, estimate: Bitrate) -> Self {
+        let mut pacer = Self {
+            start: now,
+            paid: 0,
+            cost: f64::MAX,
+            rate_cost: 0.0,
+            waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            packets: 0,
+            bytes: 0,
+        };
+        pacer.set_estimate(estimate);
+        pacer
+    }
+
+    /// Takes effect at once, for what waits as well.
+    pub fn set_estimate(&mut self, estimate: Bitrate) {
+        self.rate_cost = 8e9 / (FACTOR * estimate.bps().max(10_000) as f64);
+        self.hurry();
+    }
+
+    /// Whether a packet of `size` bytes may leave now. If so it counts as sent; if not, it is for
+    /// [`Pacer::push`].
+    #[inline]
+    pub fn admit(&mut self, now: Instant, class: Class, size: u32) -> bool {
+        let now = self.at(now);
+        if class != Class::Audio && (self.packets > 0 || self.paid > now + TICK.as_nanos() as i64) {
+            return false;
+        }
+        self.pay(now, size);
+        true
+    }
+
+    /// Keeps a packet until its time.
+    ///
+    /// # Errors
+    /// The packet itself when [`CAPACITY`] are waiting: it is to be dropped and counted.
+    pub fn push(&mut self, class: Class, size: u32, packet: P) -> Result<(), P> {
+        if self.packets >= CAPACITY {
+            return Err(packet);
+        }
+        let queue = match class {
+            Class::Audio | Class::Repetition => 0,
+            Class::Video => 1,
+            Class::Padding => 2,
+        };
+        self.waiting[queue].push_back((size, packet));
+        self.packets += 1;
+        self.bytes += u64::from(size);
+        self.hurry();
+        Ok(())
+    }
+
+    /// The next packet whose time has come; it counts as sent.
+    pub fn poll(&mut self, now: Instant) -> Option<P> {
+        if self.packets == 0 {
+            return None;
+        }
+        let now = self.at(now);
+        if self.paid > now + TICK.as_nanos() as i64 {
+            return None;
+        }
+        let (size, packet) = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
+        self.packets -= 1;
+        self.bytes = self.bytes.saturating_sub(u64::from(size));
+        self.pay(now, size);
+        if self.packets == 0 {
+            self.hurry();
+        }
+        Some(packet)
+    }
+
+    /// When the next tick's worth may leave.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let paid = Duration::from_nanos(u64::try_from(self.paid).unwrap_or(0));
+        (self.packets > 0).then(|| self.start + paid)
+    }
+
+    /// Packets that wait.
+    pub fn len(&self) -> usize {
+        self.packets
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// All that waits, in the order it would leave, and without the time.
+    pub fn drain(&mut self) -> impl Iterator<Item = P> + '_ {
+        self.packets = 0;
+        self.bytes = 0;
+        self.cost = self.rate_cost;
+        self.waiting.iter_mut().flat_map(|queue| queue.drain(..)).map(|(_, packet)| packet)
+    }
+
+    fn pay(&mut self, now: i64, size: u32) {
+        self.paid = self.paid.max(now).saturating_add((f64::from(size) * self.cost) as i64);
+    }
+
+    /// What waits must be gone in time, whatever the rate; once faster, it stays so until nothing waits.
+    fn hurry(&mut self) {
+        self.cost = if self.bytes == 0 {
+            self.rate_cost
+        } else {
+            let most = LONGEST_WAIT.as_nanos() as f64 / self.bytes as f64;
+            self.cost.min(self.rate_cost).min(most)
+        };
+    }
+
+    fn at(&self, now: Instant) -> i64 {
+        let since = now.saturating_duration_since(self.start);
+        (since.as_secs() as i64).saturating_mul(1_000_000_000) + i64::from(since.subsec_nanos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "an origin is needed, and any will do")]
+        Instant::now()
+    }
+
+    /// (ms, packet) as they leave, asked for at the pacer's own times.
+    fn departures(pacer: &mut Pacer<u32>, from: Instant) -> Vec<(u128, u32)> {
+        let mut left = Vec::new();
+        while let Some(at) = pacer.poll_timeout() {
+            let now = at.max(from);
+            while let Some(packet) = pacer.poll(now) {
+                left.push(((now - from).as_millis(), packet));
+            }
+        }
+        left
+    }
+
+    #[test]
+    fn a_picture_leaves_over_time_and_in_runs() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::from_kbps(1_000));
+        for packet in 0..20 {
+            if !pacer.admit(now, Class::Video, 1_200) {
+                pacer.push(Class::Video, 1_200, packet).expect("room");
+            }
+        }
+        let left = departures(&mut pacer, now);
+        // 24 000 bytes at 2.5 Mbit/s are 77 ms.
+        let last = left.last().expect("a departure").0;
+        assert!((60..=80).contains(&last), "{left:?}");
+        let ticks: std::collections::BTreeSet<_> =
+            left.iter().map(|departure| departure.0).collect();
+        assert!(ticks.len() <= left.len() / 2 + 1, "{left:?}");
+        assert!(left.windows(2).all(|pair| pair[0].1 < pair[1].1));
+    }
+
+    #[test]
+    fn audio_passes_and_repetitions_go_before_video() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::from_kbps(100));
+        while pacer.admit(now, Class::Video, 1_200) {}
+        assert!(pacer.admit(now, Class::Audio, 100));
+        pacer.push(Class::Padding, 1_200, 4).expect("room");
+        pacer.push(Class::Video, 1_200, 2).expect("room");
+        pacer.push(Class::Repetition, 1_200, 1).expect("room");
+        pacer.push(Class::Video, 1_200, 3).expect("room");
+        assert!(!pacer.admit(now, Class::Video, 10), "it would overtake");
+        let order: Vec<_> =
+            departures(&mut pacer, now).iter().map(|departure| departure.1).collect();
+        assert_eq!(order, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn nothing_waits_much_longer_than_a_quarter_of_a_second() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::from_kbps(30));
+        let mut refused = 0;
+        for packet in 0..2_000 {
+            refused += u32::from(pacer.push(Class::Video, 1_200, packet).is_err());
+        }
+        assert_eq!(refused, 2_000 - CAPACITY as u32);
+        let last = departures(&mut pacer, now).last().expect("a departure").0;
+        assert!(last <= 260, "{last}");
+        assert!(pacer.is_empty());
+    }
+}
