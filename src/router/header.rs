@@ -77,11 +77,6 @@ impl Layout {
         layout
     }
 
-    pub fn ssrc(&self) -> u32 {
-        let [.., a, b, c, d] = *self.template.first_chunk::<12>().expect("a header has them");
-        u32::from_be_bytes([a, b, c, d])
-    }
-
     /// Bytes of a header that carries nothing.
     pub fn len(&self) -> usize {
         self.length

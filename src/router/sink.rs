@@ -5,24 +5,26 @@
 //! packet with a number of that stream. Else it is the same packet under the same index, header
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
+mod again;
+
 use super::{
     Egress, PeerKey, SourceKey,
     budget::Budget,
     clock::Stamp,
     departures::Departures,
     header::{Fields, Layout},
-    history::{History, Kept},
+    history::History,
     source::Arrival,
     stats::{DropReason, SinkStats},
 };
 use crate::rtp::{
-    AbsSendTime, Bitrate, Codec, Extension, Extensions, Format, Kind,
+    Bitrate, Codec, Extension, Extensions, Format, Kind,
     extensions::Carried,
     red,
     rewrite::Rewriter,
     rtcp::{ReportBlock, SenderInfo},
-    sequence::nearest,
 };
+use again::{Rtx, SentPacket};
 use std::time::{Duration, Instant};
 
 /// Formats of one source that are told apart; an offer has fewer.
@@ -31,13 +33,8 @@ pub(super) const MAX_FORMATS: usize = 32;
 const NONE: u8 = 0xff;
 /// In the map from formats: redundant audio, of which the sink takes what is newest.
 const UNWRAP: u8 = 0xfe;
-/// Packets that can be asked for again.
-const SENT_VIDEO: usize = 1_024;
-const SENT_AUDIO: usize = 128;
 /// The bitrate is one over at least this much time.
 const MEASURED: Duration = Duration::from_secs(1);
-/// Between two retransmissions of a packet while no round trip was measured.
-const DEFAULT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a sink is negotiated.
 #[derive(Clone, Debug)]
@@ -89,25 +86,6 @@ enum Gate {
     Open(u32),
 }
 
-/// What is needed to send the same once more.
-#[derive(Clone, Copy, Debug, Default)]
-struct SentPacket {
-    /// How often the ring had gone round, plus one; zero while nothing was here.
-    turn: u32,
-    abs_send_time: AbsSendTime,
-    /// Milliseconds of the router's clock, with the lowest bit set; zero for never.
-    resent_at: u32,
-    transport_sequence: u16,
-}
-
-/// The stream of repetitions.
-#[derive(Debug)]
-struct Rtx {
-    layout: Layout,
-    formats: Vec<(u8, u8)>,
-    next: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Sink {
     pub peer: PeerKey,
@@ -143,12 +121,9 @@ impl Sink {
         // A packet that may have to be sent again as it was says of its media only what is kept.
         let carries = config.rtx.is_some() || !config.nack;
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
-        let rtx = config.rtx.take().map(|rtx| Rtx {
-            layout: Layout::new(rtx.ssrc, &config.extensions, mid, false),
-            formats: rtx.formats,
-            next: u64::from(rtx.sequence_start),
-        });
-        let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.layout.ssrc());
+        let rtx = config.rtx.take();
+        let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);
+        let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
         Self {
             peer,
             source: None,
@@ -267,81 +242,6 @@ impl Sink {
         self.layout.is_numbered()
     }
 
-    /// Sends packet `sequence` of the receiver's counting again, or for the first time when it came
-    /// to us too late for this sink. `buffer` is for putting a repetition together.
-    pub fn resend(
-        &mut self,
-        stamp: Stamp,
-        sequence: u16,
-        history: &History,
-        round_trip: Option<Duration>,
-        departures: &mut Departures,
-        buffer: &mut Vec<u8>,
-        out: &mut impl Egress,
-    ) -> Result<(), DropReason> {
-        if !self.config.nack {
-            return Err(DropReason::NotKept);
-        }
-        let index = nearest(self.rewriter.next().saturating_sub(1), sequence);
-        let (kept, payload_type, timestamp) =
-            self.find(index, history).ok_or(DropReason::NotKept)?;
-        let pause = round_trip.unwrap_or(DEFAULT_PAUSE).as_millis() as u32;
-        let (slot, turn) = (self.slot_of(index), self.turn_of(index));
-        let sent = self.sent.get(slot).copied().unwrap_or_default();
-        // What stood here is forgotten, and with it what exactly was sent.
-        if sent.turn > turn {
-            return Err(DropReason::NotKept);
-        }
-        let first = sent.turn != turn;
-        let ms = stamp.ms | 1;
-        if !first && sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
-            return Err(DropReason::RepeatedTooSoon);
-        }
-        if !self.budget.take(stamp.ms, kept.payload.len()) {
-            return Err(DropReason::RepeatBudget);
-        }
-        self.stats.retransmitted_packets += 1;
-        self.stats.retransmitted_bytes += kept.payload.len() as u64;
-        let mut fields = Fields {
-            marker: kept.marker,
-            payload_type,
-            sequence: index as u16,
-            timestamp,
-            abs_send_time: stamp.abs_send_time,
-            transport_sequence: 0,
-        };
-        if !first {
-            self.sent[slot].resent_at = ms;
-            if let Some(rtx) = &mut self.rtx
-                && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
-            {
-                fields.payload_type = *number;
-                buffer.clear();
-                buffer.extend(fields.sequence.to_be_bytes());
-                buffer.extend(kept.payload);
-                return rtx.send(stamp, self.peer, fields, buffer, departures, out);
-            }
-        }
-        self.again.0 += 1;
-        self.again.1 += kept.payload.len() as u64;
-        if first {
-            if self.layout.is_numbered() {
-                let size = self.layout.len() + kept.payload.len();
-                fields.transport_sequence = departures.send(stamp, size);
-            }
-            self.remember(index, stamp.abs_send_time, fields.transport_sequence);
-        } else {
-            fields.abs_send_time = sent.abs_send_time;
-            fields.transport_sequence = sent.transport_sequence;
-            if self.layout.is_numbered() {
-                departures.send_again(sent.transport_sequence);
-            }
-        }
-        let (header, length) = self.layout.write(&fields, &Carried::default());
-        out.rtp(self.peer, &header[..length], kept.payload, index);
-        Ok(())
-    }
-
     /// After a start at a keyframe that came late: what came between it and now.
     pub fn catch_up(
         &mut self,
@@ -457,59 +357,6 @@ impl Sink {
         self.clock_rate = arrival.clock_rate;
         self.rewriter.begin(stamp.now, arrival.sequence, arrival.timestamp, arrival.clock_rate);
         self.gate = Gate::Open(arrival.generation);
-        Ok(())
-    }
-
-    fn find<'a>(&self, index: u64, history: &'a History) -> Option<(Kept<'a>, u8, u32)> {
-        let kept = history.get(self.rewriter.source_of(index)?)?;
-        let (payload_type, payload) = self.outgoing(kept.format, kept.payload);
-        let timestamp = self.rewriter.timestamp(kept.timestamp)?;
-        (payload_type != NONE).then_some((Kept { payload, ..kept }, payload_type, timestamp))
-    }
-
-    #[inline]
-    fn remember(&mut self, index: u64, abs_send_time: AbsSendTime, transport_sequence: u16) {
-        if self.sent.is_empty() {
-            let size = if self.config.kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
-            self.sent.resize(size, SentPacket::default());
-        }
-        let (slot, turn) = (self.slot_of(index), self.turn_of(index));
-        let sent = &mut self.sent[slot];
-        // A packet later than the ring is long must not push a newer one out.
-        if sent.turn < turn {
-            *sent = SentPacket { turn, abs_send_time, resent_at: 0, transport_sequence };
-        }
-    }
-
-    fn slot_of(&self, index: u64) -> usize {
-        index as usize & self.sent.len().wrapping_sub(1)
-    }
-
-    /// Of the shortest ring, and more than there are in the life of a key.
-    fn turn_of(&self, index: u64) -> u32 {
-        (index / self.sent.len().max(1) as u64) as u32 + 1
-    }
-}
-
-impl Rtx {
-    /// Sends a repetition, whose `payload` begins with the number of what it repeats.
-    fn send(
-        &mut self,
-        stamp: Stamp,
-        to: PeerKey,
-        mut fields: Fields,
-        payload: &[u8],
-        departures: &mut Departures,
-        out: &mut impl Egress,
-    ) -> Result<(), DropReason> {
-        let index = self.next;
-        self.next += 1;
-        fields.sequence = index as u16;
-        if self.layout.is_numbered() {
-            fields.transport_sequence = departures.send(stamp, self.layout.len() + payload.len());
-        }
-        let (header, length) = self.layout.write(&fields, &Carried::default());
-        out.rtp(to, &header[..length], payload, index);
         Ok(())
     }
 }
