@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_and_one_that_lacks_something_is_told_what() {
-        let answer = read(ANSWER).ok().expect("an answer");
+        let answer = read(ANSWER).unwrap_or_else(|reason| panic!("{reason}"));
         assert_eq!((answer.remote.ufrag.as_str(), answer.remote.role), ("abcd", DtlsRole::Client));
         assert_eq!(answer.candidates, ["candidate:1 1 UDP 9 192.0.2.1 4000 typ host"]);
         for (part, instead, reason) in [

@@ -84,7 +84,7 @@ fn listener(address: SocketAddr) -> Option<u32> {
         IpAddr::V4(ip) => super::sockets::is_own(ip),
         IpAddr::V6(ip) => ip.is_loopback(),
     };
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path));
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     let inodes: HashSet<String> = tables
         .iter()
         .flatten()

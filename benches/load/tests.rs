@@ -113,8 +113,11 @@ async fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
     assert!(matches!(error, BenchError::Connect { .. }), "{error}");
 }
 
-/// A server that answers what it is told to answer, by the name of the operation or method.
-async fn pretender(answers: fn(&str) -> Value) -> SocketAddr {
+/// What to answer, by the name of the operation or method; null is an error.
+type Answers = fn(&str) -> Value;
+
+/// A server that answers what it is told to answer.
+async fn pretender(answers: Answers) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("is bound");
     tokio::spawn(async move {
@@ -144,7 +147,7 @@ fn info() -> Value {
 
 #[tokio::test]
 async fn wrong_answers_are_told_of_in_words() {
-    let cases: [(fn(&str) -> Value, &str); 4] = [
+    let cases: [(Answers, &str); 4] = [
         (|_| json!("x"), "the server refuses to say who it is: "),
         (
             |asked| match asked {
