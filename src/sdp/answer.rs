@@ -223,7 +223,7 @@ fn agree_on_extras(
     }
     let listed = extensions::listed(offered);
     let lists = |extension| listed.iter().any(|listed| listed.extension == extension);
-    agreed.transport_cc &= extras.transport_cc && lists(Extension::TransportSequence);
+    agreed.transport_cc &= extras.transport_cc(agreed.send) && lists(Extension::TransportSequence);
     let repair = local.rtx_ssrcs.get(agreed.index).filter(|_| extras.rtx && agreed.nack);
     if let Some(ssrc) = repair {
         agreed.rtx = types.rtx(&agreed.formats);
@@ -239,7 +239,7 @@ fn agree_on_extras(
 }
 
 fn extension_is_wanted(extension: Extension, agreed: &Media, capabilities: &Capabilities) -> bool {
-    capabilities.knows(extension, agreed.kind)
+    capabilities.knows(extension, agreed.kind, agreed.send)
         && match extension {
             Extension::AbsSendTime => true,
             Extension::TransportSequence => agreed.transport_cc,

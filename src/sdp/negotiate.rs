@@ -47,6 +47,9 @@ pub struct Extras {
     /// Feedback about all packets of a transport
     /// (draft-holmer-rmcat-transport-wide-cc-extensions).
     pub transport_cc: bool,
+    /// That also where this side sends. Receivers that give it make no estimate of their own (REMB), so
+    /// there must be somebody here who does.
+    pub estimates: bool,
     /// Header extensions beside the time of sending: names of sections and encodings, loudness, time
     /// of capture.
     pub extensions: bool,
@@ -58,12 +61,29 @@ pub struct Extras {
 }
 
 impl Extras {
-    pub const NONE: Self =
-        Self { rtx: false, transport_cc: false, extensions: false, red: false, encodings: 0 };
+    pub const NONE: Self = Self {
+        rtx: false,
+        transport_cc: false,
+        estimates: false,
+        extensions: false,
+        red: false,
+        encodings: 0,
+    };
 
-    /// All that can be forwarded: of several encodings one.
-    pub const FORWARDED: Self =
-        Self { rtx: true, transport_cc: true, extensions: true, red: true, encodings: 1 };
+    /// All that can be forwarded: of several encodings one; and nobody estimates what receivers can take.
+    pub const FORWARDED: Self = Self {
+        rtx: true,
+        transport_cc: true,
+        estimates: false,
+        extensions: true,
+        red: true,
+        encodings: 1,
+    };
+
+    /// Whether feedback about all packets is agreed on for a section.
+    pub(super) const fn transport_cc(self, sends: bool) -> bool {
+        self.transport_cc && (self.estimates || !sends)
+    }
 }
 
 impl Capabilities {
@@ -86,10 +106,10 @@ impl Capabilities {
     }
 
     /// Whether a header extension may be agreed on for a section of that kind.
-    pub(super) fn knows(&self, extension: Extension, kind: MediaKind) -> bool {
+    pub(super) fn knows(&self, extension: Extension, kind: MediaKind, sends: bool) -> bool {
         match extension {
             Extension::AbsSendTime => true,
-            Extension::TransportSequence => self.extras.transport_cc,
+            Extension::TransportSequence => self.extras.transport_cc(sends),
             Extension::AudioLevel => self.extras.extensions && kind == MediaKind::Audio,
             Extension::Mid
             | Extension::StreamId

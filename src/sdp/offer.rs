@@ -208,7 +208,7 @@ pub(super) fn offer_section(
     };
     section.push("setup", Setup::ActPass.name());
     for (extension, number) in EXTENSIONS {
-        if capabilities.knows(extension, line.kind) {
+        if capabilities.knows(extension, line.kind, true) {
             extensions::push(&mut section, extension, number, Direction::SendRecv);
         }
     }
@@ -238,7 +238,7 @@ pub(super) fn offer_feedback(section: &mut MediaSection, capabilities: &Capabili
     }
     // Old formats of telephony have no feedback whatsoever.
     let paced = line.formats.iter().filter(|(_, codec)| static_payload_type(*codec).is_none());
-    for (number, _) in paced.filter(|_| capabilities.extras.transport_cc) {
+    for (number, _) in paced.filter(|_| capabilities.extras.transport_cc(true)) {
         section.push("rtcp-fb", format!("{number} {TRANSPORT_CC}"));
     }
 }

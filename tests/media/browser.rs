@@ -263,6 +263,7 @@ impl Browser {
                 let (ssrc, _) = attribute(section, "ssrc").split_once(' ').expect("a name");
                 received.ssrc = ssrc.parse().expect("a number");
             }
+            viewer.numbers = viewer.numbers.take().filter(|_| answer.contains("transport-cc"));
             if let Some((ssrc, _)) = &mut viewer.rtx {
                 let (_, video) = answer.split_once("m=video").expect("two sections");
                 let group = attribute(video, "ssrc-group");

@@ -5,7 +5,7 @@ use crate::rtp::Extensions;
 
 /// Of simulcast everything is taken.
 fn layered() -> Capabilities {
-    Capabilities { extras: Extras { encodings: 3, ..Extras::FORWARDED }, ..can() }
+    Capabilities { extras: Extras { encodings: 3, estimates: true, ..Extras::FORWARDED }, ..can() }
 }
 
 fn of(text: &str, capabilities: &Capabilities) -> Negotiated {
@@ -102,8 +102,24 @@ fn feedback_about_the_transport_takes_the_message_and_the_extension() {
 }
 
 #[test]
+fn receivers_make_the_estimate_where_nobody_here_does() {
+    let uri = Extension::TransportSequence.uri();
+    for (direction, agreed) in [("sendonly", true), ("sendrecv", false), ("recvonly", false)] {
+        let text = format!(
+            "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=rtpmap:96 VP8/90000\na=extmap:3 {uri}\n\
+             a=rtcp-fb:96 transport-cc\na={direction}\n"
+        );
+        let negotiated = of(&text, &forwarding());
+        assert_eq!(negotiated.media[0].transport_cc, agreed, "{direction}");
+        assert_eq!(negotiated.local.to_string().contains("transport-cc"), agreed, "{direction}");
+    }
+    let ours = offer(&forwarding(), &local(), &OfferWishes::default()).expect("offer");
+    assert!(!ours.to_string().contains("transport-"));
+}
+
+#[test]
 fn extensions_keep_their_numbers_and_their_order() {
-    let negotiated = answered("chrome_call", &forwarding());
+    let negotiated = answered("chrome_call", &layered());
     let audio = numbers(&negotiated.media[0].extensions);
     assert_eq!(audio, [Some(2), Some(3), Some(4), None, None, Some(1), None]);
     let lines: Vec<_> = negotiated.local.media[0].values("extmap").collect();
@@ -265,12 +281,12 @@ fn our_offers_are_those_that_clients_know_with_more_behind() {
 
 #[test]
 fn what_is_offered_is_what_it_takes_to_repair_and_to_measure() {
-    let ours = offer(&forwarding(), &local(), &OfferWishes::default()).expect("offer");
+    let ours = offer(&layered(), &local(), &OfferWishes::default()).expect("offer");
     let video = &ours.media[1];
     assert_eq!(video.formats.join(" "), "102 103 104 105 106 107 108 109");
     assert!(video.values("fmtp").any(|line| line == "108 apt=104"));
-    let theirs = answer(&ours, &forwarding(), &local()).expect("answer");
-    let media = accept(&ours, &parse(&theirs.local.to_string()).expect("reads"), &forwarding())
+    let theirs = answer(&ours, &layered(), &local()).expect("answer");
+    let media = accept(&ours, &parse(&theirs.local.to_string()).expect("reads"), &layered())
         .expect("accepts");
     for (ours, theirs) in media.iter().zip(&theirs.media) {
         assert_eq!(ours.rtx, theirs.rtx);
