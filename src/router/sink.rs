@@ -119,7 +119,10 @@ impl Sink {
         }
         let mid = config.mid.as_deref();
         // A packet that may have to be sent again as it was says of its media only what is kept.
-        let carries = config.rtx.is_some() || !config.nack;
+        let again = |number: &u8| {
+            config.rtx.iter().flat_map(|rtx| &rtx.formats).any(|(_, repeated)| repeated == number)
+        };
+        let carries = !config.nack || config.formats.iter().all(|(number, _)| again(number));
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
         let rtx = config.rtx.take();
         let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);

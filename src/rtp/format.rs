@@ -109,7 +109,8 @@ pub fn encoding(text: &str) -> Option<(&str, u32, u8)> {
 pub struct Format {
     pub codec: Codec,
     /// VP9 and AV1: the profile. H.264: packetization mode in bit 16, `profile_idc` and the
-    /// constraint flags below it. H.265: the profile. AMR: whether it is octet-aligned. Zero for all
+    /// constraint flags below it. H.265: the profile. AMR: whether it is octet-aligned. RED: the
+    /// payload type of its blocks. Zero for all
     /// others.
     pub profile: u32,
 }
@@ -138,6 +139,10 @@ impl Format {
                     .and_then(|text| u32::from_str_radix(&text[..4], 16).ok())
                     .unwrap_or(0x4200);
                 mode << 16 | level_id
+            }
+            // Its blocks name their payload types, which stay as they are (RFC 2198 §3).
+            Codec::Red => {
+                fmtp.split('/').next().and_then(|number| number.trim().parse().ok()).unwrap_or(0)
             }
             _ => 0,
         };
@@ -181,6 +186,13 @@ mod tests {
         let zero = Format::new(Codec::Vp9, "");
         assert_eq!(zero, Format::new(Codec::Vp9, "profile-id=0"));
         assert_eq!(zero.takes(Format::new(Codec::Vp9, "profile-id=2")), 0);
+    }
+
+    #[test]
+    fn redundant_audio_is_another_format_when_its_blocks_have_another_number() {
+        let red = Format::new(Codec::Red, "111/111");
+        assert_eq!(red.takes(Format::new(Codec::Red, "111/111/111")), 2);
+        assert_eq!(red.takes(Format::new(Codec::Red, "96/96")), 0);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
     }
 
     /// The session that `bytes`, which came to `local` from `remote`, are for. A STUN request names its
-    /// session, whatever address it comes from, and an answer of a server its transaction; a connection
+    /// session, whatever address it comes from, and an answer its transaction; a connection
     /// is that of the session that opened it; all else goes by address.
     pub fn find(&self, local: SocketAddr, remote: SocketAddr, bytes: &[u8]) -> Option<K> {
         if let Some(opener) = path::opener(local) {
@@ -157,11 +157,14 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         {
             return Some(*key);
         }
-        if !self.by_transaction.is_empty()
+        if classify(bytes) == Datagram::Stun
             && let Some(transaction) = stun::answered(bytes)
-            && let Some(key) = self.by_transaction.get(&transaction)
         {
-            return Some(*key);
+            let asked = self.by_transaction.get(&transaction);
+            let own = || stun::owner(&transaction).and_then(|ufrag| self.by_ufrag.get(ufrag));
+            if let Some(key) = asked.or_else(own) {
+                return Some(*key);
+            }
         }
         self.by_address.get(&remote).map(|(key, _)| *key)
     }
@@ -233,6 +236,20 @@ mod tests {
         assert_eq!(demux.find(HERE, address(1), &request("abcd:efgh")), Some(1));
         assert_eq!(demux.find(HERE, address(1), &request("abce:efgh")), None);
         assert_eq!(demux.find(HERE, address(1), &request("abcd")), None);
+    }
+
+    #[test]
+    fn an_answer_reaches_the_session_that_asked_though_another_holds_the_address() {
+        let mut demux = Demux::new();
+        demux.insert("abcd", 1);
+        demux.insert("efgh", 2);
+        demux.bind(address(1), 1, true);
+        let mut answer = request("abcd:efgh")[..20].to_vec();
+        answer[..4].copy_from_slice(&[1, 1, 0, 0]);
+        answer[8..].copy_from_slice(&stun::own_transaction("efgh"));
+        assert_eq!(demux.find(HERE, address(1), &answer), Some(2));
+        answer[8..].copy_from_slice(&[7; 12]);
+        assert_eq!(demux.find(HERE, address(1), &answer), Some(1));
     }
 
     #[test]

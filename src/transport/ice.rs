@@ -749,7 +749,8 @@ impl Ice {
     /// Whether this address lately said something over a way that carries datagrams in both directions.
     pub(super) fn uses(&self, now: Instant, remote: SocketAddr) -> bool {
         let fresh = |pair: &Pair| pair.heard_at.is_some_and(|at| now < at + SILENCE);
-        self.pairs.iter().any(|pair| pair.remote == remote && pair.answered && fresh(pair))
+        let direct = |pair: &Pair| pair.remote == remote && path::of(pair.local) != Path::Relay;
+        self.pairs.iter().any(|pair| direct(pair) && pair.answered && fresh(pair))
     }
 
     /// Counts a datagram that came over the pair that [`Self::is_validated`] was asked about last.
@@ -915,7 +916,8 @@ impl Ice {
         let proven = answer && !pair.answered;
         pair.heard_at = Some(now);
         pair.answered |= answer;
-        if first || proven {
+        // What comes by the relay comes by our connection to it: elsewhere the address may be another's.
+        if (first || proven) && path::of(local) != Path::Relay {
             self.events.push_back(IceEvent::Validated { remote, proven });
         }
         let back = answer || self.state != IceState::Failed;
@@ -985,7 +987,7 @@ impl Ice {
             _ => ours.map_or(1, |known| known.priority),
         };
         let role = if self.controlling { stun::ICE_CONTROLLING } else { stun::ICE_CONTROLLED };
-        let transaction = stun::new_transaction();
+        let transaction = stun::own_transaction(&self.ufrag);
         let mut message = Builder::new(stun::BINDING_REQUEST, &transaction)
             .attribute(stun::USERNAME, peer.outgoing.as_bytes())
             .attribute(role, &self.tie_breaker.to_be_bytes())

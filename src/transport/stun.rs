@@ -27,6 +27,9 @@ pub(super) const BINDING_REQUEST: u16 = 0x0001;
 pub(super) const BINDING_SUCCESS: u16 = 0x0101;
 pub(super) const BINDING_ERROR: u16 = 0x0111;
 
+/// Bytes of a transaction that may tell whose it is; the others are random.
+const MARK: usize = 4;
+
 /// What pairs an answer with its request.
 pub(super) type Transaction = [u8; 12];
 
@@ -111,6 +114,19 @@ pub(super) fn new_transaction() -> Transaction {
     // those that matter carry a key as well.
     let _ = rand::fill(&mut transaction);
     transaction
+}
+
+/// The same, of which the answer tells whom it is for: it begins with our user fragment.
+pub(super) fn own_transaction(ufrag: &str) -> Transaction {
+    let mut transaction = new_transaction();
+    let mark = ufrag.len().min(MARK);
+    transaction[..mark].copy_from_slice(&ufrag.as_bytes()[..mark]);
+    transaction
+}
+
+/// The user fragment that a transaction of [`own_transaction`] begins with.
+pub(super) fn owner(transaction: &Transaction) -> Option<&str> {
+    std::str::from_utf8(&transaction[..MARK]).ok()
 }
 
 /// The number in an attribute of four or of eight bytes.

@@ -309,8 +309,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a candidate line of the peer, also before [`Session::start`]. Lines that lead nowhere here
-    /// (TCP, `.local`, the empty one) are no error.
+    /// Takes a candidate line of the peer, also before [`Session::start`]. Lines that lead nowhere,
+    /// like the empty one, are no error.
     ///
     /// # Errors
     /// [`TransportError::Candidate`], [`TransportError::TooManyCandidates`] after 64; the session goes
