@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 
 /// A step further ahead than this is a jump (MAX_DROPOUT of RFC 3550 appendix A.1).
 const MAX_DROPOUT: u64 = 3_000;
+/// For this long after its last packet no other SSRC takes a stream over.
+const SPEAKING: Duration = Duration::from_millis(200);
 /// For this long after a change of SSRC, packets of the former one are late ones.
 const FORMER_SSRC: Duration = Duration::from_secs(1);
 
@@ -314,6 +316,14 @@ impl Source {
                 });
                 if former {
                     return Err(DropReason::FormerSsrc);
+                }
+                // Several at a time are layers of one picture, or a trick: one is enough, and going to and
+                // fro would stop everybody who watches.
+                let speaks = self
+                    .last_packet_at
+                    .is_some_and(|at| now.saturating_duration_since(at) < SPEAKING);
+                if speaks {
+                    return Err(DropReason::SecondSsrc);
                 }
                 self.former = Some((known, now));
                 self.stats.ssrc = Some(ssrc);

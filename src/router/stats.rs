@@ -15,6 +15,8 @@ pub enum DropReason {
     SequenceJump,
     /// Of the SSRC that the sender gave up a moment ago.
     FormerSsrc,
+    /// Another SSRC in a stream whose own one is still sent.
+    SecondSsrc,
     /// A payload type nobody negotiated.
     UnknownPayloadType,
     /// The sink has no payload type for this format.
@@ -64,11 +66,12 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
         Self::FormerSsrc,
+        Self::SecondSsrc,
         Self::UnknownPayloadType,
         Self::Format,
         Self::WaitingForKeyframe,
@@ -101,6 +104,7 @@ impl DropReason {
             Self::TooOld => "too_old",
             Self::SequenceJump => "sequence_jump",
             Self::FormerSsrc => "former_ssrc",
+            Self::SecondSsrc => "second_ssrc",
             Self::UnknownPayloadType => "unknown_payload_type",
             Self::Format => "format",
             Self::WaitingForKeyframe => "waiting_for_keyframe",

@@ -43,6 +43,9 @@ pub const MAX_LOCAL_CANDIDATES: usize = 16;
 const MAX_LEARNT: usize = 64;
 /// How many pairs are checked; those of lower priority are left out.
 const MAX_PAIRS: usize = 256;
+/// How many pairs are checked at one tick, so that a description with many addresses makes nobody send
+/// a flood to them (RFC 8445 §19.5.1); the others have their turn at the next.
+const CHECKS_AT_ONCE: usize = 16;
 /// How many checks wait for their answer.
 const MAX_CHECKS: usize = 512;
 /// How often a session changes its mind about who controls it; two agents that mean it need it once.
@@ -178,6 +181,8 @@ pub(super) struct Ice {
     names: Vec<RemoteLine>,
     pairs: Vec<Pair>,
     last_pair: usize,
+    /// Which pair is checked first at the next tick.
+    turn: usize,
     /// The pair that was last sent over.
     sent_pair: usize,
     /// Over all pairs, forgotten ones among them.
@@ -225,6 +230,7 @@ impl Ice {
             names: Vec::new(),
             pairs: Vec::new(),
             last_pair: 0,
+            turn: 0,
             sent_pair: 0,
             sent: Traffic::default(),
             received: Traffic::default(),
@@ -823,8 +829,17 @@ impl Ice {
                 }
                 let revive = self.selected.is_some();
                 let due = |pair: &&Pair| revive || !pair.answered;
-                let pairs: Vec<_> =
-                    self.pairs.iter().filter(due).map(|pair| (pair.local, pair.remote)).collect();
+                let (before, behind) = self.pairs.split_at(self.turn.min(self.pairs.len()));
+                let pairs: Vec<_> = behind.iter().chain(before).filter(due).collect();
+                let many = pairs.len() > CHECKS_AT_ONCE;
+                let pairs: Vec<_> = pairs[..pairs.len().min(CHECKS_AT_ONCE)]
+                    .iter()
+                    .map(|pair| (pair.local, pair.remote))
+                    .collect();
+                if let Some(&last) = pairs.last().filter(|_| many) {
+                    let is_last = |pair: &Pair| (pair.local, pair.remote) == last;
+                    self.turn = self.pairs.iter().position(is_last).map_or(0, |at| at + 1);
+                }
                 for (local, remote) in pairs {
                     self.check(now, local, remote, false);
                 }
@@ -907,9 +922,12 @@ impl Ice {
     /// Notes an authenticated message. A request shows that the peer lives; only an answer shows that it
     /// hears us, too, and brings back what had failed.
     fn heard(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, answer: bool) {
-        self.heard_at = now;
-        if answer {
-            self.consent_at = now;
+        // Consent is for the pair that carries the media (RFC 7675 §5.1); another one revives it only by
+        // taking its place.
+        let counts = self.selected.is_none_or(|selected| selected == (local, remote));
+        if counts {
+            self.heard_at = now;
+            self.consent_at = if answer { now } else { self.consent_at };
         }
         let Some(pair) = self.pair_mut(local, remote) else { return };
         let first = pair.heard_at.is_none();
@@ -921,7 +939,7 @@ impl Ice {
             self.events.push_back(IceEvent::Validated { remote, proven });
         }
         let back = answer || self.state != IceState::Failed;
-        if self.selected.is_some() && self.state != IceState::Ready && back {
+        if self.selected.is_some() && counts && self.state != IceState::Ready && back {
             self.enter(IceState::Connected);
             self.enter(IceState::Ready);
             self.next_tick = Some(now + KEEPALIVE);
@@ -954,6 +972,7 @@ impl Ice {
             return;
         }
         self.consent_at = now;
+        self.heard_at = now;
         let ours = self.locals.iter().find(|known| known.addr == local && !known.line.is_empty());
         let ours = ours.map(|known| known.line.clone());
         let theirs = self.remotes.iter().find(|known| known.addr == remote);
