@@ -30,10 +30,11 @@ use std::time::{Duration, Instant};
 
 /// A step further ahead than this is a jump (MAX_DROPOUT of RFC 3550 appendix A.1).
 const MAX_DROPOUT: u64 = 3_000;
-/// For this long after its last packet no other SSRC takes a stream over.
-const SPEAKING: Duration = Duration::from_millis(200);
-/// For this long after a change of SSRC, packets of the former one are late ones.
-const FORMER_SSRC: Duration = Duration::from_secs(1);
+/// Who spoke within this time is not replaced by an SSRC from before it: that is a late packet, or one of
+/// several layers of a picture, and going to and fro would stop everybody who watches.
+const SPEAKING: Duration = Duration::from_secs(1);
+/// Former SSRCs that are remembered.
+const MAX_FORMER: usize = 8;
 
 /// How a source is negotiated.
 #[derive(Clone, Debug)]
@@ -101,7 +102,8 @@ pub(super) struct Source {
     pub last_packet_at: Option<Instant>,
     /// Number of the last FIR command.
     pub fir_command: u8,
-    former: Option<(u32, Instant)>,
+    /// SSRCs from before the present one, the last first; zeros where there was none.
+    former: [u32; MAX_FORMER],
     generation: u32,
     /// After a jump: the number that would confirm it.
     jumped_to: Option<u16>,
@@ -141,7 +143,7 @@ impl Source {
             stats: SourceStats::default(),
             last_packet_at: None,
             fir_command: 0,
-            former: None,
+            former: [0; MAX_FORMER],
             generation: 0,
             jumped_to: None,
             seen: Seen::default(),
@@ -311,21 +313,16 @@ impl Source {
             Some(known) if known == ssrc => {}
             Some(_) if self.repeats_as(ssrc) => return Err(DropReason::RtxUnknownFormat),
             Some(known) => {
-                let former = self.former.is_some_and(|(former, at)| {
-                    former == ssrc && now.saturating_duration_since(at) < FORMER_SSRC
-                });
-                if former {
-                    return Err(DropReason::FormerSsrc);
-                }
-                // Several at a time are layers of one picture, or a trick: one is enough, and going to and
-                // fro would stop everybody who watches.
                 let speaks = self
                     .last_packet_at
                     .is_some_and(|at| now.saturating_duration_since(at) < SPEAKING);
-                if speaks {
-                    return Err(DropReason::SecondSsrc);
+                if speaks && self.former.contains(&ssrc) {
+                    return Err(DropReason::FormerSsrc);
                 }
-                self.former = Some((known, now));
+                if !self.former.contains(&known) {
+                    self.former.rotate_right(1);
+                    self.former[0] = known;
+                }
                 self.stats.ssrc = Some(ssrc);
                 self.restart();
             }

@@ -13,10 +13,8 @@ pub enum DropReason {
     TooOld,
     /// Far from the sequence before it, and alone there.
     SequenceJump,
-    /// Of the SSRC that the sender gave up a moment ago.
+    /// Of an SSRC from before the present one.
     FormerSsrc,
-    /// Another SSRC in a stream whose own one is still sent.
-    SecondSsrc,
     /// A payload type nobody negotiated.
     UnknownPayloadType,
     /// The sink has no payload type for this format.
@@ -66,12 +64,11 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 27] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
         Self::FormerSsrc,
-        Self::SecondSsrc,
         Self::UnknownPayloadType,
         Self::Format,
         Self::WaitingForKeyframe,
@@ -104,7 +101,6 @@ impl DropReason {
             Self::TooOld => "too_old",
             Self::SequenceJump => "sequence_jump",
             Self::FormerSsrc => "former_ssrc",
-            Self::SecondSsrc => "second_ssrc",
             Self::UnknownPayloadType => "unknown_payload_type",
             Self::Format => "format",
             Self::WaitingForKeyframe => "waiting_for_keyframe",

@@ -30,8 +30,9 @@ const HIGH: usize = 1024 * 1024;
 const LOW: usize = 256 * 1024;
 /// Nothing more is taken beyond this.
 const MOST: usize = 4 * 1024 * 1024;
-/// How long a full session may hold others up without getting rid of anything.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a full session may hold others up without getting rid of anything. Four repetitions in a row
+/// that are lost, each later than the one before, take 15 s on a network that is alive.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the descriptions say of data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
