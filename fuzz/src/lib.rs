@@ -25,7 +25,7 @@ pub fn capabilities() -> Capabilities {
         data: true,
         audio_lines: 1,
         video_lines: 1,
-        extras: Extras { rtx: true, transport_cc: true, extensions: true, red: true, encodings: 3 },
+        extras: Extras { encodings: 3, estimates: true, ..Extras::FORWARDED },
     }
 }
 
