@@ -26,6 +26,7 @@ use crate::transport::{Certificate, KeyKind, TransportError};
 mod codecs;
 mod leg;
 mod plain;
+mod sdp_endpoint;
 
 include!(concat!(env!("OUT_DIR"), "/elements.rs"));
 

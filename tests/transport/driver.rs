@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use rivero::transport::data_channel::Message;
 use rivero::transport::demux::Demux;
 use rivero::transport::udp::{RecvBatch, SendBatch, UdpSocket};
-use rivero::transport::webrtc::{Event, Output, Received, Session, Settings};
-use rivero::transport::{Certificate, KeyKind};
+use rivero::transport::webrtc::{Event, Output, Received, RemoteParameters, Session, Settings};
+use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind};
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use webrtc::peer_connection::PeerConnection;
 
 /// The clock of tests with real sockets.
 #[expect(clippy::disallowed_methods, reason = "real sockets live in real time")]
@@ -119,4 +121,34 @@ fn wait_readable(socket: &UdpSocket, limit: Duration) {
     let millis = limit.as_micros().div_ceil(1_000).min(60_000) as libc::c_int;
     // SAFETY: one descriptor, which outlives the call.
     unsafe { libc::poll(&raw mut poll, 1, millis) };
+}
+
+/// The value of an attribute in a description.
+pub fn value<'a>(sdp: &'a str, name: &str) -> &'a str {
+    let line = sdp.lines().find_map(|line| line.strip_prefix(&format!("a={name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {sdp}")).trim()
+}
+
+/// An independent peer offers; the session begins in `role`, and `answer` writes what it is told, out of
+/// its offer and the word for our role.
+pub async fn negotiate(
+    peer: &impl PeerConnection,
+    driver: &mut Driver,
+    role: DtlsRole,
+    answer: impl Fn(&Driver, &str, &str) -> String,
+) {
+    let offer = peer.create_offer(None).await.expect("offers");
+    peer.set_local_description(offer).await.expect("sets");
+    let offer = peer.local_description().await.expect("is set").sdp;
+    let (hash, text) = value(&offer, "fingerprint").split_once(' ').expect("two words");
+    let remote = RemoteParameters {
+        ufrag: value(&offer, "ice-ufrag").to_owned(),
+        pwd: value(&offer, "ice-pwd").to_owned(),
+        fingerprints: vec![Fingerprint::parse(hash, text).expect("parses")],
+        role,
+    };
+    driver.session.start(now(), remote).expect("starts");
+    let setup = if role == DtlsRole::Client { "active" } else { "passive" };
+    let answer = RTCSessionDescription::answer(answer(driver, &offer, setup)).expect("parses");
+    peer.set_remote_description(answer).await.expect("sets");
 }

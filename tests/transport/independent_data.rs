@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rivero::transport::data_channel::{ChannelOptions, DataSettings, Message};
-use rivero::transport::webrtc::{Event, RemoteParameters};
-use rivero::transport::{DtlsRole, Fingerprint, MAX_MESSAGE, Reliability};
+use rivero::transport::webrtc::Event;
+use rivero::transport::{DtlsRole, MAX_MESSAGE, Reliability};
 use rtc::data_channel::RTCDataChannelInit;
-use rtc::peer_connection::sdp::RTCSessionDescription;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
-use super::driver::{Driver, now};
+use super::driver::{Driver, negotiate, now, value};
 
 /// Sends back what comes over channels of the other side, and over this side's own.
 struct Echo;
@@ -46,11 +45,6 @@ impl PeerConnectionEventHandler for Echo {
         echo(channel);
         Box::pin(async {})
     }
-}
-
-fn value<'a>(sdp: &'a str, name: &str) -> &'a str {
-    let line = sdp.lines().find_map(|line| line.strip_prefix(&format!("a={name}:")));
-    line.unwrap_or_else(|| panic!("no {name} in {sdp}")).trim()
 }
 
 fn answer(driver: &Driver, offer: &str, setup: &str) -> String {
@@ -93,20 +87,7 @@ fn connects(role: DtlsRole) {
             .expect("is made");
         let options = RTCDataChannelInit { ordered: true, ..Default::default() };
         echo(peer.create_data_channel("theirs", Some(options)).await.expect("is made"));
-        let offer = peer.create_offer(None).await.expect("offers");
-        peer.set_local_description(offer).await.expect("sets");
-        let offer = peer.local_description().await.expect("is set").sdp;
-        let (hash, text) = value(&offer, "fingerprint").split_once(' ').expect("two words");
-        let remote = RemoteParameters {
-            ufrag: value(&offer, "ice-ufrag").to_owned(),
-            pwd: value(&offer, "ice-pwd").to_owned(),
-            fingerprints: vec![Fingerprint::parse(hash, text).expect("parses")],
-            role,
-        };
-        driver.session.start(now(), remote).expect("starts");
-        let setup = if role == DtlsRole::Client { "active" } else { "passive" };
-        let answer = RTCSessionDescription::answer(answer(&driver, &offer, setup)).expect("parses");
-        peer.set_remote_description(answer).await.expect("sets");
+        negotiate(&peer, &mut driver, role, answer).await;
         peer
     });
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rivero::transport::webrtc::{Event, RemoteParameters};
-use rivero::transport::{DtlsRole, DtlsState, Fingerprint};
+use rivero::transport::webrtc::Event;
+use rivero::transport::{DtlsRole, DtlsState};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_VP8, MediaEngine};
-use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
     RtpCodecKind,
@@ -19,7 +18,7 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
-use super::driver::{Driver, now};
+use super::driver::{Driver, negotiate, now, value};
 
 const OUR_SSRC: u32 = 7;
 const THEIR_SSRC: u32 = 4_242;
@@ -78,11 +77,6 @@ fn track() -> Arc<TrackLocalStaticRTP> {
     )))
 }
 
-fn value<'a>(sdp: &'a str, name: &str) -> &'a str {
-    let line = sdp.lines().find_map(|line| line.strip_prefix(&format!("a={name}:")));
-    line.unwrap_or_else(|| panic!("no {name} in {sdp}")).trim()
-}
-
 fn answer(driver: &Driver, offer: &str, setup: &str) -> String {
     let (ufrag, pwd) = (driver.session.ufrag(), driver.session.pwd());
     let fingerprint = driver.certificate.fingerprint();
@@ -119,21 +113,7 @@ fn connects(role: DtlsRole) {
             .await
             .expect("is made");
         peer.add_track(track.clone() as Arc<dyn TrackLocal>).await.expect("adds");
-        let offer = peer.create_offer(None).await.expect("offers");
-        peer.set_local_description(offer).await.expect("sets");
-        let offer = peer.local_description().await.expect("is set").sdp;
-
-        let (hash, text) = value(&offer, "fingerprint").split_once(' ').expect("two words");
-        let remote = RemoteParameters {
-            ufrag: value(&offer, "ice-ufrag").to_owned(),
-            pwd: value(&offer, "ice-pwd").to_owned(),
-            fingerprints: vec![Fingerprint::parse(hash, text).expect("parses")],
-            role,
-        };
-        driver.session.start(now(), remote).expect("starts");
-        let setup = if role == DtlsRole::Client { "active" } else { "passive" };
-        let answer = RTCSessionDescription::answer(answer(&driver, &offer, setup)).expect("parses");
-        peer.set_remote_description(answer).await.expect("sets");
+        negotiate(&peer, &mut driver, role, answer).await;
         peer
     });
 

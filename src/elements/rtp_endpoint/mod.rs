@@ -17,7 +17,7 @@ use crate::elements::webrtc_endpoint::transports::{
     join_router, payload_types, rand_source, remote_ssrcs,
 };
 use crate::elements::webrtc_endpoint::{parse, properties::Properties, stats};
-use crate::elements::{Context, Gives, Node, PlainKey, index, media_type};
+use crate::elements::{Context, Gives, Node, PlainKey, index, media_type, sdp_endpoint};
 use crate::model::types::event::{
     ConnectionStateChanged, MediaSessionStarted, MediaStateChanged, OnKeySoftLimit,
 };
@@ -126,13 +126,7 @@ impl RtpEndpoint {
         options: Option<OfferOptions>,
     ) -> Result<String> {
         self.expect_new()?;
-        let wanted = |option: Option<bool>| option.unwrap_or(true);
-        let (audio, video) = match &options {
-            Some(options) => {
-                (wanted(options.offer_to_receive_audio), wanted(options.offer_to_receive_video))
-            }
-            None => (true, true),
-        };
+        let (audio, video) = sdp_endpoint::wanted(options.as_ref());
         let wishes = OfferWishes {
             audio,
             video,

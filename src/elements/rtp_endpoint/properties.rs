@@ -1,36 +1,12 @@
 //! Properties of an RtpEndpoint: those of all endpoints that speak RTP. They take effect at once.
 
 use super::{Result, RtpEndpoint};
+use crate::elements::sdp_endpoint::rtp_properties;
 use crate::elements::{Context, index};
 use crate::model::types::{ConnectionState, MediaState, RembParams};
 use crate::rtp::Kind;
 
-macro_rules! numbers {
-    ($($get:ident, $set:ident, $field:ident;)*) => {
-        impl RtpEndpoint {$(
-            #[allow(missing_docs, reason = "the descriptor documents properties")]
-            pub fn $get(&mut self, _: &mut Context<'_>) -> Result<i32> {
-                Ok(self.properties.$field)
-            }
-
-            #[allow(missing_docs, reason = "the descriptor documents properties")]
-            pub fn $set(&mut self, cx: &mut Context<'_>, value: i32) -> Result<()> {
-                self.properties.$field = value;
-                self.apply_properties(cx);
-                Ok(())
-            }
-        )*}
-    };
-}
-
-numbers! {
-    get_max_audio_recv_bandwidth, set_max_audio_recv_bandwidth, max_audio_recv;
-    get_max_video_recv_bandwidth, set_max_video_recv_bandwidth, max_video_recv;
-    get_min_video_recv_bandwidth, set_min_video_recv_bandwidth, min_video_recv;
-    get_min_video_send_bandwidth, set_min_video_send_bandwidth, min_video_send;
-    get_max_video_send_bandwidth, set_max_video_send_bandwidth, max_video_send;
-    get_mtu, set_mtu, mtu;
-}
+rtp_properties!(RtpEndpoint);
 
 impl RtpEndpoint {
     /// Whether control packets arrive.

@@ -10,7 +10,7 @@ pub(super) mod properties;
 pub(super) mod stats;
 pub(super) mod transports;
 
-use crate::elements::{Context, Gives, LegKey, Node, index};
+use crate::elements::{Context, Gives, LegKey, Node, index, sdp_endpoint};
 use crate::model::types::event::{
     ConnectionStateChanged, DataChannelClosed, DataChannelOpened, DtlsConnectionStateChange,
     IceCandidateFound, IceComponentStateChanged, IceGatheringDone, MediaSessionStarted,
@@ -123,13 +123,7 @@ impl WebRtcEndpoint {
         options: Option<OfferOptions>,
     ) -> Result<String> {
         self.expect_new()?;
-        let wanted = |option: Option<bool>| option.unwrap_or(true);
-        let (audio, video) = match &options {
-            Some(options) => {
-                (wanted(options.offer_to_receive_audio), wanted(options.offer_to_receive_video))
-            }
-            None => (true, true),
-        };
+        let (audio, video) = sdp_endpoint::wanted(options.as_ref());
         let sections = usize::from(audio) + usize::from(video) + usize::from(self.data.wanted);
         self.transports.open(cx, 1, true)?;
         let wishes = OfferWishes {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::{Result, WebRtcEndpoint};
 use crate::config::ModuleConfig;
 use crate::config::modules::{External, TurnServer};
+use crate::elements::sdp_endpoint::{number_properties, rtp_properties};
 use crate::elements::{Context, index};
 use crate::model::RemoteError;
 use crate::model::types::{
@@ -224,31 +225,9 @@ fn remb(params: &RembParams) -> router::RembParams {
 /// Bytes of a property that a client may set.
 const MAX_TEXT: usize = 1_024;
 
-macro_rules! numbers {
-    ($($get:ident, $set:ident, $field:ident;)*) => {
-        impl WebRtcEndpoint {$(
-            #[allow(missing_docs, reason = "the descriptor documents properties")]
-            pub fn $get(&mut self, _: &mut Context<'_>) -> Result<i32> {
-                Ok(self.properties.$field)
-            }
+rtp_properties!(WebRtcEndpoint);
 
-            #[allow(missing_docs, reason = "the descriptor documents properties")]
-            pub fn $set(&mut self, cx: &mut Context<'_>, value: i32) -> Result<()> {
-                self.properties.$field = value;
-                self.apply_properties(cx);
-                Ok(())
-            }
-        )*}
-    };
-}
-
-numbers! {
-    get_max_audio_recv_bandwidth, set_max_audio_recv_bandwidth, max_audio_recv;
-    get_max_video_recv_bandwidth, set_max_video_recv_bandwidth, max_video_recv;
-    get_min_video_recv_bandwidth, set_min_video_recv_bandwidth, min_video_recv;
-    get_min_video_send_bandwidth, set_min_video_send_bandwidth, min_video_send;
-    get_max_video_send_bandwidth, set_max_video_send_bandwidth, max_video_send;
-    get_mtu, set_mtu, mtu;
+number_properties! { WebRtcEndpoint:
     get_stun_server_port, set_stun_server_port, stun_server_port;
 }
 
