@@ -123,6 +123,18 @@ impl Trace {
         self.changes.last().map_or(Duration::ZERO, |change| change.at)
     }
 
+    /// What holds in one direction from which moment on, beginning with the start.
+    pub fn course(&self, direction: Direction) -> Vec<(Duration, Conditions)> {
+        let mut player = self.play();
+        let mut course = vec![(Duration::ZERO, player.conditions(direction))];
+        while let Some(at) = player.poll_timeout() {
+            player.poll(at);
+            course.push((at, player.conditions(direction)));
+        }
+        course.dedup_by_key(|(_, conditions)| *conditions);
+        course
+    }
+
     /// A player that has played what holds at the start.
     pub fn play(&self) -> Player {
         let mut player = Player { trace: self.clone(), next: 0, down: None, up: None };
@@ -289,6 +301,8 @@ mod tests {
         assert!(player.poll(90 * SECOND) && player.poll_timeout().is_none());
         let up = player.conditions(Direction::Up);
         assert_eq!((up.queue, up.overtaking), (Queue::Bytes(64_000), true));
+        let course = trace.course(Direction::Down);
+        assert_eq!(course, [(Duration::ZERO, down), (20 * SECOND, now)]);
     }
 
     #[test]
