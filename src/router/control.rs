@@ -156,6 +156,10 @@ impl Router {
                     let round_trip = round_trip(ntp, &block);
                     self.sinks[sink].report(&block, round_trip);
                     if let Some(one) = self.peers.get_mut(peer) {
+                        // Pictures and sound go the same way.
+                        for sink in &one.sinks {
+                            self.sinks[*sink].shares_losses(block.fraction_lost);
+                        }
                         one.stats.round_trip = round_trip.or(one.stats.round_trip);
                         one.last_rtcp_at = Some(now);
                     }

@@ -6,6 +6,7 @@
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 mod again;
+mod redundant;
 
 use super::{
     Egress, PeerKey, SourceKey,
@@ -25,6 +26,7 @@ use crate::rtp::{
     rtcp::{ReportBlock, SenderInfo},
 };
 use again::{Rtx, SentPacket};
+use redundant::Redundant;
 use std::time::{Duration, Instant};
 
 /// Formats of one source that are told apart; an offer has fewer.
@@ -97,6 +99,7 @@ pub(super) struct Sink {
     config: SinkConfig,
     layout: Layout,
     rtx: Option<Rtx>,
+    redundant: Option<Redundant>,
     budget: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
@@ -124,6 +127,7 @@ impl Sink {
         };
         let carries = !config.nack || config.formats.iter().all(|(number, _)| again(number));
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
+        let redundant = Self::repeats_sound(&config);
         let rtx = config.rtx.take();
         let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
@@ -134,6 +138,7 @@ impl Sink {
             stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
             layout,
             rtx,
+            redundant,
             budget: Budget::default(),
             again: (0, 0),
             remb_at: None,
@@ -146,6 +151,15 @@ impl Sink {
             measured: None,
             config,
         }
+    }
+
+    /// Whoever asks for sound again gets it from what is kept of the source, as it came from there.
+    fn repeats_sound(config: &SinkConfig) -> Option<Redundant> {
+        let of = |codec| {
+            config.formats.iter().find(|(_, own)| own.codec == codec).map(|(number, _)| *number)
+        };
+        let formats = of(Codec::Red).zip(of(Codec::Opus)).filter(|_| !config.nack);
+        formats.map(|(number, encoding)| Redundant::new(number, encoding))
     }
 
     pub fn ssrc(&self) -> u32 {
@@ -218,21 +232,28 @@ impl Sink {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
-        let transport_sequence = departures
-            .map_or(0, |departures| departures.send(stamp, self.layout.len() + payload.len()));
+        let redundant =
+            self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
+        let size = redundant.map_or(payload.len(), |(_, size)| size);
+        let transport_sequence =
+            departures.map_or(0, |departures| departures.send(stamp, self.layout.len() + size));
         if self.config.nack {
-            self.budget.sent(stamp.ms, payload.len());
+            self.budget.sent(stamp.ms, size);
             self.remember(index, stamp.abs_send_time, transport_sequence);
         }
         self.stats.packets += 1;
-        self.stats.bytes += payload.len() as u64;
+        self.stats.bytes += size as u64;
         let fields = Fields {
             marker: arrival.marker,
-            payload_type,
+            payload_type: redundant.map_or(payload_type, |(number, _)| number),
             sequence: index as u16,
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence,
+        };
+        let payload = match &self.redundant {
+            Some(one) if redundant.is_some() => one.written(),
+            _ => payload,
         };
         let (header, length) = self.layout.write(&fields, &arrival.carried);
         out.rtp(self.peer, &header[..length], payload, index);
@@ -289,6 +310,13 @@ impl Sink {
     pub fn stop_measuring(&mut self) {
         self.stats.bitrate = Bitrate::default();
         self.measured = None;
+    }
+
+    /// The receiver loses so much of another of its streams, in 256ths.
+    pub fn shares_losses(&mut self, fraction_lost: u8) {
+        if let Some(redundant) = &mut self.redundant {
+            redundant.report(fraction_lost);
+        }
     }
 
     /// Takes in what the receiver reports of this stream.
