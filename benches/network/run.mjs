@@ -5,10 +5,11 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { page } from './page.mjs';
-import { SCENARIOS, play } from './scenarios.mjs';
+import { SCENARIOS as LONG, SHORT, play } from './scenarios.mjs';
 
+const SCENARIOS = { ...LONG, short: SHORT };
 const OUTPUT = resolve(process.env.OUTPUT ?? join(dirname(fileURLToPath(import.meta.url)), 'output'));
-const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(SCENARIOS);
+const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(LONG);
 mkdirSync(OUTPUT, { recursive: true });
 for (const name of names) {
   if (!SCENARIOS[name]) throw new Error(`There is no scenario '${name}', only ${Object.keys(SCENARIOS).join(', ')}`);
@@ -17,7 +18,7 @@ let missed = 0;
 for (const name of names) {
   console.log(`${name}: ${SCENARIOS[name].title}`);
   try {
-    const run = await play(name);
+    const run = await play(name, SCENARIOS[name]);
     writeFileSync(join(OUTPUT, `${name}.json`), JSON.stringify(run));
     for (const { what, text, holds } of run.verdicts) {
       console.log(`  ${holds === undefined ? '      ' : holds ? 'yes   ' : 'NO    '} ${what}: ${text}`);

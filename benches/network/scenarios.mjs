@@ -188,6 +188,27 @@ export const SCENARIOS = {
   },
 };
 
+/** One that every test run has time for, with bounds that a busy machine keeps. */
+export const SHORT = {
+  title: 'Losses, a narrow link and a wide one again, in half a minute',
+  size: '640x360',
+  run: watched({ trace: 'short', length: 34, rate: 1_200_000 }),
+  judge(run) {
+    const viewed = new Viewed(run, 'viewer');
+    return [
+      atLeast('frames decoded under losses', viewed.decodedShare(1, 12), 0.97, percent),
+      below('frozen under losses', viewed.frozenShare(1, 12), 0.12, percent),
+      below('sound made up under losses', viewed.concealedShare(3, 12), 0.03, percent),
+      within('offered less than the narrow link carries after', viewed.firstRate('offeredBytes', 12, (rate) => rate <= 0.65e6), 5),
+      within('queue under 200 ms after', viewed.emptied(12, 200), 6),
+      atLeast('arrived over the narrow link', viewed.rate('deliveredBytes', 16, 6), 0.25e6, mbit),
+      within('the rate of the source again after', viewed.firstRate('deliveredBytes', 22, (rate) => rate >= 1e6), 11),
+      below('frozen after the narrow part', viewed.frozenShare(24, 34), 0.15, percent),
+      info('frames encoded per second', viewed.encodedRate(1, 34), (value) => value.toFixed(1)),
+    ];
+  },
+};
+
 /** Runs one on a stage of its own; all that was measured, and the verdicts. */
 export async function play(name, scenario = SCENARIOS[name]) {
   const stage = await Stage.open(scenario);
