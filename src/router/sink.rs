@@ -405,6 +405,13 @@ impl Sink {
         self.measured = None;
     }
 
+    /// The receiver loses so much of one of its streams, in 256ths.
+    pub fn shares_losses(&mut self, fraction_lost: u8) {
+        if let Some(redundant) = &mut self.redundant {
+            redundant.report(fraction_lost);
+        }
+    }
+
     /// Takes in what the receiver reports of this stream; how many packets were sent since the report
     /// before.
     pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) -> u64 {
