@@ -9,15 +9,16 @@ mod again;
 mod redundant;
 
 use super::{
-    Egress, PeerKey, SourceKey,
+    Egress, PeerKey, SinkKey, SourceKey,
     budget::Budget,
     clock::Stamp,
-    departures::Departures,
     header::{Fields, Layout},
     history::History,
+    sending::{Held, Sending},
     source::Arrival,
     stats::{DropReason, SinkStats},
 };
+use crate::bandwidth::Class;
 use crate::rtp::{
     Bitrate, Codec, Extension, Extensions, Format, Kind,
     extensions::Carried,
@@ -75,6 +76,8 @@ pub struct RtxConfig {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     Sent,
+    /// The packet has to wait for its time.
+    Held,
     /// The sink started with this packet.
     Started,
     Dropped,
@@ -88,19 +91,41 @@ enum Gate {
     Open(u32),
 }
 
+/// What is settled about a packet before it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    index: u64,
+    timestamp: u32,
+    payload_type: u8,
+    marker: bool,
+    carried: Carried,
+}
+
+/// The rates that a client set for a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SendBounds {
+    pub min: Option<Bitrate>,
+    pub max: Option<Bitrate>,
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
     pub peer: PeerKey,
     pub source: Option<SourceKey>,
     pub active: bool,
     pub stats: SinkStats,
-    /// When the last REMB came, whose value stands in `stats`.
-    pub remb_at: Option<Instant>,
+    pub bounds: SendBounds,
+    /// Its share of what may be sent to its peer; `None` as long as nobody knows of a limit.
+    pub budget: Option<Bitrate>,
+    /// What its link turned out not to exceed, if that is known.
+    pub narrowest: Option<Bitrate>,
+    /// No pictures are sent: more would come than the link carries.
+    pub fasting: bool,
     config: SinkConfig,
     layout: Layout,
     rtx: Option<Rtx>,
     redundant: Option<Redundant>,
-    budget: Budget,
+    repeats: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
     gate: Gate,
@@ -113,6 +138,8 @@ pub(super) struct Sink {
     clock_rate: u32,
     /// When the bitrate was measured last, and the bytes that were sent before.
     measured: Option<(Instant, u64)>,
+    /// Packets that were sent before the last report.
+    reported: u64,
 }
 
 impl Sink {
@@ -139,9 +166,12 @@ impl Sink {
             layout,
             rtx,
             redundant,
-            budget: Budget::default(),
+            bounds: SendBounds::default(),
+            budget: None,
+            narrowest: None,
+            fasting: false,
+            repeats: Budget::default(),
             again: (0, 0),
-            remb_at: None,
             gate: Gate::Closed,
             rewriter: Rewriter::new(config.sequence_start, config.timestamp_start),
             payload_types: [NONE; MAX_FORMATS],
@@ -149,6 +179,7 @@ impl Sink {
             sent: Vec::new(),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
+            reported: 0,
             config,
         }
     }
@@ -200,17 +231,20 @@ impl Sink {
     pub fn waits_for_keyframe(&self) -> bool {
         self.config.kind == Kind::Video
             && self.active
+            && !self.fasting
             && self.gate == Gate::Closed
             && self.payload_types.iter().any(|&payload_type| payload_type != NONE)
     }
 
+    /// `key` is this sink's own.
     #[inline]
     pub fn forward(
         &mut self,
+        key: SinkKey,
         stamp: Stamp,
         arrival: &Arrival,
         payload: &[u8],
-        departures: Option<&mut Departures>,
+        sending: &mut Sending,
         out: &mut impl Egress,
     ) -> Verdict {
         let mut verdict = Verdict::Sent;
@@ -227,24 +261,66 @@ impl Sink {
                 }
             }
         }
+        let size = self.layout.len() + payload.len();
+        let waits = !sending.admit(stamp.now, self.class(), size);
+        if waits && sending.is_full() {
+            return self.overflow();
+        }
         let rewritten = self.rewriter.rewrite(stamp.now, arrival.sequence, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
+        let Arrival { sequence, marker, carried, .. } = *arrival;
+        let leaving = Leaving { index, timestamp, payload_type, marker, carried };
+        let Some(source) = self.source.filter(|_| waits) else {
+            self.depart(stamp, &leaving, payload, sending, out);
+            return verdict;
+        };
+        if sending.hold(size, Held::Packet { sink: key, source, sequence, leaving }).is_err() {
+            return self.overflow();
+        }
+        if verdict == Verdict::Sent { Verdict::Held } else { verdict }
+    }
+
+    /// A packet leaves that had to wait.
+    pub fn forward_held(
+        &mut self,
+        stamp: Stamp,
+        leaving: &Leaving,
+        payload: &[u8],
+        sending: &mut Sending,
+        out: &mut impl Egress,
+    ) {
+        // Whoever asked for it in the meantime has got it.
+        if self.active && !self.was_sent(leaving.index) {
+            self.depart(stamp, leaving, payload, sending, out);
+        }
+    }
+
+    #[inline]
+    fn depart(
+        &mut self,
+        stamp: Stamp,
+        leaving: &Leaving,
+        payload: &[u8],
+        sending: &mut Sending,
+        out: &mut impl Egress,
+    ) {
+        let Leaving { index, timestamp, payload_type, marker, carried } = *leaving;
         let redundant =
             self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
-        let size = redundant.map_or(payload.len(), |(_, size)| size);
-        let transport_sequence =
-            departures.map_or(0, |departures| departures.send(stamp, self.layout.len() + size));
+        let length = redundant.map_or(payload.len(), |(_, length)| length);
+        let size = self.layout.len() + length;
+        let transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
         if self.config.nack {
-            self.budget.sent(stamp.ms, size);
+            self.repeats.sent(stamp.ms, length);
             self.remember(index, stamp.abs_send_time, transport_sequence);
         }
         self.stats.packets += 1;
-        self.stats.bytes += size as u64;
+        self.stats.bytes += length as u64;
         let fields = Fields {
-            marker: arrival.marker,
+            marker,
             payload_type: redundant.map_or(payload_type, |(number, _)| number),
             sequence: index as u16,
             timestamp,
@@ -255,9 +331,25 @@ impl Sink {
             Some(one) if redundant.is_some() => one.written(),
             _ => payload,
         };
-        let (header, length) = self.layout.write(&fields, &arrival.carried);
+        let (header, length) = self.layout.write(&fields, &carried);
         out.rtp(self.peer, &header[..length], payload, index);
-        verdict
+    }
+
+    /// No more can wait: the picture is broken, and goes on at the next keyframe.
+    #[cold]
+    fn overflow(&mut self) -> Verdict {
+        self.stats.drops.count(DropReason::PacerFull);
+        self.close();
+        Verdict::WantsKeyframe
+    }
+
+    #[inline]
+    fn class(&self) -> Class {
+        if self.config.kind == Kind::Audio { Class::Audio } else { Class::Video }
+    }
+
+    pub fn is_video(&self) -> bool {
+        self.config.kind == Kind::Video
     }
 
     /// Whether its packets have a number of their transport.
@@ -269,11 +361,12 @@ impl Sink {
     /// After a start at a keyframe that came late: what came between it and now.
     pub fn catch_up(
         &mut self,
+        key: SinkKey,
         stamp: Stamp,
         after: u64,
         newest: u64,
         history: &History,
-        mut departures: Option<&mut Departures>,
+        sending: &mut Sending,
         out: &mut impl Egress,
     ) {
         let Gate::Open(generation) = self.gate else { return };
@@ -291,7 +384,7 @@ impl Sink {
                 empty: kept.payload.is_empty(),
                 carried: Carried::default(),
             };
-            self.forward(stamp, &arrival, kept.payload, departures.as_deref_mut(), out);
+            self.forward(key, stamp, &arrival, kept.payload, sending, out);
         }
     }
 
@@ -312,20 +405,24 @@ impl Sink {
         self.measured = None;
     }
 
-    /// The receiver loses so much of another of its streams, in 256ths.
+    /// The receiver loses so much of one of its streams, in 256ths.
     pub fn shares_losses(&mut self, fraction_lost: u8) {
         if let Some(redundant) = &mut self.redundant {
             redundant.report(fraction_lost);
         }
     }
 
-    /// Takes in what the receiver reports of this stream.
-    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) {
+    /// Takes in what the receiver reports of this stream; how many packets were sent since the report
+    /// before.
+    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) -> u64 {
         self.stats.lost = i64::from(block.lost);
         self.stats.fraction_lost = block.fraction_lost;
         let nanos = u64::from(block.jitter) * 1_000_000_000 / u64::from(self.clock_rate);
         self.stats.jitter = Duration::from_nanos(nanos);
         self.stats.round_trip = round_trip.or(self.stats.round_trip);
+        let sent = self.stats.packets - self.reported;
+        self.reported = self.stats.packets;
+        sent
     }
 
     /// What a sender report says. `source_timestamp` is the source's media time at this moment, if
@@ -375,6 +472,9 @@ impl Sink {
     ) -> Result<(), DropReason> {
         if !self.active {
             return Err(DropReason::Inactive);
+        }
+        if self.fasting {
+            return Err(DropReason::Starved);
         }
         self.close();
         if payload_type == NONE {
