@@ -283,13 +283,11 @@ impl Router {
                     None => sink.stats.drops.count(DropReason::PacerForgotten),
                 }
             }
-            Held::Again { sequence, .. } => {
+            Held::Again { index, .. } => {
                 let source = sink.source.and_then(|source| self.sources.get(source));
-                let Some(source) = source else { return };
-                let (round_trip, history) = (one.stats.round_trip, &source.history);
+                let (Some(source), sending) = (source, &mut one.sending) else { return };
                 let buffer = &mut self.scratch.repetition;
-                let sending = &mut one.sending;
-                let done = sink.resend(stamp, sequence, history, round_trip, sending, buffer, out);
+                let done = sink.resend(stamp, index, &source.history, sending, buffer, out);
                 if let Err(reason) = done {
                     sink.stats.drops.count(reason);
                 }

@@ -15,9 +15,6 @@ use std::time::{Duration, Instant};
 /// Round trips above this are clocks that were set, not networks.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
 
-/// How large a packet is taken to be that waits to be sent again.
-const REPEATED: usize = 1_200;
-
 impl Router {
     /// Takes a compound packet that `peer` sent, in the clear. `ntp` is the wall clock's reading at
     /// `now`. What concerns no stream of the peer is counted and ignored.
@@ -210,19 +207,27 @@ impl Router {
         let Some(source) = sink.source.and_then(|source| self.sources.get(source)) else {
             return Some(());
         };
-        let history = &source.history;
+        let (history, most) = (&source.history, sending.bears_again());
+        let mut too_much = false;
         for sequence in lost {
             sink.stats.nacked_packets += 1;
-            let done = if sending.is_free(now) {
-                let round_trip = stats.round_trip;
-                sink.resend(stamp, sequence, history, round_trip, sending, buffer, out)
-                    .map(|size| sending.spend(now, size))
-            } else {
-                sending.hold(REPEATED, Held::Again { sink: key, sequence })
-            };
+            let may = sink.may_resend(stamp, sequence, history, stats.round_trip, most);
+            let done = may.and_then(|(index, size)| {
+                if sending.is_free(now) {
+                    sending.spend(now, size);
+                    sink.resend(stamp, index, history, sending, buffer, out)
+                } else {
+                    sending.hold(size, Held::Again { sink: key, index })
+                }
+            });
             if let Err(reason) = done {
                 sink.stats.drops.count(reason);
+                too_much |= reason == DropReason::RepeatBudget && most.is_some();
             }
+        }
+        // What is not repaired in time is better begun anew.
+        if too_much && sink.begins_anew(stamp.ms) {
+            self.pass_on_keyframe_request(now, key, out);
         }
         self.plan_peer(peer);
         Some(())

@@ -27,6 +27,9 @@ const SUFFERED: Duration = Duration::from_millis(1_500);
 /// The first while, and the longest; each is twice the one before if that is not long ago.
 const SHORTEST_FAST: Duration = Duration::from_secs(2);
 const LONGEST_FAST: Duration = Duration::from_secs(16);
+/// Of what a narrow link carries, and so many bytes in any case: a small keyframe.
+const AGAIN: (u64, u64) = (1, 3);
+const LEAST_AGAIN: u64 = 12 << 10;
 /// Packets that wait when no more repetitions may.
 const MOST_REPETITIONS: usize = pacer::CAPACITY / 2;
 
@@ -35,8 +38,8 @@ const MOST_REPETITIONS: usize = pacer::CAPACITY / 2;
 pub(super) enum Held {
     /// A packet of `source`, by its number there.
     Packet { sink: SinkKey, source: SourceKey, sequence: u64, leaving: Leaving },
-    /// One that is to be sent again, by the number that its receiver knows.
-    Again { sink: SinkKey, sequence: u16 },
+    /// One that is to be sent again, by its index.
+    Again { sink: SinkKey, index: u64 },
 }
 
 #[derive(Debug)]
@@ -128,6 +131,13 @@ impl Sending {
     /// What waits, with its size, for a probe to consist of.
     pub fn release_early(&mut self, now: Instant) -> Option<(u32, Held)> {
         self.pacer.poll_early(now)
+    }
+
+    /// Bytes that may be sent again in a second, where the link is known to be narrow: what is new needs
+    /// its share, and a picture that takes more is better begun anew.
+    pub fn bears_again(&self) -> Option<u64> {
+        let rate = self.bandwidth.estimate().target.bps();
+        self.bandwidth.is_narrow().then(|| (rate / 8 * AGAIN.0 / AGAIN.1).max(LEAST_AGAIN))
     }
 
     /// A packet left whatever the pace.

@@ -39,6 +39,9 @@ const UNWRAP: u8 = 0xfe;
 /// The bitrate is one over at least this much time.
 const MEASURED: Duration = Duration::from_secs(1);
 
+/// Between two keyframes that are asked for as too much was lost to be sent again, in milliseconds.
+const ANEW: u32 = 1_000;
+
 /// How a sink is negotiated.
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
@@ -119,6 +122,8 @@ pub(super) struct Sink {
     pub budget: Option<Bitrate>,
     /// What its link turned out not to exceed, if that is known.
     pub narrowest: Option<Bitrate>,
+    /// When a keyframe was asked for instead of repetitions, in milliseconds of the router's clock.
+    anew_at: Option<u32>,
     /// No pictures are sent: more would come than the link carries.
     pub fasting: bool,
     config: SinkConfig,
@@ -169,6 +174,7 @@ impl Sink {
             bounds: SendBounds::default(),
             budget: None,
             narrowest: None,
+            anew_at: None,
             fasting: false,
             repeats: Budget::default(),
             again: (0, 0),
@@ -333,6 +339,15 @@ impl Sink {
         };
         let (header, length) = self.layout.write(&fields, &carried);
         out.rtp(self.peer, &header[..length], payload, index);
+    }
+
+    /// Whether a keyframe is to be asked for instead of repetitions: not again and again.
+    pub fn begins_anew(&mut self, ms: u32) -> bool {
+        let due = self.anew_at.is_none_or(|at| ms.wrapping_sub(at) >= ANEW);
+        if due {
+            self.anew_at = Some(ms);
+        }
+        due && self.is_video()
     }
 
     /// No more can wait: the picture is broken, and goes on at the next keyframe.

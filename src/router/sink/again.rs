@@ -44,24 +44,22 @@ pub(super) struct Rtx {
 }
 
 impl Sink {
-    /// Sends packet `sequence` of the receiver's counting again, or for the first time when it came
-    /// to us too late for this sink; the size of what left. `buffer` is for putting a repetition together.
-    pub fn resend(
+    /// Whether packet `sequence` of the receiver's counting is to be sent again now, or for the first time
+    /// when it came to us too late for this sink; its index and its size. The link bears repetitions of
+    /// `most` bytes in a second, where that is known.
+    pub fn may_resend(
         &mut self,
         stamp: Stamp,
         sequence: u16,
         history: &History,
         round_trip: Option<Duration>,
-        sending: &mut Sending,
-        buffer: &mut Vec<u8>,
-        out: &mut impl Egress,
-    ) -> Result<usize, DropReason> {
+        most: Option<u64>,
+    ) -> Result<(u64, usize), DropReason> {
         if !self.config.nack {
             return Err(DropReason::NotKept);
         }
         let index = nearest(self.rewriter.next().saturating_sub(1), sequence);
-        let (kept, payload_type, timestamp) =
-            self.find(index, history).ok_or(DropReason::NotKept)?;
+        let (kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
         let pause =
             round_trip.map_or(DEFAULT_PAUSE, |round_trip| round_trip / 2).as_millis() as u32;
         let (slot, turn) = (self.slot_of(index), self.turn_of(index));
@@ -75,9 +73,34 @@ impl Sink {
         if !first && sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
             return Err(DropReason::RepeatedTooSoon);
         }
-        if !self.repeats.take(stamp.ms, kept.payload.len()) {
+        if !self.repeats.take(stamp.ms, kept.payload.len(), most) {
             return Err(DropReason::RepeatBudget);
         }
+        if !first {
+            self.sent[slot].resent_at = ms;
+        }
+        Ok((index, self.layout.len() + kept.payload.len()))
+    }
+
+    /// Sends a packet again that [`Self::may_resend`] let through. `buffer` is for putting a repetition
+    /// together.
+    pub fn resend(
+        &mut self,
+        stamp: Stamp,
+        index: u64,
+        history: &History,
+        sending: &mut Sending,
+        buffer: &mut Vec<u8>,
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        let (kept, payload_type, timestamp) =
+            self.find(index, history).ok_or(DropReason::NotKept)?;
+        let sent = self.sent.get(self.slot_of(index)).copied().unwrap_or_default();
+        let turn = self.turn_of(index);
+        if sent.turn > turn {
+            return Err(DropReason::NotKept);
+        }
+        let first = sent.turn != turn;
         self.stats.retransmitted_packets += 1;
         self.stats.retransmitted_bytes += kept.payload.len() as u64;
         let mut fields = Fields {
@@ -88,17 +111,15 @@ impl Sink {
             abs_send_time: stamp.abs_send_time,
             transport_sequence: 0,
         };
-        if !first {
-            self.sent[slot].resent_at = ms;
-            if let Some(rtx) = &mut self.rtx
-                && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
-            {
-                fields.payload_type = *number;
-                buffer.clear();
-                buffer.extend(fields.sequence.to_be_bytes());
-                buffer.extend(kept.payload);
-                return Ok(rtx.send(stamp, self.peer, fields, buffer, sending, out));
-            }
+        if let Some(rtx) = self.rtx.as_mut().filter(|_| !first)
+            && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
+        {
+            fields.payload_type = *number;
+            buffer.clear();
+            buffer.extend(fields.sequence.to_be_bytes());
+            buffer.extend(kept.payload);
+            rtx.send(stamp, self.peer, fields, buffer, sending, out);
+            return Ok(());
         }
         self.again.0 += 1;
         self.again.1 += kept.payload.len() as u64;
@@ -116,7 +137,7 @@ impl Sink {
         }
         let (header, length) = self.layout.write(&fields, &Carried::default());
         out.rtp(self.peer, &header[..length], kept.payload, index);
-        Ok(size)
+        Ok(())
     }
 
     /// Sends the newest packets once more, on the stream of repetitions, until they are so many bytes: so a
