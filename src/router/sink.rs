@@ -6,6 +6,7 @@
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 mod again;
+mod patience;
 mod redundant;
 
 use super::{
@@ -27,6 +28,7 @@ use crate::rtp::{
     rtcp::{ReportBlock, SenderInfo},
 };
 use again::{Rtx, SentPacket};
+use patience::Patience;
 use redundant::Redundant;
 use std::time::{Duration, Instant};
 
@@ -130,6 +132,7 @@ pub(super) struct Sink {
     layout: Layout,
     rtx: Option<Rtx>,
     redundant: Option<Redundant>,
+    patience: Patience,
     repeats: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
@@ -171,6 +174,7 @@ impl Sink {
             layout,
             rtx,
             redundant,
+            patience: Patience::default(),
             bounds: SendBounds::default(),
             budget: None,
             narrowest: None,
@@ -332,6 +336,7 @@ impl Sink {
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence,
+            playout_delay: self.patience.told(),
         };
         let payload = match &self.redundant {
             Some(one) if redundant.is_some() => one.written(),
@@ -435,6 +440,7 @@ impl Sink {
         let nanos = u64::from(block.jitter) * 1_000_000_000 / u64::from(self.clock_rate);
         self.stats.jitter = Duration::from_nanos(nanos);
         self.stats.round_trip = round_trip.or(self.stats.round_trip);
+        self.patience.report(block.fraction_lost, self.stats.round_trip);
         let sent = self.stats.packets - self.reported;
         self.reported = self.stats.packets;
         sent

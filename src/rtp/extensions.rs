@@ -21,10 +21,12 @@ pub enum Extension {
     AudioLevel,
     /// When the sender captured it, as NTP time.
     AbsCaptureTime,
+    /// How long a receiver should hold pictures back, at least and at most.
+    PlayoutDelay,
 }
 
 impl Extension {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AbsSendTime,
         Self::TransportSequence,
         Self::Mid,
@@ -32,6 +34,7 @@ impl Extension {
         Self::RepairedStreamId,
         Self::AudioLevel,
         Self::AbsCaptureTime,
+        Self::PlayoutDelay,
     ];
 
     /// The name in `a=extmap`.
@@ -46,6 +49,7 @@ impl Extension {
             Self::RepairedStreamId => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
             Self::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
             Self::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
+            Self::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
         }
     }
 
@@ -191,7 +195,7 @@ mod tests {
         assert!(agreed.set(Extension::Mid, 4) && agreed.set(Extension::AbsCaptureTime, 14));
         assert!(!agreed.set(Extension::AudioLevel, 15) && !agreed.set(Extension::AudioLevel, 0));
         let numbers = Extension::ALL.map(|extension| agreed.get(extension));
-        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14)]);
+        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14), None]);
     }
 
     #[test]

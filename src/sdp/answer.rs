@@ -246,7 +246,9 @@ fn extension_is_wanted(extension: Extension, agreed: &Media, capabilities: &Capa
             Extension::Mid => agreed.accepted && agreed.mid.is_some(),
             Extension::StreamId => !agreed.encodings.is_empty(),
             Extension::RepairedStreamId => !agreed.encodings.is_empty() && !agreed.rtx.is_empty(),
-            Extension::AudioLevel | Extension::AbsCaptureTime => agreed.accepted,
+            Extension::AudioLevel | Extension::AbsCaptureTime | Extension::PlayoutDelay => {
+                agreed.accepted
+            }
         }
 }
 

@@ -110,6 +110,7 @@ impl Sink {
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence: 0,
+            playout_delay: None,
         };
         if let Some(rtx) = self.rtx.as_mut().filter(|_| !first)
             && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
@@ -178,6 +179,7 @@ impl Sink {
                     timestamp,
                     abs_send_time: stamp.abs_send_time,
                     transport_sequence: 0,
+                    playout_delay: None,
                 };
                 buffer.clear();
                 buffer.extend((index as u16).to_be_bytes());
