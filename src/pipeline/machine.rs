@@ -158,6 +158,7 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
+            ("old_candidate", std::mem::take(&mut self.net.places.old_candidates)),
             ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
             ("malformed_candidate", std::mem::take(&mut self.net.places.malformed_candidates)),
         ]);
@@ -625,6 +626,7 @@ impl Machine {
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
                     }
+                    Output::Live(remote) => self.net.demux.set_live(remote, key),
                     Output::Message { channel, message } => {
                         if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
                             let dropped = &mut self.dropped_by_transport;

@@ -547,6 +547,7 @@ fn count_candidate(places: &mut Places, error: &TransportError) {
     match error {
         TransportError::TooManyCandidates(_) => places.refused_candidates += 1,
         TransportError::Candidate(_) => places.malformed_candidates += 1,
+        TransportError::OldCandidate => places.old_candidates += 1,
         _ => {}
     }
 }
