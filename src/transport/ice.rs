@@ -336,6 +336,10 @@ impl Ice {
         if paired && self.locals.iter().any(|known| known.addr == addr && known.paired) {
             return false;
         }
+        let again = |known: &Local| !known.paired && (known.addr, known.shown) == (addr, shown);
+        if !paired && self.locals.iter().any(again) {
+            return false;
+        }
         let priority = candidate::local_priority(kind, at);
         let tcp = |addr| path::of(addr) == Path::Tcp;
         let known = self.locals.iter().any(|one| one.shown == shown && tcp(one.addr) == tcp(addr));
@@ -409,6 +413,11 @@ impl Ice {
     /// The relayed address of ours, as a path.
     pub(super) fn relayed(&self) -> Option<SocketAddr> {
         self.gathering.relayed()
+    }
+
+    /// Whether a relay was wanted and there is none.
+    pub(super) fn lacks_relay(&self) -> bool {
+        self.gathering.lacks_relay()
     }
 
     /// Wraps the `len` bytes that follow the first [`HEADROOM`] of `slot` for the relay: where the result

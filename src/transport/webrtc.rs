@@ -218,6 +218,11 @@ impl Session {
         }
     }
 
+    /// Whether there is a TURN server that was asked for an address, and none of it is left.
+    pub fn lacks_relay(&self) -> bool {
+        !self.closed && self.ice.lacks_relay()
+    }
+
     /// A name that [`Output::Resolve`] asked about has this address; `None` if nobody knows.
     pub fn handle_resolved(&mut self, now: Instant, number: u32, ip: Option<IpAddr>) {
         if !self.closed {
