@@ -217,16 +217,16 @@ impl Machine {
         remote: SocketAddr,
         bytes: &mut [u8],
         out: &mut impl Outbox,
-    ) -> bool {
+    ) -> Option<LegKey> {
         let Some(key) = self.net.demux.find(local, remote, bytes) else {
             self.dropped.unknown_session += 1;
-            return false;
+            return None;
         };
         if self.is_taken(at.now, key, local, remote, bytes) {
             self.dropped.address_in_use += 1;
-            return false;
+            return None;
         }
-        self.handle_of(at, key, local, remote, bytes, out)
+        self.handle_of(at, key, local, remote, bytes, out).then_some(key)
     }
 
     /// Whether a check came over a pair of addresses that another session is using: what comes there

@@ -13,7 +13,7 @@ use crate::model::types::{
 };
 use crate::model::{RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, RtxConfig, SinkConfig, SinkKey, SourceConfig, SourceKey};
-use crate::rtp::{Codec, Kind};
+use crate::rtp::{Codec, Kind, extensions::Extension};
 use crate::sdp::{Capabilities, Credentials, Extras, Local, Media, Setup};
 use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
@@ -584,6 +584,8 @@ pub fn join_router(
         source
     });
     let sink = agreed.send.then(|| {
+        let extensions = agreed.extensions.written();
+        let numbered = extensions.get(Extension::TransportSequence).is_some();
         let config =
             SinkConfig {
                 kind,
@@ -593,8 +595,8 @@ pub fn join_router(
                 rtx: agreed.local_rtx_ssrc.filter(|_| !agreed.rtx.is_empty()).map(|ssrc| {
                     RtxConfig { ssrc, formats: agreed.rtx.clone(), sequence_start: random() }
                 }),
-                extensions: agreed.extensions,
-                transport_cc: agreed.transport_cc,
+                extensions,
+                transport_cc: agreed.transport_cc && numbered,
                 mid: agreed.mid.clone(),
                 sequence_start: random(),
                 timestamp_start: random(),
