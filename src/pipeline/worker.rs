@@ -243,12 +243,12 @@ impl Shell {
             let bytes = &mut message[..];
             match owner {
                 Owner::Peer { local, remote } => {
-                    let mut taken = false;
+                    let mut taken = None;
                     self.guarded(at, |machine, out| {
                         taken = machine.handle_datagram(at, local, remote, bytes, out);
                     });
-                    if taken {
-                        self.out.streams.set_known(number);
+                    if let Some(leg) = taken {
+                        self.out.streams.set_known(number, leg);
                     }
                 }
                 Owner::Link(leg) => {
@@ -395,6 +395,7 @@ impl Shell {
         let own = [
             ("tcp_unknown_evicted", cuts.unknown_evicted),
             ("tcp_unknown_silent", cuts.unknown_silent),
+            ("tcp_session_evicted", cuts.session_evicted),
             ("tcp_idle", cuts.idle),
             ("tcp_too_many", cuts.too_many),
             ("tcp_no_descriptor", cuts.no_descriptor),
