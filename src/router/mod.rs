@@ -10,10 +10,14 @@
 //! takes no lock, and no memory once buffers have grown to the stream.
 //!
 //! Where it was agreed on, packets are numbered over all streams of a peer: it is told which of its own
-//! arrived and when, and says the same of ours, for estimates of what the way between can carry.
+//! arrived and when, and says the same of ours. From this, or from whatever else a peer tells, comes an
+//! estimate of what the way to it carries. It decides when packets leave, what the sinks of the peer get
+//! of it, and what the senders of their sources are told.
 //!
 //! Left out: layers of simulcast, reports about streams of retransmissions, BYE for what is removed.
 
+mod agenda;
+mod allocation;
 mod arrivals;
 mod budget;
 mod clock;
@@ -25,6 +29,7 @@ mod history;
 mod latency;
 mod peer;
 mod reports;
+mod sending;
 mod sink;
 mod skips;
 mod source;
@@ -37,7 +42,9 @@ pub use sink::{RtxConfig, SinkConfig};
 pub use source::SourceConfig;
 pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 
+use crate::bandwidth::Means;
 use crate::rtp::{Bitrate, Format, NtpTime, RtpPacket, keyframe};
+use agenda::{Agenda, Whose};
 use clock::Stamp;
 use latency::Latencies;
 use peer::Peer;
@@ -63,10 +70,6 @@ const MAX_EVENTS: usize = 1_024;
 
 /// After this long without any packet a peer that reported counts as gone.
 const SILENCE: Duration = Duration::from_secs(18);
-
-/// Reports that are due so soon go out with those that are due: looking for them costs as much as there
-/// are peers, and with hundreds of them one would be due every other millisecond.
-const REPORTS_TOGETHER: Duration = Duration::from_millis(20);
 
 /// Where packets leave. Called in the middle of forwarding, so it must not wait.
 pub trait Egress {
@@ -97,8 +100,7 @@ pub struct Router {
     events_lost: u64,
     /// The start of the router's steady clock.
     origin: Instant,
-    /// No later than the first thing that is due.
-    wake: Option<Instant>,
+    agenda: Agenda,
     scratch: reports::Scratch,
     /// Of sources and sinks that were removed.
     drops_of_removed: Drops,
@@ -119,7 +121,7 @@ impl Router {
             events: VecDeque::new(),
             events_lost: 0,
             origin: now,
-            wake: None,
+            agenda: Agenda::default(),
             scratch: reports::Scratch::default(),
             drops_of_removed: Drops::default(),
             drops_of_control: Drops::default(),
@@ -129,14 +131,16 @@ impl Router {
     }
 
     pub fn add_peer(&mut self, now: Instant, config: PeerConfig) -> PeerKey {
-        let key = self.peers.insert_with_key(|key| Peer::new(now, key, config));
-        self.wake_at(self.peers[key].report_at);
+        let key = self.peers.insert_with_key(|key| Peer::new(self.origin, now, key, config));
+        self.agenda.joined();
+        self.plan_peer(key);
         key
     }
 
     /// Removes a peer with its sources and sinks.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         let Some(peer) = self.peers.remove(peer) else { return };
+        self.agenda.left();
         peer.sources.into_iter().for_each(|source| self.remove_source(source));
         peer.sinks.into_iter().for_each(|sink| self.remove_sink(sink));
     }
@@ -145,6 +149,7 @@ impl Router {
     /// When `peer` was removed.
     pub fn add_source(&mut self, peer: PeerKey, config: SourceConfig) -> SourceKey {
         let key = self.sources.insert(Source::new(self.origin, peer, config));
+        self.agenda.joined();
         self.peers[peer].sources.push(key);
         key
     }
@@ -152,6 +157,7 @@ impl Router {
     /// Removes a source; its sinks stay, connected to nothing.
     pub fn remove_source(&mut self, source: SourceKey) {
         let Some(removed) = self.sources.remove(source) else { return };
+        self.agenda.left();
         self.drops_of_removed.add(&removed.stats.drops);
         for sink in removed.sinks {
             if let Some(sink) = self.sinks.get_mut(sink) {
@@ -167,7 +173,11 @@ impl Router {
     /// When `peer` was removed.
     pub fn add_sink(&mut self, peer: PeerKey, config: SinkConfig) -> SinkKey {
         let key = self.sinks.insert(Sink::new(peer, config));
-        self.peers[peer].sinks.push(key);
+        let one = &mut self.peers[peer];
+        one.sinks.push(key);
+        if self.sinks[key].is_numbered() {
+            one.sending.learn(self.origin, Means::TransportWide);
+        }
         key
     }
 
@@ -179,6 +189,7 @@ impl Router {
         }
         if let Some(peer) = self.peers.get_mut(removed.peer) {
             peer.sinks.retain(|one| *one != sink);
+            peer.sending.shared = None;
         }
     }
 
@@ -193,10 +204,16 @@ impl Router {
         if let Some(before) = one.source.and_then(|before| self.sources.get_mut(before)) {
             before.sinks.retain(|other| *other != sink);
         }
-        let Some(key) = source else { return one.connect(None, &[]) };
-        let source = &mut self.sources[key];
-        one.connect(Some(key), &source.config.formats);
-        source.sinks.push(sink);
+        let peer = one.peer;
+        match source {
+            None => one.connect(None, &[]),
+            Some(key) => {
+                let source = &mut self.sources[key];
+                one.connect(Some(key), &source.config.formats);
+                source.sinks.push(sink);
+            }
+        }
+        self.routed_anew(now, peer);
         self.want_keyframe_for(now, sink);
     }
 
@@ -208,6 +225,8 @@ impl Router {
             one.active = active;
             one.close();
             one.stop_measuring();
+            let peer = one.peer;
+            self.routed_anew(now, peer);
             self.want_keyframe_for(now, sink);
         }
     }
@@ -218,8 +237,7 @@ impl Router {
         let Some(one) = self.peers.get_mut(peer) else { return };
         if !std::mem::replace(&mut one.active, active) && active {
             one.schedule_report(now);
-            let at = one.report_at;
-            self.wake_at(at);
+            self.plan_peer(peer);
         }
     }
 
@@ -241,7 +259,7 @@ impl Router {
                 one.stats.drops.count(reason);
             }
             if let Some(due) = peer.arrivals.poll_timeout() {
-                self.wake = Some(self.wake.map_or(due, |wake| wake.min(due)));
+                self.agenda.plan(&mut peer.appointment, Whose::Peer(one.peer), due);
             }
         }
         let mut payload = packet.payload();
@@ -259,19 +277,21 @@ impl Router {
                 let payload = if arrival.empty { &[] } else { payload };
                 for &key in &one.sinks {
                     let Some(sink) = self.sinks.get_mut(key) else { continue };
-                    let mut departures = match sink.is_numbered() {
-                        true => self.peers.get_mut(sink.peer).map(|peer| &mut peer.departures),
-                        false => None,
-                    };
-                    match sink.forward(stamp, &arrival, payload, departures.as_deref_mut(), out) {
-                        Verdict::Sent | Verdict::Dropped => {}
+                    let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
+                    let sending = &mut peer.sending;
+                    match sink.forward(key, stamp, &arrival, payload, sending, out) {
+                        Verdict::Sent | Verdict::Dropped => continue,
+                        Verdict::Held => {}
                         Verdict::WantsKeyframe => wants_keyframe = true,
                         Verdict::Started => {
                             if let Some(newest) = one.newest_sequence() {
                                 let (after, history) = (arrival.sequence, &one.history);
-                                sink.catch_up(stamp, after, newest, history, departures, out);
+                                sink.catch_up(key, stamp, after, newest, history, sending, out);
                             }
                         }
+                    }
+                    if let Some(due) = sending.released_at() {
+                        self.agenda.plan(&mut peer.appointment, Whose::Peer(sink.peer), due);
                     }
                 }
             }
@@ -281,10 +301,11 @@ impl Router {
         // A request is already due when it was wanted before the sender's SSRC was known.
         let wanting = wants_keyframe && (!one.keyframes.is_wanting() || one.keyframes.is_due());
         let due = one.poll_timeout();
+        if let Some(due) = due.filter(|_| !wanting) {
+            self.agenda.plan(&mut one.appointment, Whose::Source(source), due);
+        }
         if wanting {
             self.request_keyframe(now, source, out);
-        } else if let Some(due) = due {
-            self.wake_at(due);
         }
     }
 
@@ -300,7 +321,7 @@ impl Router {
     pub fn want_keyframe(&mut self, now: Instant, source: SourceKey) {
         if let Some(one) = self.sources.get_mut(source) {
             one.wants_keyframe(now);
-            self.wake_at(now);
+            self.agenda.plan(&mut one.appointment, Whose::Source(source), now);
         }
     }
 
@@ -311,46 +332,39 @@ impl Router {
 
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wake
+        self.agenda.next()
     }
 
-    /// Sends what is due: requests to sources, and reports to peers. `ntp` is the wall clock's
-    /// reading at `now`.
+    /// Sends what is due: requests to sources, reports to peers, and what waited for its time. `ntp` is
+    /// the wall clock's reading at `now`.
     pub fn handle_timeout(&mut self, now: Instant, ntp: NtpTime, out: &mut impl Egress) {
-        if self.wake.is_none_or(|at| now < at) {
-            return;
+        let mut due = std::mem::take(&mut self.scratch.due);
+        while let Some((at, whose)) = self.agenda.pop(now) {
+            let appointment = match whose {
+                Whose::Peer(key) => self.peers.get_mut(key).map(|one| &mut one.appointment),
+                Whose::Source(key) => self.sources.get_mut(key).map(|one| &mut one.appointment),
+            };
+            if appointment.is_some_and(|appointment| appointment.keep(at)) {
+                due.push(whose);
+            }
         }
-        let mut sources = std::mem::take(&mut self.scratch.sources);
-        let is_due = |one: &Source| {
-            one.keyframes.is_due() || one.poll_timeout().is_some_and(|due| due <= now)
-        };
-        sources.extend(self.sources.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
-        for &source in &sources {
-            self.sources[source].keyframes.handle_input(now, keyframe::Input::Timeout);
-            self.send_requests(now, source, out);
+        for whose in due.drain(..) {
+            match whose {
+                Whose::Source(key) => {
+                    if let Some(one) = self.sources.get_mut(key) {
+                        one.keyframes.handle_input(now, keyframe::Input::Timeout);
+                        self.send_requests(now, key, out);
+                    }
+                }
+                Whose::Peer(key) => self.serve_peer(now, ntp, key, out),
+            }
         }
-        sources.clear();
-        self.scratch.sources = sources;
-        let mut peers = std::mem::take(&mut self.scratch.peers);
-        let feedback = |one: &Peer| one.arrivals.poll_timeout().is_some_and(|due| due <= now);
-        peers.extend(self.peers.iter().filter(|(_, one)| feedback(one)).map(|(key, _)| key));
-        for &peer in &peers {
-            self.send_feedback(now, peer, out);
-        }
-        peers.clear();
-        let is_due = |one: &Peer| one.active && one.report_at <= now + REPORTS_TOGETHER;
-        peers.extend(self.peers.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
-        for &peer in &peers {
-            self.notice_silence(now, peer);
-            self.report(now, ntp, peer, out);
-            self.peers[peer].schedule_report(now);
-        }
-        peers.clear();
-        self.scratch.peers = peers;
-        let reports = self.peers.values().filter(|one| one.active).map(|one| one.report_at);
-        let feedback = self.peers.values().filter_map(|one| one.arrivals.poll_timeout());
-        let requests = self.sources.values().filter_map(Source::poll_timeout);
-        self.wake = requests.chain(reports).chain(feedback).min();
+        self.scratch.due = due;
+        let (peers, sources) = (&self.peers, &self.sources);
+        self.agenda.tidy(|whose, entry| match whose {
+            Whose::Peer(key) => peers.get(key).is_some_and(|one| one.appointment == entry),
+            Whose::Source(key) => sources.get(key).is_some_and(|one| one.appointment == entry),
+        });
     }
 
     pub fn poll_event(&mut self) -> Option<RouterEvent> {
@@ -385,13 +399,6 @@ impl Router {
 
     pub fn peer_stats(&self, peer: PeerKey) -> PeerStats {
         self.peers.get(peer).map_or_else(PeerStats::default, |one| one.stats)
-    }
-
-    /// The rate that a peer told last for what is sent to it, while that holds.
-    pub fn available_to(&self, now: Instant, sink: SinkKey) -> Option<Bitrate> {
-        let sink = self.sinks.get(sink)?;
-        let fresh = |at| now.saturating_duration_since(at) < feedback::REPORT_HOLDS;
-        sink.stats.remb.filter(|_| sink.remb_at.is_some_and(fresh))
     }
 
     /// The formats that were negotiated for a source; none for one that was removed.
@@ -434,11 +441,27 @@ impl Router {
         let Some(sink) = self.sinks.get(sink).filter(|one| one.waits_for_keyframe()) else {
             return;
         };
-        let Some(source) = sink.source.and_then(|source| self.sources.get_mut(source)) else {
-            return;
-        };
+        let Some(key) = sink.source else { return };
+        let Some(source) = self.sources.get_mut(key) else { return };
         source.wants_keyframe(now);
-        self.wake_at(now);
+        self.agenda.plan(&mut source.appointment, Whose::Source(key), now);
+    }
+
+    /// A sink of a peer gets something else from now on.
+    fn routed_anew(&mut self, now: Instant, peer: PeerKey) {
+        if let Some(one) = self.peers.get_mut(peer) {
+            one.sending.shared = None;
+            self.share(now, peer);
+            self.plan_peer(peer);
+        }
+    }
+
+    fn plan_source(&mut self, key: SourceKey) {
+        if let Some(one) = self.sources.get_mut(key)
+            && let Some(due) = one.poll_timeout()
+        {
+            self.agenda.plan(&mut one.appointment, Whose::Source(key), due);
+        }
     }
 
     fn notice_silence(&mut self, now: Instant, peer: PeerKey) {
@@ -450,10 +473,6 @@ impl Router {
             self.peers[peer].reporting = false;
             self.push_event(RouterEvent::Bye(peer));
         }
-    }
-
-    fn wake_at(&mut self, at: Instant) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
     fn push_event(&mut self, event: RouterEvent) {

@@ -1,14 +1,17 @@
 //! RTCP to peers: regular reports (RFC 3550 §6.4), and requests to sources, each as a compound
 //! packet with a receiver report and our name in front (§6.1).
 
-use super::{Egress, PeerKey, Router, SinkKey, SourceKey, feedback::REPORT_HOLDS, source::Source};
-use crate::rtp::{
-    Bitrate, NtpTime,
-    rtcp::{
-        MAX_BLOCKS, ReportBlock, write_fir, write_nack, write_pli, write_receiver_report,
-        write_remb, write_sdes_cname, write_sender_report,
+use super::{Egress, PeerKey, Router, SinkKey, SourceKey, agenda::Whose, source::Source};
+use crate::{
+    bandwidth::Fate,
+    rtp::{
+        NtpTime,
+        rtcp::{
+            MAX_BLOCKS, ReportBlock, write_fir, write_nack, write_pli, write_receiver_report,
+            write_remb, write_sdes_cname, write_sender_report,
+        },
+        transport_feedback::Writer,
     },
-    transport_feedback::Writer,
 };
 use std::time::Instant;
 
@@ -20,8 +23,11 @@ const MAX_NACKED: usize = 128;
 /// Buffers that keep their memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    pub sources: Vec<SourceKey>,
-    pub peers: Vec<PeerKey>,
+    pub due: Vec<Whose>,
+    /// What a message tells of packets.
+    pub fates: Vec<Fate>,
+    /// Sinks that share what may be sent.
+    pub shared: Vec<SinkKey>,
     compound: Vec<u8>,
     /// SSRCs of ours that speak in the compound packet.
     speakers: Vec<u32>,
@@ -142,26 +148,17 @@ impl Router {
         else {
             return;
         };
-        let downstream = self.lowest_downstream(now, source);
+        let behind = self.behind(now, key);
         let source = &mut self.sources[key];
         let (bitrate, limit) = if source.config.transport_cc {
-            let Some(cap) = source.estimate.cap(downstream) else { return };
+            let Some(cap) = source.estimate.cap(behind) else { return };
             cap
         } else {
-            let (bitrate, limit) = source.estimate.limited(downstream);
+            let (bitrate, limit) = source.estimate.limited(behind);
             (bitrate, Some(limit))
         };
         write_remb(compound, source.config.receiver_ssrc, bitrate, &[ssrc]);
         (source.stats.remb, source.stats.limit) = (Some(bitrate), limit);
-    }
-
-    /// The lowest REMB of a source's sinks, of those that reported one lately.
-    fn lowest_downstream(&self, now: Instant, source: &Source) -> Option<Bitrate> {
-        let sinks = source.sinks.iter().filter_map(|&sink| self.sinks.get(sink));
-        let fresh = sinks.filter(|sink| {
-            sink.remb_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_HOLDS)
-        });
-        fresh.filter_map(|sink| sink.stats.remb).min()
     }
 
     /// Sends the requests of a source that are due: a keyframe, lost packets.
@@ -203,9 +200,7 @@ impl Router {
             scratch.lost = lost;
         }
         self.scratch = scratch;
-        if let Some(due) = self.sources.get(key).and_then(Source::poll_timeout) {
-            self.wake_at(due);
-        }
+        self.plan_source(key);
     }
 
     /// Tells a peer which of its packets arrived, as it has much to tell or waited long enough.

@@ -9,6 +9,7 @@ mod repeated;
 
 use super::{
     PeerKey, SinkKey,
+    agenda::Appointment,
     clock::Stamp,
     feedback::Estimate,
     history::{History, Kept, Limits},
@@ -100,6 +101,9 @@ pub(super) struct Source {
     pub estimate: Estimate,
     pub stats: SourceStats,
     pub last_packet_at: Option<Instant>,
+    pub appointment: Appointment,
+    /// Since when nobody gets it.
+    pub unwatched: Option<Instant>,
     /// Number of the last FIR command.
     pub fir_command: u8,
     /// SSRCs from before the present one, the last first; zeros where there was none.
@@ -142,6 +146,8 @@ impl Source {
             estimate: Estimate::default(),
             stats: SourceStats::default(),
             last_packet_at: None,
+            appointment: Appointment::default(),
+            unwatched: None,
             fir_command: 0,
             former: [0; MAX_FORMER],
             generation: 0,

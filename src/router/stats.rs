@@ -55,6 +55,12 @@ pub enum DropReason {
     FeedbackUnsent,
     /// Feedback from long before the one before it.
     FeedbackTime,
+    /// More has to wait for its time than may.
+    PacerFull,
+    /// It waited for its time longer than it was kept.
+    PacerForgotten,
+    /// The sink gets no pictures for a while, as its link carries far less.
+    Starved,
     /// A compound control packet that cannot be read to its end.
     MalformedRtcp,
     /// Feedback that says nothing about any packet or stream.
@@ -64,7 +70,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -89,6 +95,9 @@ impl DropReason {
         Self::MalformedFeedback,
         Self::FeedbackUnsent,
         Self::FeedbackTime,
+        Self::PacerFull,
+        Self::PacerForgotten,
+        Self::Starved,
         Self::MalformedRtcp,
         Self::EmptyFeedback,
         Self::ForeignSsrc,
@@ -121,6 +130,9 @@ impl DropReason {
             Self::MalformedFeedback => "malformed_feedback",
             Self::FeedbackUnsent => "feedback_unsent",
             Self::FeedbackTime => "feedback_time",
+            Self::PacerFull => "pacer_full",
+            Self::PacerForgotten => "pacer_forgotten",
+            Self::Starved => "starved",
             Self::MalformedRtcp => "malformed_rtcp",
             Self::EmptyFeedback => "empty_feedback",
             Self::ForeignSsrc => "foreign_ssrc",
@@ -209,6 +221,9 @@ pub struct SinkStats {
     pub bytes: u64,
     pub retransmitted_packets: u64,
     pub retransmitted_bytes: u64,
+    /// Repetitions that nobody asked for, to find out what the link carries.
+    pub padding_packets: u64,
+    pub padding_bytes: u64,
     /// As the receiver last reported it.
     pub lost: i64,
     /// As the receiver last reported it, in 256ths.

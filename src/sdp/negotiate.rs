@@ -70,11 +70,11 @@ impl Extras {
         encodings: 0,
     };
 
-    /// All that can be forwarded: of several encodings one; and nobody estimates what receivers can take.
+    /// All that can be forwarded: of several encodings one.
     pub const FORWARDED: Self = Self {
         rtx: true,
         transport_cc: true,
-        estimates: false,
+        estimates: true,
         extensions: true,
         red: true,
         encodings: 1,
