@@ -25,6 +25,8 @@ const HEAVY: f64 = 0.25;
 /// the one that costs the call its quality has to be the better one by far.
 const CLEARLY: f64 = 0.4;
 const BY_FAR: f64 = 0.2;
+/// No link that carries a call at all loses more than this whatever it is given.
+const MOST: f64 = 0.35;
 /// How long the link is believed to lose what it was found to lose, in µs.
 const REMEMBERED: i64 = 30_000_000;
 /// Growth per second of a limit that was found.
@@ -236,7 +238,7 @@ impl LossControl {
         }
         let verdict = if by_rate < BY_FAR * by_share {
             Verdict::Rate
-        } else if by_share < CLEARLY * by_rate {
+        } else if share < MOST && self.lately() < share + HEAVY && by_share < CLEARLY * by_rate {
             Verdict::Share
         } else {
             Verdict::Unknown

@@ -6,6 +6,7 @@
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 mod again;
+mod redundant;
 
 use super::{
     Egress, PeerKey, SinkKey, SourceKey,
@@ -26,6 +27,7 @@ use crate::rtp::{
     rtcp::{ReportBlock, SenderInfo},
 };
 use again::{Rtx, SentPacket};
+use redundant::Redundant;
 use std::time::{Duration, Instant};
 
 /// Formats of one source that are told apart; an offer has fewer.
@@ -127,6 +129,7 @@ pub(super) struct Sink {
     config: SinkConfig,
     layout: Layout,
     rtx: Option<Rtx>,
+    redundant: Option<Redundant>,
     repeats: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
@@ -156,6 +159,7 @@ impl Sink {
         };
         let carries = !config.nack || config.formats.iter().all(|(number, _)| again(number));
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
+        let redundant = Self::repeats_sound(&config);
         let rtx = config.rtx.take();
         let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
@@ -171,6 +175,7 @@ impl Sink {
             narrowest: None,
             anew_at: None,
             fasting: false,
+            redundant,
             repeats: Budget::default(),
             again: (0, 0),
             gate: Gate::Closed,
@@ -183,6 +188,15 @@ impl Sink {
             reported: 0,
             config,
         }
+    }
+
+    /// Whoever asks for sound again gets it from what is kept of the source, as it came from there.
+    fn repeats_sound(config: &SinkConfig) -> Option<Redundant> {
+        let of = |codec| {
+            config.formats.iter().find(|(_, own)| own.codec == codec).map(|(number, _)| *number)
+        };
+        let formats = of(Codec::Red).zip(of(Codec::Opus)).filter(|_| !config.nack);
+        formats.map(|(number, encoding)| Redundant::new(number, encoding))
     }
 
     pub fn ssrc(&self) -> u32 {
@@ -300,21 +314,28 @@ impl Sink {
         out: &mut impl Egress,
     ) {
         let Leaving { index, timestamp, payload_type, marker, carried } = *leaving;
-        let size = self.layout.len() + payload.len();
-        let transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
+        let redundant =
+            self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
+        let size = redundant.map_or(payload.len(), |(_, size)| size);
+        let whole = self.layout.len() + size;
+        let transport_sequence = sending.depart(stamp, whole, self.layout.is_numbered());
         if self.config.nack {
-            self.repeats.sent(stamp.ms, payload.len());
+            self.repeats.sent(stamp.ms, size);
             self.remember(index, stamp.abs_send_time, transport_sequence);
         }
         self.stats.packets += 1;
-        self.stats.bytes += payload.len() as u64;
+        self.stats.bytes += size as u64;
         let fields = Fields {
             marker,
-            payload_type,
+            payload_type: redundant.map_or(payload_type, |(number, _)| number),
             sequence: index as u16,
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence,
+        };
+        let payload = match &self.redundant {
+            Some(one) if redundant.is_some() => one.written(),
+            _ => payload,
         };
         let (header, length) = self.layout.write(&fields, &carried);
         out.rtp(self.peer, &header[..length], payload, index);
@@ -397,6 +418,13 @@ impl Sink {
     pub fn stop_measuring(&mut self) {
         self.stats.bitrate = Bitrate::default();
         self.measured = None;
+    }
+
+    /// The receiver loses so much of another of its streams, in 256ths.
+    pub fn shares_losses(&mut self, fraction_lost: u8) {
+        if let Some(redundant) = &mut self.redundant {
+            redundant.report(fraction_lost);
+        }
     }
 
     /// Takes in what the receiver reports of this stream; how many packets were sent since the report
