@@ -320,15 +320,15 @@ impl Sink {
         let Leaving { index, timestamp, payload_type, marker, carried } = *leaving;
         let redundant =
             self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
-        let length = redundant.map_or(payload.len(), |(_, length)| length);
-        let size = self.layout.len() + length;
-        let transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
+        let size = redundant.map_or(payload.len(), |(_, size)| size);
+        let whole = self.layout.len() + size;
+        let transport_sequence = sending.depart(stamp, whole, self.layout.is_numbered());
         if self.config.nack {
-            self.repeats.sent(stamp.ms, length);
+            self.repeats.sent(stamp.ms, size);
             self.remember(index, stamp.abs_send_time, transport_sequence);
         }
         self.stats.packets += 1;
-        self.stats.bytes += length as u64;
+        self.stats.bytes += size as u64;
         let fields = Fields {
             marker,
             payload_type: redundant.map_or(payload_type, |(number, _)| number),
@@ -425,7 +425,7 @@ impl Sink {
         self.measured = None;
     }
 
-    /// The receiver loses so much of one of its streams, in 256ths.
+    /// The receiver loses so much of another of its streams, in 256ths.
     pub fn shares_losses(&mut self, fraction_lost: u8) {
         if let Some(redundant) = &mut self.redundant {
             redundant.report(fraction_lost);

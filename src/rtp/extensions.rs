@@ -61,11 +61,15 @@ impl Extension {
 /// The number that each extension has on one stream. Only 1 to 14 are given: they fit the one-byte
 /// form, which everybody reads.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Extensions([u8; Extension::ALL.len()]);
+pub struct Extensions {
+    numbers: [u8; Extension::ALL.len()],
+    /// Those that only the other side writes, a bit for each.
+    unwritten: u8,
+}
 
 impl Extensions {
     pub const fn get(&self, extension: Extension) -> Option<u8> {
-        match self.0[extension as usize] {
+        match self.numbers[extension as usize] {
             0 => None,
             id => Some(id),
         }
@@ -73,7 +77,22 @@ impl Extensions {
 
     /// The same numbers but that of one extension.
     pub const fn without(mut self, extension: Extension) -> Self {
-        self.0[extension as usize] = 0;
+        self.numbers[extension as usize] = 0;
+        self
+    }
+
+    /// Agreed on for what the other side sends, and not for what we do.
+    pub fn set_unwritten(&mut self, extension: Extension) {
+        self.unwritten |= 1 << extension as u8;
+    }
+
+    /// Those that may stand in what we send.
+    pub fn written(mut self) -> Self {
+        for extension in Extension::ALL {
+            if self.unwritten & 1 << extension as u8 != 0 {
+                self = self.without(extension);
+            }
+        }
         self
     }
 
@@ -81,7 +100,7 @@ impl Extensions {
     pub fn set(&mut self, extension: Extension, id: u8) -> bool {
         let fits = (1..=14).contains(&id);
         if fits {
-            self.0[extension as usize] = id;
+            self.numbers[extension as usize] = id;
         }
         fits
     }

@@ -168,6 +168,34 @@ class Participant {
     return this.paint.getImageData(0, 0, 80, 60).data;
   }
 
+  /** Looks for another way, as pages do when their network changed; until the answer is there. */
+  async restartIce() {
+    this.peer.restartIce();
+    await this.peer.setLocalDescription();
+    const answered = new Promise((resolve) => {
+      this.peer.onsignalingstatechange = () => { if (this.peer.signalingState === 'stable') resolve(); };
+    });
+    this.send({ id: 'restart', sdpOffer: this.peer.localDescription.sdp });
+    await Promise.race([answered, pause(5_000).then(() => { throw new Error(`No answer: ${this.errors.join('; ')}`); })]);
+  }
+
+  /** Waits until the way in use belongs to the last restart; the pair, and the fragments of both sides. */
+  async newWay(ms = 10_000) {
+    const [, ufrag] = /a=ice-ufrag:(.*)\r/.exec(this.peer.localDescription.sdp);
+    for (const end = performance.now() + ms; ;) {
+      const report = await this.peer.getStats();
+      const entries = [...report.values()];
+      const transport = entries.find(({ type }) => type === 'transport');
+      const pair = report.get(transport?.selectedCandidatePairId) ?? entries.find((entry) => entry.type === 'candidate-pair' && entry.selected);
+      const [local, remote] = [report.get(pair?.localCandidateId), report.get(pair?.remoteCandidateId)];
+      if (local?.usernameFragment === ufrag || (local && local.usernameFragment === undefined)) {
+        return { pair: pair.id, local: local.usernameFragment, remote: remote.usernameFragment, state: pair.state, connection: this.peer.connectionState };
+      }
+      if (performance.now() > end) throw new Error(`${JSON.stringify([pair, local])} is used, not ${ufrag}`);
+      await pause(SAMPLE_MS);
+    }
+  }
+
   /** Sends nothing any more, and stays in the call. */
   async fallSilent() {
     for (const sender of this.peer.getSenders()) await sender.replaceTrack(null);
