@@ -6,6 +6,9 @@
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 mod again;
+mod layers;
+
+pub(super) use layers::Layers;
 
 use super::{
     Egress, PeerKey, SourceKey,
@@ -25,6 +28,7 @@ use crate::rtp::{
     rtcp::{ReportBlock, SenderInfo},
 };
 use again::{Rtx, SentPacket};
+use layers::{Changes, Choice, Selection};
 use std::time::{Duration, Instant};
 
 /// Formats of one source that are told apart; an offer has fewer.
@@ -89,7 +93,19 @@ enum Gate {
 #[derive(Debug)]
 pub(super) struct Sink {
     pub peer: PeerKey,
+    /// What it is connected to: a source, or the first of several encodings of one.
+    pub track: Option<SourceKey>,
+    /// The one of them that it gets.
     pub source: Option<SourceKey>,
+    /// The one that it goes over to with the next keyframe.
+    pub next: Option<SourceKey>,
+    /// What it may get; none for as much as there is.
+    pub allowance: Option<Bitrate>,
+    /// Since when more would fit.
+    pub better_since: Option<Instant>,
+    /// Since when it waits for a picture to go up with.
+    pub waits_since: Option<Instant>,
+    pub selection: Selection,
     pub active: bool,
     pub stats: SinkStats,
     /// When the last REMB came, whose value stands in `stats`.
@@ -110,6 +126,12 @@ pub(super) struct Sink {
     clock_rate: u32,
     /// When the bitrate was measured last, and the bytes that were sent before.
     measured: Option<(Instant, u64)>,
+    /// What the first timestamp of the source should become, by the sender's clock.
+    meant: Option<u32>,
+    /// Index of the source's format to its codec.
+    codecs: [Option<Codec>; MAX_FORMATS],
+    /// A payload that is not as the source sent it.
+    patched: Vec<u8>,
 }
 
 impl Sink {
@@ -129,7 +151,13 @@ impl Sink {
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
         Self {
             peer,
+            track: None,
             source: None,
+            next: None,
+            allowance: None,
+            better_since: None,
+            waits_since: None,
+            selection: Selection::default(),
             active: true,
             stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
             layout,
@@ -144,6 +172,9 @@ impl Sink {
             sent: Vec::new(),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
+            meant: None,
+            codecs: [None; MAX_FORMATS],
+            patched: Vec::new(),
             config,
         }
     }
@@ -159,7 +190,13 @@ impl Sink {
     /// Connects to a source that sends in `formats`, or to none.
     pub fn connect(&mut self, source: Option<SourceKey>, formats: &[(u8, Format)]) {
         self.source = source;
+        self.next = None;
+        self.meant = None;
         self.close();
+        self.codecs = [None; MAX_FORMATS];
+        for (slot, (_, sent)) in self.codecs.iter_mut().zip(formats) {
+            *slot = Some(sent.codec);
+        }
         self.payload_types = [NONE; MAX_FORMATS];
         for (slot, (_, sent)) in self.payload_types.iter_mut().zip(formats) {
             // The first of the best: `max_by_key` alone would take the last.
@@ -174,6 +211,15 @@ impl Sink {
                 *slot = UNWRAP;
             }
         }
+    }
+
+    /// Goes over to another encoding of what it is connected to, whose keyframe begins. `meant` is what
+    /// the keyframe's timestamp would have been in the encoding before.
+    pub fn switch(&mut self, source: SourceKey, formats: &[(u8, Format)], meant: Option<u32>) {
+        let meant = meant.and_then(|timestamp| self.rewriter.timestamp(timestamp));
+        self.connect(Some(source), formats);
+        self.meant = meant;
+        self.stats.switches += 1;
     }
 
     /// Lets nothing through until the stream can start anew.
@@ -213,21 +259,35 @@ impl Sink {
                 }
             }
         }
-        let rewritten = self.rewriter.rewrite(stamp.now, arrival.sequence, arrival.timestamp);
+        let codec = self.codecs[usize::from(arrival.format) % MAX_FORMATS];
+        let (sequence, changes) = match self.selection.choose(arrival, codec) {
+            Choice::Send(sequence, changes) => (sequence, changes),
+            Choice::Leave => {
+                self.stats.drops.count(DropReason::Layer);
+                return verdict;
+            }
+            Choice::TooOld => {
+                self.stats.drops.count(DropReason::TooOld);
+                return Verdict::Dropped;
+            }
+        };
+        let rewritten = self.rewriter.rewrite(stamp.now, sequence, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
+        let payload = changed(changes, payload, &mut self.patched);
         let transport_sequence = departures
             .map_or(0, |departures| departures.send(stamp, self.layout.len() + payload.len()));
         if self.config.nack {
             self.budget.sent(stamp.ms, payload.len());
-            self.remember(index, stamp.abs_send_time, transport_sequence);
+            let sent = (stamp.abs_send_time, transport_sequence, changes);
+            Self::remember(&mut self.sent, self.config.kind, index, sent);
         }
         self.stats.packets += 1;
         self.stats.bytes += payload.len() as u64;
         let fields = Fields {
-            marker: arrival.marker,
+            marker: arrival.marker || changes.sets_marker(),
             payload_type,
             sequence: index as u16,
             timestamp,
@@ -268,6 +328,7 @@ impl Sink {
                 keyframe: false,
                 newest: true,
                 empty: kept.payload.is_empty(),
+                place: kept.place,
                 carried: Carried::default(),
             };
             self.forward(stamp, &arrival, kept.payload, departures.as_deref_mut(), out);
@@ -358,8 +419,26 @@ impl Sink {
             _ => {}
         }
         self.clock_rate = arrival.clock_rate;
-        self.rewriter.begin(stamp.now, arrival.sequence, arrival.timestamp, arrival.clock_rate);
+        let (sequence, timestamp) = (arrival.sequence, arrival.timestamp);
+        let meant = self.meant.take();
+        self.rewriter.begin_at(stamp.now, sequence, timestamp, arrival.clock_rate, meant);
+        self.selection.begin(sequence, arrival.place);
         self.gate = Gate::Open(arrival.generation);
         Ok(())
     }
+}
+
+/// The payload as it goes out. The source's is shared by all its sinks, so what changes is a copy.
+#[inline]
+fn changed<'a>(changes: Changes, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    if changes.is_empty() {
+        return &[];
+    }
+    if !changes.touches_payload() {
+        return payload;
+    }
+    buffer.clear();
+    buffer.extend_from_slice(payload);
+    changes.apply(buffer);
+    buffer
 }

@@ -23,6 +23,8 @@ pub enum DropReason {
     WaitingForKeyframe,
     /// From before the sink was connected to this source.
     BeforeSwitch,
+    /// Of a layer that the sink does not take.
+    Layer,
     /// The sink is switched off.
     Inactive,
     /// Asked for again, but not kept, or never received.
@@ -64,7 +66,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -73,6 +75,7 @@ impl DropReason {
         Self::Format,
         Self::WaitingForKeyframe,
         Self::BeforeSwitch,
+        Self::Layer,
         Self::Inactive,
         Self::NotKept,
         Self::RepeatedTooSoon,
@@ -105,6 +108,7 @@ impl DropReason {
             Self::Format => "format",
             Self::WaitingForKeyframe => "waiting_for_keyframe",
             Self::BeforeSwitch => "before_switch",
+            Self::Layer => "layer",
             Self::Inactive => "inactive",
             Self::NotKept => "not_kept",
             Self::RepeatedTooSoon => "repeated_too_soon",
@@ -223,6 +227,8 @@ pub struct SinkStats {
     pub nacked_packets: u64,
     pub plis: u64,
     pub firs: u64,
+    /// How often it went over to another encoding of what it is connected to.
+    pub switches: u64,
     /// The last REMB received.
     pub remb: Option<Bitrate>,
     pub drops: Drops,

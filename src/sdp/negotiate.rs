@@ -70,14 +70,14 @@ impl Extras {
         encodings: 0,
     };
 
-    /// All that can be forwarded: of several encodings one; and nobody estimates what receivers can take.
+    /// All that can be forwarded; and nobody estimates what receivers can take.
     pub const FORWARDED: Self = Self {
         rtx: true,
         transport_cc: true,
         estimates: false,
         extensions: true,
         red: true,
-        encodings: 1,
+        encodings: 4,
     };
 
     /// Whether feedback about all packets is agreed on for a section.
