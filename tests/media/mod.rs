@@ -2,12 +2,14 @@
 
 mod browser;
 mod call;
+mod camera;
 mod data;
 mod failure;
 mod feedback;
 mod hostile;
 mod hostile_data;
 mod keyframes;
+mod layers;
 mod network;
 mod plain;
 mod publisher;
