@@ -315,7 +315,6 @@ impl Watcher {
             let key = *first_of.entry((piece.encoding, piece.picture)).or_insert(*number);
             let (.., came, at, _) = pictures.entry(key).or_insert((
                 piece,
-                one.timestamp,
                 BTreeSet::new(),
                 0,
                 one.picture_id,
