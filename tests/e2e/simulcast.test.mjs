@@ -40,8 +40,9 @@ staged('three sizes are sent, and a viewer gets the largest', { timeout: 90_000 
   const viewers = [await stage.join(application, VIEWER), await stage.join(application, VIEWER)];
   const sending = async () => video(await presenter.report(), 'outbound-rtp').filter((one) => one.active && one.framesSent > 0);
   const sent = await until(sending, (streams) => streams.length === 3);
+  if (process.env.SEE) console.error(JSON.stringify(sent.map((o) => [o.rid, o.frameHeight, o.targetBitrate, o.framesSent, o.scalabilityMode])));
   assert.deepEqual(sent.map((one) => one.rid).sort(), ['f', 'h', 'q']);
-  await until(() => Promise.all(viewers.map(seen)), (all) => all.every((one) => one.frameHeight === 480));
+  await until(() => Promise.all(viewers.map(seen)), (all) => all.every((one) => one.frameHeight === 540));
   const before = await Promise.all(viewers.map(seen));
   await Promise.all(viewers.map((viewer) => viewer.sees()));
   const after = await Promise.all(viewers.map(seen));

@@ -35,7 +35,7 @@ function openSource(source) {
   if (source === 'large') {
     return navigator.mediaDevices.getUserMedia({
       audio: true,
-      video: { width: 640, height: 480, frameRate: 20 },
+      video: { width: 960, height: 540, frameRate: 15 },
     });
   }
   if (source === 'camera') {
