@@ -260,7 +260,11 @@ impl Sink {
             }
         }
         let codec = self.codecs[usize::from(arrival.format) % MAX_FORMATS];
-        let (sequence, changes) = match self.selection.choose(arrival, codec) {
+        let choice = self.selection.choose(arrival, codec);
+        if std::mem::take(&mut self.selection.jumped) {
+            self.stats.drops.count(DropReason::PictureJump);
+        }
+        let (sequence, changes) = match choice {
             Choice::Send(sequence, changes) => (sequence, changes),
             Choice::Leave => {
                 self.stats.drops.count(DropReason::Layer);

@@ -140,6 +140,9 @@ pub(super) struct Source {
     /// Of generations before this one.
     lost_before: i64,
     reader: Reader,
+    /// The number of the dependency descriptor, and its templates.
+    descriptor: Option<u8>,
+    structure: Option<rivero_av1::Structure>,
     clock: Option<SenderClock>,
     /// The last packet's payload type and its index.
     format: Option<(u8, u8)>,
@@ -185,6 +188,8 @@ impl Source {
             repaired: 0,
             lost_before: 0,
             reader: Reader::new(&read),
+            descriptor: config.extensions.get(Extension::DependencyDescriptor),
+            structure: None,
             clock: None,
             format: None,
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
@@ -257,7 +262,7 @@ impl Source {
         let payload = if empty { &[] } else { packet.payload() };
         let keyframe = !empty && self.notice_keyframe(stamp.now, format, packet.timestamp, payload);
         let codec = self.config.formats[usize::from(format)].1.codec;
-        let place = if empty { Place::default() } else { Place::of(codec, payload) };
+        let place = if empty { Place::default() } else { self.place_of(codec, packet) };
         if self.config.kind == Kind::Video {
             let bytes = packet.header_len() + payload.len();
             self.rates.add(stamp.ms, bytes, place.index(), packet.timestamp);
@@ -281,6 +286,19 @@ impl Source {
             place,
             carried,
         }))
+    }
+
+    fn place_of(&mut self, codec: Codec, packet: &RtpPacket<'_>) -> Place {
+        let descriptor = self.descriptor.and_then(|number| packet.extension(number));
+        let Some(descriptor) = descriptor else { return Place::of(codec, packet.payload()) };
+        match rivero_av1::Structure::read(&mut self.structure, descriptor) {
+            Ok(frame) => Place::of_frame(&frame),
+            Err(_) => {
+                // It goes to all sinks.
+                self.stats.drops.count(DropReason::Descriptor);
+                Place::default()
+            }
+        }
     }
 
     /// What was repaired counts as received: the rate that a sender without transport-wide feedback is

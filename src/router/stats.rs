@@ -25,6 +25,10 @@ pub enum DropReason {
     BeforeSwitch,
     /// Of a layer that the sink does not take.
     Layer,
+    /// A dependency descriptor that cannot be used; its packet goes on without.
+    Descriptor,
+    /// A picture whose number is far from those before; it is numbered on.
+    PictureJump,
     /// The sink is switched off.
     Inactive,
     /// Asked for again, but not kept, or never received.
@@ -66,7 +70,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -76,6 +80,8 @@ impl DropReason {
         Self::WaitingForKeyframe,
         Self::BeforeSwitch,
         Self::Layer,
+        Self::Descriptor,
+        Self::PictureJump,
         Self::Inactive,
         Self::NotKept,
         Self::RepeatedTooSoon,
@@ -109,6 +115,8 @@ impl DropReason {
             Self::WaitingForKeyframe => "waiting_for_keyframe",
             Self::BeforeSwitch => "before_switch",
             Self::Layer => "layer",
+            Self::Descriptor => "descriptor",
+            Self::PictureJump => "picture_jump",
             Self::Inactive => "inactive",
             Self::NotKept => "not_kept",
             Self::RepeatedTooSoon => "repeated_too_soon",

@@ -158,7 +158,9 @@ mod tests {
         let read = Descriptor::parse(&payload).unwrap();
         assert_eq!((read.picture_id_at, read.tl0_picture_index_at), (1, 4));
         assert!(read.has_wide_picture_id(&payload));
-        assert!(!Descriptor::parse(&[0x88, 0x11, 0x82]).unwrap().has_wide_picture_id(&[0x88, 0x11]));
+        assert!(
+            !Descriptor::parse(&[0x88, 0x11, 0x82]).unwrap().has_wide_picture_id(&[0x88, 0x11])
+        );
     }
 
     #[test]

@@ -149,8 +149,8 @@ pub(in crate::router) struct Selection {
     next_tl0: u8,
     decided: [Option<Decided>; DECIDED],
     newest: usize,
-    /// Pictures whose number was far from those before.
-    pub jumps: u64,
+    /// The number of this picture was far from those before.
+    pub jumped: bool,
 }
 
 impl Default for Selection {
@@ -166,7 +166,7 @@ impl Default for Selection {
             next_tl0: 0,
             decided: [None; DECIDED],
             newest: 0,
-            jumps: 0,
+            jumped: false,
         }
     }
 }
@@ -271,7 +271,7 @@ impl Selection {
             false => i64::from((step << 9) as i16 >> 9),
         };
         if arrival.newest && !(0..=MAX_STEP).contains(&step) {
-            self.jumps += 1;
+            self.jumped = true;
             let picture = u64::from(place.picture) + (1 << 16);
             self.picture = Some(picture);
             self.pictures.next = self.next_picture.unwrap_or(picture);

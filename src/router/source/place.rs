@@ -1,7 +1,8 @@
 //! Where a packet stands among the layers and pictures of its stream, as its payload descriptor says
-//! (VP8: RFC 7741 §4.2, VP9: RFC 9628 §4.2).
+//! (VP8: RFC 7741 §4.2, VP9: RFC 9628 §4.2), or its dependency descriptor where that was agreed on (AV1
+//! RTP payload format, appendix A).
 //!
-//! A few bytes that are read once for all sinks. Other codecs have no such numbers in their payloads.
+//! A few bytes that are read once for all sinks. Other codecs say nothing of it.
 
 use crate::rtp::Codec;
 
@@ -40,6 +41,17 @@ impl Place {
             Codec::Vp9 => Self::of_vp9(payload),
             _ => Self::default(),
         }
+    }
+
+    /// By a dependency descriptor.
+    pub fn of_frame(frame: &rivero_av1::dependency::Frame) -> Self {
+        let mut place = Self::default();
+        place.set_layer(frame.spatial, frame.temporal);
+        place.set(LAYERED, true);
+        place.set(UP, frame.switches_up);
+        place.set(FRAME_START, frame.starts);
+        place.set(FRAME_END, frame.ends);
+        place
     }
 
     fn of_vp8(payload: &[u8]) -> Self {
