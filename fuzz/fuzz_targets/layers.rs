@@ -90,7 +90,7 @@ fn route(bytes: &[u8]) {
         timestamp = timestamp.wrapping_add(u32::from(second >> 3) * 90);
         if first & 0x20 != 0 {
             let budget = (*second > 0).then(|| Bitrate::from_bps(u64::from(*second) * 100));
-            router.set_budget(time, sink, budget);
+            router.set_video_send_bounds(time, sink, None, budget);
         }
         let step = i16::from((first & 0x1f) as i8 - 4).max(-3) as u16;
         sequences[encoding] = sequences[encoding].wrapping_add(step);

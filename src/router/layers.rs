@@ -9,7 +9,9 @@
 //! Among the layers of an encoding, pictures are worth more than size: above the smallest size the lowest
 //! frame rate of three is not chosen.
 
-use super::{Egress, Router, SinkKey, SourceKey, clock::Stamp, sink::Layers, source::Source};
+use super::{
+    Egress, Router, SinkKey, SourceKey, agenda::Whose, clock::Stamp, sink::Layers, source::Source,
+};
 use crate::rtp::Bitrate;
 use std::time::{Duration, Instant};
 
@@ -74,37 +76,23 @@ impl Router {
         }
     }
 
-    /// What a sink may get, in bits per second of RTP; `None` for as much as there is.
-    pub fn set_budget(&mut self, now: Instant, sink: SinkKey, budget: Option<Bitrate>) {
-        let Some(one) = self.sinks.get_mut(sink) else { return };
-        if std::mem::replace(&mut one.allowance, budget) != budget
-            && let Some(track) = one.track.and_then(|track| self.sources.get(track))
-            && track.has_choice()
-        {
-            self.layers_due = Some(now);
-            self.wake_at(now);
+    /// A packet of a source with several encodings or layers came.
+    pub(super) fn plan_choice(&mut self, now: Instant) {
+        if !self.layers_appointment.is_made() {
+            self.agenda.plan(&mut self.layers_appointment, Whose::Layers, now + INTERVAL);
         }
     }
 
-    /// All encodings of what a source stands for: itself, if it is alone.
-    pub fn encodings(&self, lead: SourceKey) -> &[SourceKey] {
-        self.sources.get(lead).map_or(&[], |one| &one.encodings)
-    }
-
-    /// A packet of a source with several encodings or layers came.
-    pub(super) fn plan_choice(&mut self, now: Instant) {
-        if self.layers_due.is_none() {
-            self.layers_due = Some(now + INTERVAL);
-            self.wake_at(now + INTERVAL);
+    /// What a sink may get has changed.
+    pub(super) fn choose_soon(&mut self, now: Instant, track: SourceKey) {
+        if self.sources.get(track).is_some_and(Source::has_choice) {
+            self.agenda.plan(&mut self.layers_appointment, Whose::Layers, now);
         }
     }
 
     /// Looks at all that can be chosen.
     pub(super) fn choose_layers(&mut self, now: Instant, out: &mut impl Egress) {
-        if self.layers_due.is_none_or(|due| now < due) {
-            return;
-        }
-        let mut leads = std::mem::take(&mut self.scratch.sources);
+        let mut leads = std::mem::take(&mut self.scratch.leads);
         leads.extend(self.sources.iter().filter(|(_, one)| one.has_choice()).map(|(key, _)| key));
         let mut any = false;
         for &lead in &leads {
@@ -113,8 +101,10 @@ impl Router {
             self.choose_for(now, lead, out);
         }
         leads.clear();
-        self.scratch.sources = leads;
-        self.layers_due = any.then(|| now + INTERVAL);
+        self.scratch.leads = leads;
+        if any {
+            self.plan_choice(now);
+        }
     }
 
     fn choose_for(&mut self, now: Instant, lead: SourceKey, out: &mut impl Egress) {
@@ -164,12 +154,12 @@ impl Router {
         // Layers come and go with the stream, so the same encoding counts too.
         let current = at(heading, wanted)
             .or_else(|| points.0.iter().rposition(|point| Some(point.source) == heading));
-        let fitting = points.best(sink.allowance, false)?;
+        let fitting = points.best(sink.budget, false)?;
         let chosen = match current {
             None => fitting,
             Some(current) if fitting < current => fitting,
             Some(current) => {
-                let better = points.best(sink.allowance, true)?;
+                let better = points.best(sink.budget, true)?;
                 if better <= current {
                     sink.better_since = None;
                     current
@@ -259,14 +249,25 @@ impl Router {
     ) -> SourceKey {
         let mut points = std::mem::take(&mut self.points);
         self.look_at(now, lead, &mut points);
-        let allowance = self.sinks.get(sink).and_then(|sink| sink.allowance);
-        let best = points.best(allowance, false).map(|at| points.0[at]);
+        let budget = self.sinks.get(sink).and_then(|sink| sink.budget);
+        let best = points.best(budget, false).map(|at| points.0[at]);
         self.points = points;
         let Some(point) = best else { return lead };
         if let Some(sink) = self.sinks.get_mut(sink) {
             sink.selection.wanted = point.layers;
         }
         point.source
+    }
+
+    /// What a sink could use of a source and its other encodings, in bits per second: of each what it sends,
+    /// or sent lately.
+    pub(super) fn most_of(&self, lead: SourceKey) -> u64 {
+        let encodings = self.encodings(lead).iter().filter_map(|key| self.sources.get(*key));
+        encodings.map(|one| one.most.max(one.estimate.steady().bps())).max().unwrap_or(0)
+    }
+
+    fn encodings(&self, lead: SourceKey) -> &[SourceKey] {
+        self.sources.get(lead).map_or(&[], |one| &one.encodings)
     }
 
     /// What the sender of several encodings is to send at most: those that are used and the smaller ones,
@@ -290,7 +291,7 @@ impl Router {
         let sinks = lead.watchers.iter().filter_map(|sink| self.sinks.get(*sink));
         let mut top = Some(0);
         for sink in sinks.filter(|sink| sink.active) {
-            top = top.zip(sink.allowance).map(|(top, allowed)| allowed.bps().max(top));
+            top = top.zip(sink.narrowest).map(|(top, most)| most.bps().max(top));
         }
         let top = top?;
         let mut sum = 0;

@@ -11,15 +11,16 @@ mod layers;
 pub(super) use layers::Layers;
 
 use super::{
-    Egress, PeerKey, SourceKey,
+    Egress, PeerKey, SinkKey, SourceKey,
     budget::Budget,
     clock::Stamp,
-    departures::Departures,
     header::{Fields, Layout},
     history::History,
+    sending::{Held, Sending},
     source::Arrival,
     stats::{DropReason, SinkStats},
 };
+use crate::bandwidth::Class;
 use crate::rtp::{
     Bitrate, Codec, Extension, Extensions, Format, Kind,
     extensions::Carried,
@@ -39,6 +40,9 @@ const NONE: u8 = 0xff;
 const UNWRAP: u8 = 0xfe;
 /// The bitrate is one over at least this much time.
 const MEASURED: Duration = Duration::from_secs(1);
+
+/// Between two keyframes that are asked for as too much was lost to be sent again, in milliseconds.
+const ANEW: u32 = 1_000;
 
 /// How a sink is negotiated.
 #[derive(Clone, Debug)]
@@ -77,6 +81,8 @@ pub struct RtxConfig {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     Sent,
+    /// The packet has to wait for its time.
+    Held,
     /// The sink started with this packet.
     Started,
     Dropped,
@@ -90,6 +96,24 @@ enum Gate {
     Open(u32),
 }
 
+/// What is settled about a packet before it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    index: u64,
+    timestamp: u32,
+    payload_type: u8,
+    marker: bool,
+    carried: Carried,
+    changes: Changes,
+}
+
+/// The rates that a client set for a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SendBounds {
+    pub min: Option<Bitrate>,
+    pub max: Option<Bitrate>,
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
     pub peer: PeerKey,
@@ -99,8 +123,6 @@ pub(super) struct Sink {
     pub source: Option<SourceKey>,
     /// The one that it goes over to with the next keyframe.
     pub next: Option<SourceKey>,
-    /// What it may get; none for as much as there is.
-    pub allowance: Option<Bitrate>,
     /// Since when more would fit.
     pub better_since: Option<Instant>,
     /// Since when it waits for a picture to go up with.
@@ -108,12 +130,19 @@ pub(super) struct Sink {
     pub selection: Selection,
     pub active: bool,
     pub stats: SinkStats,
-    /// When the last REMB came, whose value stands in `stats`.
-    pub remb_at: Option<Instant>,
+    pub bounds: SendBounds,
+    /// Its share of what may be sent to its peer; `None` as long as nobody knows of a limit.
+    pub budget: Option<Bitrate>,
+    /// What its link turned out not to exceed, if that is known.
+    pub narrowest: Option<Bitrate>,
+    /// When a keyframe was asked for instead of repetitions, in milliseconds of the router's clock.
+    anew_at: Option<u32>,
+    /// No pictures are sent: more would come than the link carries.
+    pub fasting: bool,
     config: SinkConfig,
     layout: Layout,
     rtx: Option<Rtx>,
-    budget: Budget,
+    repeats: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
     gate: Gate,
@@ -126,6 +155,8 @@ pub(super) struct Sink {
     clock_rate: u32,
     /// When the bitrate was measured last, and the bytes that were sent before.
     measured: Option<(Instant, u64)>,
+    /// Packets that were sent before the last report.
+    reported: u64,
     /// What the first timestamp of the source should become, by the sender's clock.
     meant: Option<u32>,
     /// Index of the source's format to its codec.
@@ -154,7 +185,6 @@ impl Sink {
             track: None,
             source: None,
             next: None,
-            allowance: None,
             better_since: None,
             waits_since: None,
             selection: Selection::default(),
@@ -162,9 +192,13 @@ impl Sink {
             stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
             layout,
             rtx,
-            budget: Budget::default(),
+            bounds: SendBounds::default(),
+            budget: None,
+            narrowest: None,
+            anew_at: None,
+            fasting: false,
+            repeats: Budget::default(),
             again: (0, 0),
-            remb_at: None,
             gate: Gate::Closed,
             rewriter: Rewriter::new(config.sequence_start, config.timestamp_start),
             payload_types: [NONE; MAX_FORMATS],
@@ -172,6 +206,7 @@ impl Sink {
             sent: Vec::new(),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
+            reported: 0,
             meant: None,
             codecs: [None; MAX_FORMATS],
             patched: Vec::new(),
@@ -232,17 +267,20 @@ impl Sink {
     pub fn waits_for_keyframe(&self) -> bool {
         self.config.kind == Kind::Video
             && self.active
+            && !self.fasting
             && self.gate == Gate::Closed
             && self.payload_types.iter().any(|&payload_type| payload_type != NONE)
     }
 
+    /// `key` is this sink's own.
     #[inline]
     pub fn forward(
         &mut self,
+        key: SinkKey,
         stamp: Stamp,
         arrival: &Arrival,
         payload: &[u8],
-        departures: Option<&mut Departures>,
+        sending: &mut Sending,
         out: &mut impl Egress,
     ) -> Verdict {
         let mut verdict = Verdict::Sent;
@@ -264,8 +302,8 @@ impl Sink {
         if std::mem::take(&mut self.selection.jumped) {
             self.stats.drops.count(DropReason::PictureJump);
         }
-        let (sequence, changes) = match choice {
-            Choice::Send(sequence, changes) => (sequence, changes),
+        let (number, changes) = match choice {
+            Choice::Send(number, changes) => (number, changes),
             Choice::Leave => {
                 self.stats.drops.count(DropReason::Layer);
                 return verdict;
@@ -275,32 +313,100 @@ impl Sink {
                 return Verdict::Dropped;
             }
         };
-        let rewritten = self.rewriter.rewrite(stamp.now, sequence, arrival.timestamp);
+        let size = self.layout.len() + if changes.is_empty() { 0 } else { payload.len() };
+        let waits = !sending.admit(stamp.now, self.class(), size);
+        if waits && sending.is_full() {
+            return self.overflow();
+        }
+        let rewritten = self.rewriter.rewrite(stamp.now, number, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
+        let Arrival { sequence, marker, carried, .. } = *arrival;
+        let marker = marker || changes.sets_marker();
+        let leaving = Leaving { index, timestamp, payload_type, marker, carried, changes };
+        let Some(source) = self.source.filter(|_| waits) else {
+            self.depart(stamp, &leaving, payload, sending, out);
+            return verdict;
+        };
+        if sending.hold(size, Held::Packet { sink: key, source, sequence, leaving }).is_err() {
+            return self.overflow();
+        }
+        if verdict == Verdict::Sent { Verdict::Held } else { verdict }
+    }
+
+    /// A packet leaves that had to wait.
+    pub fn forward_held(
+        &mut self,
+        stamp: Stamp,
+        leaving: &Leaving,
+        payload: &[u8],
+        sending: &mut Sending,
+        out: &mut impl Egress,
+    ) {
+        // Whoever asked for it in the meantime has got it.
+        if self.active && !self.was_sent(leaving.index) {
+            self.depart(stamp, leaving, payload, sending, out);
+        }
+    }
+
+    #[inline]
+    fn depart(
+        &mut self,
+        stamp: Stamp,
+        leaving: &Leaving,
+        payload: &[u8],
+        sending: &mut Sending,
+        out: &mut impl Egress,
+    ) {
+        let Leaving { index, timestamp, payload_type, marker, carried, changes } = *leaving;
         let payload = changed(changes, payload, &mut self.patched);
-        let transport_sequence = departures
-            .map_or(0, |departures| departures.send(stamp, self.layout.len() + payload.len()));
+        let size = self.layout.len() + payload.len();
+        let transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
         if self.config.nack {
-            self.budget.sent(stamp.ms, payload.len());
+            self.repeats.sent(stamp.ms, payload.len());
             let sent = (stamp.abs_send_time, transport_sequence, changes);
             Self::remember(&mut self.sent, self.config.kind, index, sent);
         }
         self.stats.packets += 1;
         self.stats.bytes += payload.len() as u64;
         let fields = Fields {
-            marker: arrival.marker || changes.sets_marker(),
+            marker,
             payload_type,
             sequence: index as u16,
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence,
         };
-        let (header, length) = self.layout.write(&fields, &arrival.carried);
+        let (header, length) = self.layout.write(&fields, &carried);
         out.rtp(self.peer, &header[..length], payload, index);
-        verdict
+    }
+
+    /// Whether a keyframe is to be asked for instead of repetitions: not again and again.
+    pub fn begins_anew(&mut self, ms: u32) -> bool {
+        let due = self.anew_at.is_none_or(|at| ms.wrapping_sub(at) >= ANEW);
+        if due {
+            self.anew_at = Some(ms);
+        }
+        due && self.is_video()
+    }
+
+    /// No more can wait: the picture is broken, and goes on at the next keyframe.
+    #[cold]
+    fn overflow(&mut self) -> Verdict {
+        self.stats.drops.count(DropReason::PacerFull);
+        self.close();
+        Verdict::WantsKeyframe
+    }
+
+    #[inline]
+    fn class(&self) -> Class {
+        if self.config.kind == Kind::Audio { Class::Audio } else { Class::Video }
+    }
+
+    pub fn is_video(&self) -> bool {
+        self.config.kind == Kind::Video
     }
 
     /// Whether its packets have a number of their transport.
@@ -312,11 +418,12 @@ impl Sink {
     /// After a start at a keyframe that came late: what came between it and now.
     pub fn catch_up(
         &mut self,
+        key: SinkKey,
         stamp: Stamp,
         after: u64,
         newest: u64,
         history: &History,
-        mut departures: Option<&mut Departures>,
+        sending: &mut Sending,
         out: &mut impl Egress,
     ) {
         let Gate::Open(generation) = self.gate else { return };
@@ -335,7 +442,7 @@ impl Sink {
                 place: kept.place,
                 carried: Carried::default(),
             };
-            self.forward(stamp, &arrival, kept.payload, departures.as_deref_mut(), out);
+            self.forward(key, stamp, &arrival, kept.payload, sending, out);
         }
     }
 
@@ -356,13 +463,17 @@ impl Sink {
         self.measured = None;
     }
 
-    /// Takes in what the receiver reports of this stream.
-    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) {
+    /// Takes in what the receiver reports of this stream; how many packets were sent since the report
+    /// before.
+    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) -> u64 {
         self.stats.lost = i64::from(block.lost);
         self.stats.fraction_lost = block.fraction_lost;
         let nanos = u64::from(block.jitter) * 1_000_000_000 / u64::from(self.clock_rate);
         self.stats.jitter = Duration::from_nanos(nanos);
         self.stats.round_trip = round_trip.or(self.stats.round_trip);
+        let sent = self.stats.packets - self.reported;
+        self.reported = self.stats.packets;
+        sent
     }
 
     /// What a sender report says. `source_timestamp` is the source's media time at this moment, if
@@ -412,6 +523,9 @@ impl Sink {
     ) -> Result<(), DropReason> {
         if !self.active {
             return Err(DropReason::Inactive);
+        }
+        if self.fasting {
+            return Err(DropReason::Starved);
         }
         self.close();
         if payload_type == NONE {

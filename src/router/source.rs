@@ -14,6 +14,7 @@ pub(super) use rates::Rates;
 
 use super::{
     PeerKey, SinkKey, SourceKey,
+    agenda::Appointment,
     clock::Stamp,
     feedback::Estimate,
     history::{History, Kept, Limits},
@@ -123,6 +124,9 @@ pub(super) struct Source {
     pub estimate: Estimate,
     pub stats: SourceStats,
     pub last_packet_at: Option<Instant>,
+    pub appointment: Appointment,
+    /// Since when nobody gets it.
+    pub unwatched: Option<Instant>,
     /// Number of the last FIR command.
     pub fir_command: u8,
     /// SSRCs from before the present one, the last first; zeros where there was none.
@@ -177,6 +181,8 @@ impl Source {
             estimate: Estimate::default(),
             stats: SourceStats::default(),
             last_packet_at: None,
+            appointment: Appointment::default(),
+            unwatched: None,
             fir_command: 0,
             former: [0; MAX_FORMER],
             generation: 0,

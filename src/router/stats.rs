@@ -61,6 +61,12 @@ pub enum DropReason {
     FeedbackUnsent,
     /// Feedback from long before the one before it.
     FeedbackTime,
+    /// More has to wait for its time than may.
+    PacerFull,
+    /// It waited for its time longer than it was kept.
+    PacerForgotten,
+    /// The sink gets no pictures for a while, as its link carries far less.
+    Starved,
     /// A compound control packet that cannot be read to its end.
     MalformedRtcp,
     /// Feedback that says nothing about any packet or stream.
@@ -70,7 +76,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -98,6 +104,9 @@ impl DropReason {
         Self::MalformedFeedback,
         Self::FeedbackUnsent,
         Self::FeedbackTime,
+        Self::PacerFull,
+        Self::PacerForgotten,
+        Self::Starved,
         Self::MalformedRtcp,
         Self::EmptyFeedback,
         Self::ForeignSsrc,
@@ -133,6 +142,9 @@ impl DropReason {
             Self::MalformedFeedback => "malformed_feedback",
             Self::FeedbackUnsent => "feedback_unsent",
             Self::FeedbackTime => "feedback_time",
+            Self::PacerFull => "pacer_full",
+            Self::PacerForgotten => "pacer_forgotten",
+            Self::Starved => "starved",
             Self::MalformedRtcp => "malformed_rtcp",
             Self::EmptyFeedback => "empty_feedback",
             Self::ForeignSsrc => "foreign_ssrc",
@@ -141,8 +153,14 @@ impl DropReason {
 }
 
 /// A counter per reason.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
 
 impl Drops {
     pub fn count(&mut self, reason: DropReason) {
@@ -221,6 +239,9 @@ pub struct SinkStats {
     pub bytes: u64,
     pub retransmitted_packets: u64,
     pub retransmitted_bytes: u64,
+    /// Repetitions that nobody asked for, to find out what the link carries.
+    pub padding_packets: u64,
+    pub padding_bytes: u64,
     /// As the receiver last reported it.
     pub lost: i64,
     /// As the receiver last reported it, in 256ths.

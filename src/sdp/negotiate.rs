@@ -70,11 +70,11 @@ impl Extras {
         encodings: 0,
     };
 
-    /// All that can be forwarded; and nobody estimates what receivers can take.
+    /// All that can be forwarded.
     pub const FORWARDED: Self = Self {
         rtx: true,
         transport_cc: true,
-        estimates: false,
+        estimates: true,
         extensions: true,
         red: true,
         encodings: 4,

@@ -1,7 +1,7 @@
 //! Several encodings and layers of one picture: who gets which, and that nobody sees how.
 
 use super::{
-    camera::{Studio, Watcher},
+    studio::{Studio, Watcher},
     world::{ms, secs},
 };
 use crate::support::link::Conditions;
@@ -136,12 +136,12 @@ fn a_viewer_keeps_what_it_has_until_the_keyframe_of_the_other_encoding_comes() {
     let mut studio = Studio::new(5, Conditions::delay(20), &RATES, 1);
     let viewer = studio.join(None);
     studio.run_for(secs(4));
-    studio.camera.encodings[0].obeys = false;
-    studio.allow(viewer, Some(200));
+    studio.camera.encodings[1].obeys = false;
+    studio.allow(viewer, Some(1_400));
     studio.run_for(secs(2));
     assert_eq!(studio.watchers[viewer].encodings().last().map(|(encoding, _)| *encoding), Some(2));
     assert!(studio.watchers[viewer].longest_freeze(1_000, 5_900) <= 80);
-    let asked = studio.camera.encodings[0].asked.iter().filter(|at| **at > 4_000).count();
+    let asked = studio.camera.encodings[1].asked.iter().filter(|at| **at > 4_000).count();
     assert!((3..=5).contains(&asked), "asked again and again: {asked}");
 }
 
@@ -161,7 +161,7 @@ fn an_encoding_that_nobody_gets_is_asked_for_nothing() {
 #[test]
 fn the_sender_is_told_what_is_used() {
     let mut studio = Studio::new(7, Conditions::delay(20), &RATES, 1);
-    studio.run_for(secs(4));
+    studio.run_for(secs(8));
     let told = |studio: &Studio| studio.camera.rembs.last().copied();
     assert!(told(&studio).is_some_and(|bps| bps < 300_000), "nobody watches: {:?}", told(&studio));
     let viewer = studio.join(Some(1_000));

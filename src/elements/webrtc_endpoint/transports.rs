@@ -598,7 +598,9 @@ pub fn join_router(
                 sequence_start: random(),
                 timestamp_start: random(),
             };
-        cx.router.add_sink(peer, config)
+        let sink = cx.router.add_sink(peer, config);
+        properties.apply_to_sink(cx.router, cx.at.now, sink);
+        sink
     });
     (sources, sink)
 }

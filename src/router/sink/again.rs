@@ -4,9 +4,9 @@ use super::{Changes, Choice, MAX_FORMATS, NONE, RtxConfig, Sink, changed};
 use crate::router::{
     Egress, PeerKey,
     clock::Stamp,
-    departures::Departures,
     header::{Fields, Layout},
     history::{History, Kept},
+    sending::Sending,
     stats::DropReason,
 };
 use crate::rtp::{AbsSendTime, Extensions, Kind, extensions::Carried, sequence::nearest};
@@ -17,6 +17,10 @@ const SENT_VIDEO: usize = 1_024;
 const SENT_AUDIO: usize = 128;
 /// Between two retransmissions of a packet while no round trip was measured.
 const DEFAULT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Probes repeat the newest packets, no more than so many of them, and none so small.
+const PROBED: u64 = 24;
+const SMALL: usize = 200;
 
 /// What is needed to send the same once more.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,24 +43,22 @@ pub(super) struct Rtx {
 }
 
 impl Sink {
-    /// Sends packet `sequence` of the receiver's counting again, or for the first time when it came
-    /// to us too late for this sink. `buffer` is for putting a repetition together.
-    pub fn resend(
+    /// Whether packet `sequence` of the receiver's counting is to be sent again now, or for the first time
+    /// when it came to us too late for this sink; its index and its size. The link bears repetitions of
+    /// `most` bytes in a second, where that is known.
+    pub fn may_resend(
         &mut self,
         stamp: Stamp,
         sequence: u16,
         history: &History,
         round_trip: Option<Duration>,
-        departures: &mut Departures,
-        buffer: &mut Vec<u8>,
-        out: &mut impl Egress,
-    ) -> Result<(), DropReason> {
+        most: Option<u64>,
+    ) -> Result<(u64, usize), DropReason> {
         if !self.config.nack {
             return Err(DropReason::NotKept);
         }
         let index = nearest(self.rewriter.next().saturating_sub(1), sequence);
-        let (sequence, kept, payload_type, timestamp) =
-            self.find(index, history).ok_or(DropReason::NotKept)?;
+        let (_, kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
         let pause = round_trip.unwrap_or(DEFAULT_PAUSE).as_millis() as u32;
         let (slot, turn) = (slot_of(&self.sent, index), turn_of(&self.sent, index));
         let sent = self.sent.get(slot).copied().unwrap_or_default();
@@ -69,10 +71,35 @@ impl Sink {
         if !first && sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
             return Err(DropReason::RepeatedTooSoon);
         }
-        let changes = if first { self.choose_late(sequence, &kept)? } else { sent.changes };
-        if !self.budget.take(stamp.ms, kept.payload.len()) {
+        if !self.repeats.take(stamp.ms, kept.payload.len(), most) {
             return Err(DropReason::RepeatBudget);
         }
+        if !first {
+            self.sent[slot].resent_at = ms;
+        }
+        Ok((index, self.layout.len() + kept.payload.len()))
+    }
+
+    /// Sends a packet again that [`Self::may_resend`] let through. `buffer` is for putting a repetition
+    /// together.
+    pub fn resend(
+        &mut self,
+        stamp: Stamp,
+        index: u64,
+        history: &History,
+        sending: &mut Sending,
+        buffer: &mut Vec<u8>,
+        out: &mut impl Egress,
+    ) -> Result<(), DropReason> {
+        let (sequence, kept, payload_type, timestamp) =
+            self.find(index, history).ok_or(DropReason::NotKept)?;
+        let sent = self.sent.get(slot_of(&self.sent, index)).copied().unwrap_or_default();
+        let turn = turn_of(&self.sent, index);
+        if sent.turn > turn {
+            return Err(DropReason::NotKept);
+        }
+        let first = sent.turn != turn;
+        let changes = if first { self.choose_late(sequence, &kept)? } else { sent.changes };
         let payload = changed(changes, kept.payload, &mut self.patched);
         self.stats.retransmitted_packets += 1;
         self.stats.retransmitted_bytes += payload.len() as u64;
@@ -84,37 +111,97 @@ impl Sink {
             abs_send_time: stamp.abs_send_time,
             transport_sequence: 0,
         };
-        if !first {
-            self.sent[slot].resent_at = ms;
-            if let Some(rtx) = &mut self.rtx
-                && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
-            {
-                fields.payload_type = *number;
-                buffer.clear();
-                buffer.extend(fields.sequence.to_be_bytes());
-                buffer.extend(payload);
-                return rtx.send(stamp, self.peer, fields, buffer, departures, out);
-            }
+        if let Some(rtx) = self.rtx.as_mut().filter(|_| !first)
+            && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
+        {
+            fields.payload_type = *number;
+            buffer.clear();
+            buffer.extend(fields.sequence.to_be_bytes());
+            buffer.extend(payload);
+            rtx.send(stamp, self.peer, fields, buffer, sending, out);
+            return Ok(());
         }
         self.again.0 += 1;
         self.again.1 += payload.len() as u64;
+        let size = self.layout.len() + payload.len();
         if first {
-            if self.layout.is_numbered() {
-                let size = self.layout.len() + payload.len();
-                fields.transport_sequence = departures.send(stamp, size);
-            }
+            fields.transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
             let sent = (stamp.abs_send_time, fields.transport_sequence, changes);
             Self::remember(&mut self.sent, self.config.kind, index, sent);
         } else {
             fields.abs_send_time = sent.abs_send_time;
             fields.transport_sequence = sent.transport_sequence;
             if self.layout.is_numbered() {
-                departures.send_again(sent.transport_sequence);
+                sending.departures.send_again(sent.transport_sequence);
             }
+            sending.bandwidth.sent(stamp.now, 0, size as u32);
         }
         let (header, length) = self.layout.write(&fields, &Carried::default());
         out.rtp(self.peer, &header[..length], payload, index);
         Ok(())
+    }
+
+    /// Sends the newest packets once more, on the stream of repetitions, until they are so many bytes: so a
+    /// probe is filled, and what was lost of them is repaired. Without that stream, or before anything
+    /// was sent, nothing is; how much was.
+    pub fn probe(
+        &mut self,
+        stamp: Stamp,
+        bytes: usize,
+        history: &History,
+        sending: &mut Sending,
+        buffer: &mut Vec<u8>,
+        out: &mut impl Egress,
+    ) -> usize {
+        let mut left = 0;
+        let newest = self.rewriter.next();
+        while left < bytes && self.rtx.is_some() {
+            let before = left;
+            for back in 1..=PROBED.min(newest) {
+                let index = newest - back;
+                if left >= bytes || !self.was_sent(index) {
+                    continue;
+                }
+                let Some((_, kept, payload_type, timestamp)) = self.find(index, history) else {
+                    continue;
+                };
+                // A small packet fills little, for as much work.
+                if kept.payload.len() < SMALL {
+                    continue;
+                }
+                let Some(rtx) = &mut self.rtx else { break };
+                let format = rtx.formats.iter().find(|(_, of)| *of == payload_type);
+                let Some(&(payload_type, _)) = format else { continue };
+                let changes = self.sent[slot_of(&self.sent, index)].changes;
+                let payload = changed(changes, kept.payload, &mut self.patched);
+                let fields = Fields {
+                    marker: kept.marker || changes.sets_marker(),
+                    payload_type,
+                    sequence: 0,
+                    timestamp,
+                    abs_send_time: stamp.abs_send_time,
+                    transport_sequence: 0,
+                };
+                buffer.clear();
+                buffer.extend((index as u16).to_be_bytes());
+                buffer.extend(payload);
+                let size = rtx.send(stamp, self.peer, fields, buffer, sending, out);
+                sending.spend(stamp.now, size);
+                self.stats.padding_packets += 1;
+                self.stats.padding_bytes += payload.len() as u64;
+                left += size;
+            }
+            if left == before {
+                break;
+            }
+        }
+        left
+    }
+
+    /// Whether a packet with this number left, or one that took its place since.
+    pub(super) fn was_sent(&self, index: u64) -> bool {
+        let sent = self.sent.get(slot_of(&self.sent, index));
+        sent.is_some_and(|sent| sent.turn >= turn_of(&self.sent, index))
     }
 
     /// The packet behind an outgoing index, with its number at the source.
@@ -183,17 +270,16 @@ impl Rtx {
         to: PeerKey,
         mut fields: Fields,
         payload: &[u8],
-        departures: &mut Departures,
+        sending: &mut Sending,
         out: &mut impl Egress,
-    ) -> Result<(), DropReason> {
+    ) -> usize {
         let index = self.next;
         self.next += 1;
         fields.sequence = index as u16;
-        if self.layout.is_numbered() {
-            fields.transport_sequence = departures.send(stamp, self.layout.len() + payload.len());
-        }
+        let size = self.layout.len() + payload.len();
+        fields.transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
         let (header, length) = self.layout.write(&fields, &Carried::default());
         out.rtp(to, &header[..length], payload, index);
-        Ok(())
+        size
     }
 }
