@@ -24,6 +24,8 @@ pub struct Camera {
     pub most: f64,
     /// The last REMB.
     pub remb: Option<f64>,
+    /// Whether it makes pictures smaller.
+    pub obeys: bool,
     bandwidth: Bandwidth,
     sent: BTreeMap<u64, (Instant, u32)>,
     /// What a keyframe took from the pictures after it, in bytes.
@@ -34,11 +36,14 @@ impl Camera {
     pub fn new(now: Instant, most: f64) -> Self {
         let mut bandwidth = Bandwidth::new(now, Means::TransportWide, Bounds::default());
         bandwidth.set_wanted(Bitrate::from_bps(most as u64));
-        Self { most, remb: None, bandwidth, sent: BTreeMap::new(), owes: 0.0 }
+        Self { most, remb: None, obeys: true, bandwidth, sent: BTreeMap::new(), owes: 0.0 }
     }
 
     /// What is sent of video, in bits per second.
     pub fn rate(&self) -> f64 {
+        if !self.obeys {
+            return self.most;
+        }
         let allowed = self.bandwidth.estimate().target.bps() as f64;
         let told = self.remb.unwrap_or(f64::MAX);
         (allowed.min(told) - OTHERS).clamp(30_000.0, self.most)

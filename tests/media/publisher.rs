@@ -148,6 +148,11 @@ impl Publisher {
         self.keyframe_due = true;
     }
 
+    /// The next picture is a keyframe.
+    pub fn ask_for_keyframe(&mut self) {
+        self.keyframe_due = true;
+    }
+
     pub(super) fn step(&mut self, now: Instant, time: u64) {
         while let Some(bytes) = self.down.receive(now) {
             self.handle_rtcp(now, time, &bytes);
