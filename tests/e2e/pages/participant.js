@@ -33,6 +33,12 @@ function colouredSource(name, frequency) {
 function openSource(source) {
   if (source instanceof MediaStream) return source;
   if (source === 'none') return new MediaStream();
+  if (source === 'large') {
+    return navigator.mediaDevices.getUserMedia({
+      audio: true,
+      video: { width: 960, height: 540, frameRate: 15 },
+    });
+  }
   if (source === 'camera') {
     return navigator.mediaDevices.getUserMedia({
       audio: true,
