@@ -30,7 +30,7 @@ mod sdp_endpoint;
 
 include!(concat!(env!("OUT_DIR"), "/elements.rs"));
 
-pub use leg::{Inbound, Leg, Owner};
+pub use leg::{Announced, Inbound, Leg, Owner};
 pub use plain::{PlainLeg, PlainNet};
 
 new_key_type! {
@@ -182,6 +182,8 @@ pub struct Places {
     pub tcp: Vec<SocketAddr>,
     /// Candidates of peers that found no room, or were none, until they are counted.
     pub refused_candidates: u64,
+    /// Candidates of before an ICE restart.
+    pub old_candidates: u64,
     pub malformed_candidates: u64,
 }
 

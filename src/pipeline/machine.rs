@@ -158,6 +158,7 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
+            ("old_candidate", std::mem::take(&mut self.net.places.old_candidates)),
             ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
             ("malformed_candidate", std::mem::take(&mut self.net.places.malformed_candidates)),
         ]);
@@ -216,16 +217,16 @@ impl Machine {
         remote: SocketAddr,
         bytes: &mut [u8],
         out: &mut impl Outbox,
-    ) -> bool {
+    ) -> Option<LegKey> {
         let Some(key) = self.net.demux.find(local, remote, bytes) else {
             self.dropped.unknown_session += 1;
-            return false;
+            return None;
         };
         if self.is_taken(at.now, key, local, remote, bytes) {
             self.dropped.address_in_use += 1;
-            return false;
+            return None;
         }
-        self.handle_of(at, key, local, remote, bytes, out)
+        self.handle_of(at, key, local, remote, bytes, out).then_some(key)
     }
 
     /// Whether a check came over a pair of addresses that another session is using: what comes there
@@ -407,7 +408,7 @@ impl Machine {
             return;
         };
         let Some((inbound, owner)) = way.inbound(&mut self.net) else { return };
-        let Some(found) = inbound.source(packet.ssrc, packet.payload_type) else {
+        let Some(found) = inbound.source(&packet) else {
             self.dropped.unknown_stream += 1;
             return;
         };
@@ -625,6 +626,7 @@ impl Machine {
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
                     }
+                    Output::Live(remote) => self.net.demux.set_live(remote, key),
                     Output::Message { channel, message } => {
                         if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
                             let dropped = &mut self.dropped_by_transport;

@@ -95,7 +95,7 @@ impl Setup {
 }
 
 /// One agreed (or refused) media section, seen from this server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Media {
     pub index: usize,
     pub kind: MediaKind,
@@ -131,6 +131,9 @@ pub struct Media {
     /// Announced SSRCs of media, without those of repair streams; those of a `SIM` group first and in
     /// its order (RFC 5576 §4).
     pub remote_ssrcs: Vec<u32>,
+    /// Those of them that are encodings of one source that are sent at the same time (`SIM`), if there are
+    /// several.
+    pub remote_encodings: Vec<u32>,
     /// Announced SSRCs of retransmissions, each with the one of `remote_ssrcs` that it repairs.
     pub remote_rtx_ssrcs: Vec<(u32, u32)>,
     pub remote_cname: Option<String>,
@@ -153,6 +156,20 @@ pub struct Media {
     pub sctp_port: Option<u16>,
     /// The longest message the other side takes over a data channel, in bytes; none if it takes any.
     pub max_message: Option<usize>,
+}
+
+impl Media {
+    /// Whether candidates of this section are of use: it is taken, or shares the transport of those
+    /// that are.
+    pub fn leads_somewhere(&self) -> bool {
+        self.accepted || self.bundled
+    }
+
+    /// Whether another agreement differs from this one in the peer's ICE parameters at most.
+    pub fn agrees_but_for_ice(&self, other: &Self) -> bool {
+        let (ice, candidates) = (self.ice.clone(), self.candidates.clone());
+        *self == Self { ice, candidates, ..other.clone() }
+    }
 }
 
 /// The remote half of a [`Media`]; the local half is refused until the caller says otherwise.
@@ -178,6 +195,11 @@ pub(super) fn remote(description: &Description, index: usize, place: Place) -> M
         local_ssrc: 0,
         local_rtx_ssrc: None,
         remote_ssrcs: announced.ssrcs,
+        remote_encodings: if announced.encodings.len() > 1 {
+            announced.encodings
+        } else {
+            Vec::new()
+        },
         remote_rtx_ssrcs: announced.rtx,
         remote_cname: announced.cname,
         ice: ice(description, index, place),

@@ -6,6 +6,7 @@ import { Call, HelloWorld } from './support/behaviours.mjs';
 import { launchBrowser } from './support/browser.mjs';
 import { DataPeer } from './support/data_peer.mjs';
 import { launchFirefox } from './support/firefox.mjs';
+import { restartsTwice } from './support/restarting.mjs';
 import { staged } from './support/stage.mjs';
 
 let started;
@@ -57,6 +58,8 @@ for (const codec of ['VP8', 'VP9']) {
     assert.deepEqual(application.errors, []);
   });
 }
+
+staged('Firefox restarts ICE twice, and the picture never stands still', ALONE, restartsTwice);
 
 staged('Firefox and the server open channels, and messages come back whole', ALONE, async (stage) => {
   const pipeline = await (await stage.kurento()).create('MediaPipeline');

@@ -6,24 +6,27 @@ use rand_source::{cname, random};
 
 use crate::config::modules::ModuleConfig;
 use crate::elements::codecs::chosen;
-use crate::elements::{Context, Inbound, Leg, LegKey, Places};
+use crate::elements::{Announced, Context, Inbound, Leg, LegKey, Places};
 use crate::model::types::{
     CertificateKeyType, DtlsConnection, DtlsConnectionState, IceCandidatePair, IceComponentState,
     IceConnection,
 };
 use crate::model::{RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, RtxConfig, SinkConfig, SinkKey, SourceConfig, SourceKey};
-use crate::rtp::{Codec, Kind};
+use crate::rtp::{Codec, Kind, extensions::Extension};
 use crate::sdp::{Capabilities, Credentials, Extras, Local, Media, Setup};
 use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
-use crate::transport::{DtlsRole, Fingerprint, KeyKind, TransportError};
+use crate::transport::{self, DtlsRole, Fingerprint, KeyKind, TransportError};
 
 use super::properties::Properties;
 
 /// Sessions one endpoint may open while it looks at an offer without bundle, which has one for each
 /// section. Those of refused sections are closed when it is answered.
 const MAX_TRANSPORTS: usize = 16;
+
+/// Most encodings of one source that are told apart by their SSRCs.
+const MAX_ENCODINGS: usize = 4;
 
 /// The SCTP port of our offers.
 pub const DATA_PORT: u16 = 5_000;
@@ -230,8 +233,10 @@ impl Transports {
     /// What this side brings into a description of `sections` sections.
     pub fn local(&self, cx: &Context<'_>, sections: usize) -> Local {
         let credentials = self.list.iter().map(|transport| {
-            let session = &cx.net.legs[transport.leg].session;
-            Credentials { ufrag: session.ufrag().to_owned(), pwd: session.pwd().to_owned() }
+            // Those of refused sections are closed.
+            let leg = cx.net.legs.get(transport.leg);
+            let said = leg.map(|leg| (leg.session.ufrag(), leg.session.pwd())).unwrap_or_default();
+            Credentials { ufrag: said.0.to_owned(), pwd: said.1.to_owned() }
         });
         let fingerprint = match cx.net.certificates.get(self.key_kind) {
             Ok(certificate) => certificate.fingerprint().to_owned(),
@@ -287,18 +292,33 @@ impl Transports {
         self.list.get(number)?.peer
     }
 
-    /// Packets of a section belong to `source`; its sink waits for the session.
+    /// Packets of a section belong to one of `sources`; its sink waits for the session.
     pub fn add_streams(
         &mut self,
         cx: &mut Context<'_>,
         agreed: &Media,
-        source: Option<SourceKey>,
+        sources: &[SourceKey],
         sink: Option<SinkKey>,
     ) {
         let Some(transport) = self.list.get_mut(agreed.transport) else { return };
-        if let Some(source) = source {
-            let inbound = &mut cx.net.legs[transport.leg].inbound;
-            inbound.add(source, &remote_ssrcs(agreed), &payload_types(agreed));
+        let inbound = &mut cx.net.legs[transport.leg].inbound;
+        let payload_types = payload_types(agreed);
+        match *sources {
+            [] => {}
+            [source] => inbound.add(source, &remote_ssrcs(agreed), &payload_types),
+            _ => {
+                let encodings: Vec<_> = sources
+                    .iter()
+                    .zip(encodings(agreed))
+                    .map(|(&source, encoding)| Announced {
+                        source,
+                        ssrcs: encoding.ssrcs(),
+                        rid: encoding.rid,
+                    })
+                    .collect();
+                let section = agreed.mid.as_deref();
+                inbound.add_encodings(&encodings, section, &agreed.extensions, &payload_types);
+            }
         }
         if let Some(sink) = sink {
             cx.router.set_active(cx.at.now, sink, transport.carries());
@@ -332,14 +352,60 @@ impl Transports {
             if let Err(error) = leg.session.start(cx.at.now, remote) {
                 tracing::warn!(%error, "the peer's description cannot be used");
             }
-            for candidate in &first.candidates {
-                if let Err(error) = leg.session.add_remote_candidate(cx.at.now, candidate) {
-                    count_candidate(&mut cx.net.places, &error);
-                    tracing::debug!(%error, "candidate ignored");
-                }
-            }
-            cx.net.touched.push(transport.leg);
+            tell_candidates(cx, transport.leg, number, media);
         }
+    }
+
+    /// Credentials for each session, that no session of the worker has.
+    pub fn fresh_credentials(&self, cx: &Context<'_>) -> Result<Vec<Credentials>, TransportError> {
+        let mut fresh: Vec<Credentials> = Vec::with_capacity(self.list.len());
+        let mut attempts = 0..MAX_ATTEMPTS + self.list.len();
+        while fresh.len() < self.list.len() {
+            attempts.next().ok_or(TransportError::Randomness)?;
+            let transport::Credentials { ufrag, pwd } = transport::Credentials::generate()?;
+            if !cx.net.demux.knows(&ufrag) && fresh.iter().all(|other| other.ufrag != ufrag) {
+                fresh.push(Credentials { ufrag, pwd });
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Gives each session its new credentials and those that `media` has of the peer.
+    pub fn restart(
+        &mut self,
+        cx: &mut Context<'_>,
+        media: &[Media],
+        credentials: Vec<Credentials>,
+    ) {
+        for (number, (transport, ours)) in self.list.iter().zip(credentials).enumerate() {
+            let mut sections =
+                media.iter().filter(|agreed| agreed.accepted && agreed.transport == number);
+            let Some((ufrag, pwd)) = sections.next().and_then(|first| first.ice.as_ref()) else {
+                continue;
+            };
+            let Some(leg) = cx.net.legs.get_mut(transport.leg) else { continue };
+            cx.net.demux.rename(&ours.ufrag, transport.leg);
+            let ours = transport::Credentials { ufrag: ours.ufrag, pwd: ours.pwd };
+            if let Err(error) = leg.session.restart(cx.at.now, ours, ufrag, pwd) {
+                tracing::warn!(%error, "no restart");
+            }
+            if transport.started {
+                tell_candidates(cx, transport.leg, number, media);
+            }
+        }
+    }
+
+    /// Asks for what was lost of the candidates; whether all are known already.
+    pub fn gather_again(&mut self, cx: &mut Context<'_>, properties: &Properties) -> bool {
+        for transport in &mut self.list {
+            let Some(leg) = cx.net.legs.get_mut(transport.leg) else { continue };
+            if leg.session.lacks_relay() && !transport.gathering {
+                transport.gathering = true;
+                leg.session.gather(cx.at.now, properties.servers());
+                cx.net.touched.push(transport.leg);
+            }
+        }
+        !self.list.iter().any(|transport| transport.gathering)
     }
 
     /// Hands on a candidate of the peer; whether it was understood.
@@ -452,6 +518,19 @@ impl Transports {
     }
 }
 
+/// Tells a session of the candidates in its peer's description.
+fn tell_candidates(cx: &mut Context<'_>, key: LegKey, number: usize, media: &[Media]) {
+    let Some(leg) = cx.net.legs.get_mut(key) else { return };
+    let sections = media.iter().filter(|one| one.transport == number && one.leads_somewhere());
+    for candidate in sections.flat_map(|agreed| &agreed.candidates) {
+        if let Err(error) = leg.session.add_remote_candidate(cx.at.now, candidate) {
+            count_candidate(&mut cx.net.places, &error);
+            tracing::debug!(%error, "candidate ignored");
+        }
+    }
+    cx.net.touched.push(key);
+}
+
 /// Ends a session and says goodbye to its peer.
 fn close_leg(cx: &mut Context<'_>, key: LegKey) {
     cx.net.demux.remove(key);
@@ -496,33 +575,77 @@ pub fn remote_ssrcs(agreed: &Media) -> Vec<u32> {
     agreed.remote_ssrcs.iter().copied().chain(repetitions).collect()
 }
 
-/// Adds what a section agreed on to the router: a source for what comes, a sink for what goes.
+/// One of several streams that a section is sent as.
+struct Encoding {
+    rid: Option<String>,
+    ssrc: Option<u32>,
+    /// SSRCs of what is sent again, each with the one that it repeats.
+    rtx_ssrcs: Vec<(u32, u32)>,
+}
+
+impl Encoding {
+    fn ssrcs(&self) -> Vec<u32> {
+        let repetitions = self.rtx_ssrcs.iter().map(|(ssrc, _)| *ssrc);
+        self.ssrc.into_iter().chain(repetitions).collect()
+    }
+}
+
+/// The encodings of a section: by name (RFC 8853), or by SSRC as senders had them before there were
+/// names. One for all that comes, if there are no several.
+fn encodings(agreed: &Media) -> Vec<Encoding> {
+    if agreed.encodings.len() > 1 {
+        let names = agreed.encodings.iter().map(|encoding| Some(encoding.rid.clone()));
+        return names.map(|rid| Encoding { rid, ssrc: None, rtx_ssrcs: Vec::new() }).collect();
+    }
+    // With a name there is one stream, whatever else is announced.
+    if agreed.encodings.is_empty() && agreed.remote_encodings.len() > 1 {
+        let ssrcs = agreed.remote_encodings.iter().take(MAX_ENCODINGS);
+        let of = |ssrc: u32| {
+            let pairs = agreed.remote_rtx_ssrcs.iter().copied();
+            pairs.filter(|(_, repeated)| *repeated == ssrc).collect()
+        };
+        return ssrcs
+            .map(|&ssrc| Encoding { rid: None, ssrc: Some(ssrc), rtx_ssrcs: of(ssrc) })
+            .collect();
+    }
+    vec![Encoding { rid: None, ssrc: None, rtx_ssrcs: agreed.remote_rtx_ssrcs.clone() }]
+}
+
+/// Adds what a section agreed on to the router: a source for each stream that comes, the first for all of
+/// them, and a sink for what goes.
 pub fn join_router(
     cx: &mut Context<'_>,
     peer: PeerKey,
     kind: Kind,
     agreed: &Media,
     properties: &Properties,
-) -> (Option<SourceKey>, Option<SinkKey>) {
-    let source = agreed.receive.then(|| {
-        let config = SourceConfig {
-            kind,
-            formats: agreed.formats.clone(),
-            nack: agreed.nack,
-            pli: agreed.pli,
-            fir: agreed.fir,
-            remb: agreed.remb,
-            transport_cc: agreed.transport_cc,
-            rtx: agreed.rtx.clone(),
-            rtx_ssrcs: agreed.remote_rtx_ssrcs.clone(),
-            extensions: agreed.extensions,
-            receiver_ssrc: agreed.local_ssrc,
-        };
-        let source = cx.router.add_source(peer, config);
-        properties.apply(cx.router, source, kind);
-        source
-    });
+) -> (Vec<SourceKey>, Option<SinkKey>) {
+    let encodings = if agreed.receive { encodings(agreed) } else { Vec::new() };
+    let sources: Vec<SourceKey> = encodings
+        .into_iter()
+        .map(|encoding| {
+            let config = SourceConfig {
+                kind,
+                formats: agreed.formats.clone(),
+                nack: agreed.nack,
+                pli: agreed.pli,
+                fir: agreed.fir,
+                remb: agreed.remb,
+                transport_cc: agreed.transport_cc,
+                rtx: agreed.rtx.clone(),
+                rtx_ssrcs: encoding.rtx_ssrcs,
+                extensions: agreed.extensions,
+                receiver_ssrc: agreed.local_ssrc,
+            };
+            let source = cx.router.add_source(peer, config);
+            properties.apply(cx.router, source, kind);
+            source
+        })
+        .collect();
+    cx.router.join_encodings(&sources);
     let sink = agreed.send.then(|| {
+        let extensions = agreed.extensions.written();
+        let numbered = extensions.get(Extension::TransportSequence).is_some();
         let config =
             SinkConfig {
                 kind,
@@ -532,8 +655,8 @@ pub fn join_router(
                 rtx: agreed.local_rtx_ssrc.filter(|_| !agreed.rtx.is_empty()).map(|ssrc| {
                     RtxConfig { ssrc, formats: agreed.rtx.clone(), sequence_start: random() }
                 }),
-                extensions: agreed.extensions,
-                transport_cc: agreed.transport_cc,
+                extensions,
+                transport_cc: agreed.transport_cc && numbered,
                 mid: agreed.mid.clone(),
                 sequence_start: random(),
                 timestamp_start: random(),
@@ -542,13 +665,14 @@ pub fn join_router(
         properties.apply_to_sink(cx.router, cx.at.now, sink);
         sink
     });
-    (source, sink)
+    (sources, sink)
 }
 
 fn count_candidate(places: &mut Places, error: &TransportError) {
     match error {
         TransportError::TooManyCandidates(_) => places.refused_candidates += 1,
         TransportError::Candidate(_) => places.malformed_candidates += 1,
+        TransportError::OldCandidate => places.old_candidates += 1,
         _ => {}
     }
 }
