@@ -253,8 +253,8 @@ impl Sending {
     }
 
     fn set_pace(&mut self) {
+        self.pacer.set_narrow(self.bandwidth.is_narrow());
         self.pacer.set_estimate(self.estimate().map_or(UNLIMITED, |estimate| estimate.target));
-        self.pacer.set_roomy(!self.bandwidth.is_narrow());
     }
 }
 
