@@ -343,6 +343,8 @@ impl Server {
         }
         let lent = if self.ipv6 { "[2001:db8::5]:50000" } else { LENT };
         let answer = Builder::new(kind | 0x0100, &transaction)
+            // A server may say that it has none of the other family.
+            .xor_address(0x0016, at("0.0.0.0:0"))
             .xor_address(0x0016, at(lent))
             .attribute(0x000d, &600_u32.to_be_bytes());
         Some(answer.integrity(&self.key).finish())

@@ -242,7 +242,7 @@ impl Turn {
             Duration::from_secs(told.unwrap_or(DEFAULT_LIFETIME).clamp(10, 86_400).into())
         };
         match kind {
-            Kind::Allocate => match stun::xor_address(bytes, XOR_RELAYED_ADDRESS) {
+            Kind::Allocate => match stun::xor_addresses(bytes, XOR_RELAYED_ADDRESS).next() {
                 Some(relayed) => {
                     self.relayed = Some(relayed);
                     self.refresh_at = Some(now + lifetime() / 2);
