@@ -70,6 +70,13 @@ const EMPTIED_IN: f64 = 800_000.0;
 const LEAST_SHARE: f64 = 0.4;
 /// How long after a decrease, in µs.
 const EMPTYING: i64 = 4_000_000;
+/// A link that was found narrow is so until the estimate has exceeded what is sent by this much for so
+/// long, in µs: then it is no longer the link that limits.
+const ROOMY: f64 = 1.35;
+const ROOMY_FOR: i64 = 2_000_000;
+/// A longer queue, in µs, or a greater share lost means that much more is sent than the link carries.
+const SUFFERING: i64 = 300_000;
+const SUFFERING_LOSS: f64 = 0.3;
 
 /// The estimate of one transport.
 #[derive(Debug)]
@@ -102,6 +109,9 @@ pub struct Bandwidth {
     /// When the last report came, and all bytes sent until then.
     reported: Option<(i64, u64)>,
     probed: Option<i64>,
+    /// It was the link that limited, and since when there is room again.
+    narrow: bool,
+    roomy: Option<i64>,
     estimate: Estimate,
     counts: Counts,
 }
@@ -132,6 +142,8 @@ impl Bandwidth {
             hushed: None,
             reported: None,
             probed: None,
+            narrow: false,
+            roomy: None,
             estimate: Estimate { target: Bitrate::default(), reason: Limit::Start },
             counts: Counts::default(),
         };
@@ -147,6 +159,20 @@ impl Bandwidth {
             self.aimd.set(bounds.start.map_or(START, |start| start.bps() as f64));
         }
         self.settle(self.at(now));
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The receiver turns out to tell more than was known.
+    pub fn set_means(&mut self, now: Instant, means: Means) {
+        self.means = means;
+        self.settle(self.at(now));
+    }
+
+    pub fn means(&self) -> Means {
+        self.means
     }
 
     /// What the streams behind the transport could use all together; without it nothing is probed.
@@ -276,6 +302,31 @@ impl Bandwidth {
         self.estimate
     }
 
+    /// The rate that what is sent has to keep below, as far as there is reason to believe that the link
+    /// or its receiver is the limit. An estimate is often low only because nobody used more: that is
+    /// none. Neither is the rate of one whose feedback has ceased, for nothing arrives there at all.
+    pub fn narrowest(&self, now: Instant) -> Option<Bitrate> {
+        let Estimate { target, reason } = self.estimate;
+        let known = match reason {
+            Limit::Start | Limit::Silence | Limit::Nothing => false,
+            Limit::Remb | Limit::Loss | Limit::Maximum => true,
+            Limit::Delay | Limit::Application | Limit::Probing | Limit::Minimum => {
+                self.narrow || self.remb(self.at(now)).is_some()
+            }
+        };
+        known.then_some(target)
+    }
+
+    /// Whether the link turned out to be the limit.
+    pub fn is_narrow(&self) -> bool {
+        self.narrow
+    }
+
+    /// Whether much more is sent than the link carries.
+    pub fn suffers(&self) -> bool {
+        self.queue.waits() > SUFFERING || self.loss.lately() > SUFFERING_LOSS
+    }
+
     /// What the receiver says arrives; `None` without transport-wide feedback.
     pub fn acknowledged(&self) -> Option<Bitrate> {
         self.acknowledged.rate().map(|rate| Bitrate::from_bps(rate as u64))
@@ -354,9 +405,11 @@ impl Bandwidth {
                 enough: if self.wanted > 0.0 { BEYOND * self.wanted } else { CEILING },
             },
         );
-        if self.aimd.decreased() != before {
+        let decreased = self.aimd.decreased() != before;
+        if decreased {
             self.prober.put_off(now);
         }
+        self.watch_room(now, decreased);
         let highest = self.highest.unwrap_or(0);
         if let Some(rate) = self.prober.settle(now, highest, self.aimd.target(), round_trip)
             && self.overuse.usage() != Usage::Over
@@ -367,6 +420,21 @@ impl Bandwidth {
         }
         self.loss.forget_above(2.0 * self.aimd.target());
         self.aimd.set(self.aimd.target().clamp(FLOOR, CEILING));
+    }
+
+    /// Whether the link is what limits: it is from a decrease on, until there is room for a while.
+    fn watch_room(&mut self, now: i64, decreased: bool) {
+        if decreased || self.loss.limit().is_some() {
+            self.narrow = true;
+            self.roomy = None;
+        } else if self.narrow {
+            let sent = self.sent.rate(now).unwrap_or(0.0);
+            if self.aimd.target() < ROOMY * sent {
+                self.roomy = None;
+            } else if now - *self.roomy.get_or_insert(now) > ROOMY_FOR {
+                self.narrow = false;
+            }
+        }
     }
 
     fn situation(&self) -> Situation {

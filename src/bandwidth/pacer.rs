@@ -1,9 +1,9 @@
 //! When packets may leave, so that a large picture does not fill the queue of a narrow link at once.
 //!
 //! A packet may leave as long as what left before it has been paid for by time, at the pacing rate,
-//! up to one tick ahead. What must wait is called up at the next tick, a tick's worth at a time, so
-//! that runs for segmentation offload form. While the estimate is far above what is sent, nothing
-//! waits, and all there is to do is one comparison and one addition.
+//! up to one tick ahead, or more where the link is known to bear it. What must wait is called up when
+//! that is paid for, a tick's worth at a time, so that runs for segmentation offload form. While the estimate is far above what is sent, nothing
+//! waits, and all there is to do is one comparison and two additions.
 //!
 //! Numbers that must follow the order of departure (transport-wide sequence numbers) are to be given
 //! out when a packet leaves: audio overtakes what waits.
@@ -12,12 +12,17 @@ use crate::rtp::Bitrate;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So much may leave ahead of its time, and so long a tick is.
+/// So much may leave ahead of its time, and so much of what waits leaves at once.
 pub const TICK: Duration = Duration::from_millis(5);
+/// The same for links with room, if nothing waits: a common picture, so that it need not be called up in
+/// pieces.
+const BURST: Duration = Duration::from_millis(20);
 /// Faster than the estimate, for pictures differ in size and the estimate is an average.
 const FACTOR: f64 = 2.5;
 /// What waits is sent faster rather than waiting longer than this.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// No more is remembered of what left ahead of its time, in ns.
+const MOST_OWED: i64 = 10_000_000_000;
 /// Packets that may wait: two of the largest pictures that cameras make.
 pub const CAPACITY: usize = 1_024;
 
@@ -38,8 +43,13 @@ pub struct Pacer<P> {
     start: Instant,
     /// Until when, in ns since `start`, all that has left is paid for.
     paid: i64,
+    /// How far ahead of that more may leave.
+    ahead: i64,
     cost: f64,
     rate_cost: f64,
+    /// The same at the rate of the estimate itself, and with nothing sent faster.
+    owed: i64,
+    owed_cost: f64,
     waiting: [VecDeque<(u32, P)>; 3],
     packets: usize,
     bytes: u64,
@@ -50,8 +60,11 @@ impl<P> Pacer<P> {
         let mut pacer = Self {
             start: now,
             paid: 0,
+            ahead: TICK.as_nanos() as i64,
             cost: f64::MAX,
             rate_cost: 0.0,
+            owed: 0,
+            owed_cost: 0.0,
             waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             packets: 0,
             bytes: 0,
@@ -62,20 +75,31 @@ impl<P> Pacer<P> {
 
     /// Takes effect at once, for what waits as well.
     pub fn set_estimate(&mut self, estimate: Bitrate) {
-        self.rate_cost = 8e9 / (FACTOR * estimate.bps().max(10_000) as f64);
+        self.owed_cost = 8e9 / estimate.bps().max(10_000) as f64;
+        self.rate_cost = self.owed_cost / FACTOR;
         self.hurry();
+    }
+
+    /// Whether the link has room for a picture at once.
+    pub fn set_roomy(&mut self, roomy: bool) {
+        self.ahead = if roomy { BURST } else { TICK }.as_nanos() as i64;
     }
 
     /// Whether a packet of `size` bytes may leave now. If so it counts as sent; if not, it is for
     /// [`Pacer::push`].
     #[inline]
     pub fn admit(&mut self, now: Instant, class: Class, size: u32) -> bool {
-        let now = self.at(now);
-        if class != Class::Audio && (self.packets > 0 || self.paid > now + TICK.as_nanos() as i64) {
-            return false;
+        let free = class == Class::Audio || self.is_free(now);
+        if free {
+            self.pay(self.at(now), size);
         }
-        self.pay(now, size);
-        true
+        free
+    }
+
+    /// Whether nothing waits and more may leave.
+    #[inline]
+    pub fn is_free(&self, now: Instant) -> bool {
+        self.packets == 0 && self.paid <= self.at(now) + self.ahead
     }
 
     /// Keeps a packet until its time.
@@ -100,13 +124,15 @@ impl<P> Pacer<P> {
 
     /// The next packet whose time has come; it counts as sent.
     pub fn poll(&mut self, now: Instant) -> Option<P> {
-        if self.packets == 0 {
+        if self.packets == 0 || self.paid > self.at(now) + TICK.as_nanos() as i64 {
             return None;
         }
+        self.poll_early(now).map(|(_, packet)| packet)
+    }
+
+    /// The next packet that waits, whether or not its time has come, and its size; it counts as sent.
+    pub fn poll_early(&mut self, now: Instant) -> Option<(u32, P)> {
         let now = self.at(now);
-        if self.paid > now + TICK.as_nanos() as i64 {
-            return None;
-        }
         let (size, packet) = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
         self.packets -= 1;
         self.bytes = self.bytes.saturating_sub(u64::from(size));
@@ -114,7 +140,22 @@ impl<P> Pacer<P> {
         if self.packets == 0 {
             self.hurry();
         }
-        Some(packet)
+        Some((size, packet))
+    }
+
+    /// A packet leaves whatever the time, as those of probes do.
+    pub fn spend(&mut self, now: Instant, size: u32) {
+        self.pay(self.at(now), size);
+    }
+
+    /// How long it would take to send at the estimated rate what has left ahead of its time.
+    pub fn overdrawn(&self, now: Instant) -> Duration {
+        Duration::from_nanos(u64::try_from(self.owed - self.at(now)).unwrap_or(0))
+    }
+
+    /// Whether no more can wait.
+    pub fn is_full(&self) -> bool {
+        self.packets >= CAPACITY
     }
 
     /// When the next tick's worth may leave.
@@ -142,6 +183,8 @@ impl<P> Pacer<P> {
 
     fn pay(&mut self, now: i64, size: u32) {
         self.paid = self.paid.max(now).saturating_add((f64::from(size) * self.cost) as i64);
+        let owed = self.owed.max(now).saturating_add((f64::from(size) * self.owed_cost) as i64);
+        self.owed = owed.min(now.saturating_add(MOST_OWED));
     }
 
     /// What waits must be gone in time, whatever the rate; once faster, it stays so until nothing waits.

@@ -419,7 +419,7 @@ impl Machine {
             return;
         };
         let Some((inbound, owner)) = way.inbound(&mut self.net) else { return };
-        let Some(found) = inbound.source(packet.ssrc, packet.payload_type) else {
+        let Some(found) = inbound.source(&packet) else {
             self.dropped.unknown_stream += 1;
             return;
         };

@@ -24,12 +24,14 @@ impl Budget {
         self.sent[at] = self.sent[at].saturating_add(bytes as u32);
     }
 
-    /// Takes what it costs to send so much again, if there is enough left.
-    pub fn take(&mut self, ms: u32, bytes: usize) -> bool {
+    /// Takes what it costs to send so much again, if there is enough left, and no more than `allowed` was
+    /// sent again in the last second.
+    pub fn take(&mut self, ms: u32, bytes: usize, allowed: Option<u64>) -> bool {
         let at = self.turn(ms);
         let sum =
             |pieces: &[u32; PIECES]| pieces.iter().map(|&piece| u64::from(piece)).sum::<u64>();
         let most = (sum(&self.sent) * SHARE.0 / SHARE.1).max(LEAST);
+        let most = most.min(allowed.unwrap_or(u64::MAX));
         let fits = sum(&self.again) + bytes as u64 <= most;
         if fits {
             self.again[at] = self.again[at].saturating_add(bytes as u32);
@@ -61,7 +63,7 @@ mod tests {
 
     /// How many packets of 1 000 bytes can be sent again at a moment.
     fn taken(budget: &mut Budget, ms: u32) -> usize {
-        (0..10_000).take_while(|_| budget.take(ms, 1_000)).count()
+        (0..10_000).take_while(|_| budget.take(ms, 1_000, None)).count()
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! RTCP from a peer: reports into statistics and clocks, requests into retransmissions and
 //! requests of our own.
 
-use super::{DropReason, Egress, PeerKey, Router, RouterEvent, SinkKey, SourceKey, clock::Stamp};
+use super::{
+    DropReason, Egress, PeerKey, Router, RouterEvent, SinkKey, SourceKey, clock::Stamp, peer::Peer,
+    sending::Held,
+};
 use crate::rtp::{
-    Bitrate, NtpTime,
+    NtpTime,
     rtcp::{NackedSequences, ReportBlock, ReportBlocks, Rtcp, packets},
     units::from_middle_units,
 };
@@ -25,24 +28,31 @@ impl Router {
     ) {
         let Some(one) = self.peers.get_mut(peer) else { return };
         one.stats.rtcp_received += 1;
+        let mut losses = Losses::default();
         for packet in packets(compound) {
             let Ok(packet) = packet else {
                 if let Some(one) = self.peers.get_mut(peer) {
                     one.stats.malformed += 1;
                 }
                 self.drops_of_control.count(DropReason::MalformedRtcp);
-                return;
+                break;
             };
             if is_empty(&packet) {
                 self.drops_of_control.count(DropReason::EmptyFeedback);
                 continue;
             }
-            if self.handle_packet(now, ntp, peer, packet, out).is_none()
+            if self.handle_packet(now, ntp, peer, packet, &mut losses, out).is_none()
                 && let Some(one) = self.peers.get_mut(peer)
             {
                 one.stats.unknown_ssrc += 1;
                 self.drops_of_control.count(DropReason::ForeignSsrc);
             }
+        }
+        if let Some(lost) = losses.of_all()
+            && let Some(one) = self.peers.get_mut(peer)
+        {
+            one.sending.handle_report(now, lost, losses.round_trip);
+            self.estimated(now, peer, out);
         }
     }
 
@@ -53,12 +63,13 @@ impl Router {
         ntp: NtpTime,
         peer: PeerKey,
         packet: Rtcp<'_>,
+        losses: &mut Losses,
         out: &mut impl Egress,
     ) -> Option<()> {
         match packet {
             Rtcp::SenderReport { ssrc, info, blocks } => {
                 self.reported(now, peer, ssrc);
-                let known = self.handle_blocks(now, ntp, peer, blocks);
+                let known = self.handle_blocks(now, ntp, peer, blocks, losses);
                 if self.is_repetition_from(peer, ssrc) {
                     return known;
                 }
@@ -69,7 +80,7 @@ impl Router {
             }
             Rtcp::ReceiverReport { ssrc, blocks } => {
                 self.reported(now, peer, ssrc);
-                self.handle_blocks(now, ntp, peer, blocks)
+                self.handle_blocks(now, ntp, peer, blocks, losses)
             }
             Rtcp::Bye { mut ssrcs } => {
                 let reporter = self.peers.get(peer)?.reporter;
@@ -110,19 +121,28 @@ impl Router {
                 known
             }
             Rtcp::Remb { bitrate, ssrcs, .. } => {
-                let mut known = None;
+                let (mut known, mut with_audio) = (None, false);
                 for ssrc in ssrcs {
-                    if let Some(sink) = self.sink_of(peer, ssrc) {
-                        self.record_remb(now, sink, bitrate);
+                    if let Some(key) = self.sink_of(peer, ssrc) {
+                        let sink = &mut self.sinks[key];
+                        sink.stats.remb = Some(bitrate);
+                        with_audio |= !sink.is_video();
                         known = Some(());
                     }
                 }
+                known?;
+                let sending = &mut self.peers.get_mut(peer)?.sending;
+                sending.remb_is_of_video = !with_audio;
+                sending.handle_remb(now, bitrate);
+                self.estimated(now, peer, out);
                 known
             }
             Rtcp::TransportFeedback { raw, .. } => {
                 let stamp = Stamp::new(self.origin, now);
-                if let Err(reason) = self.peers.get_mut(peer)?.take_feedback(stamp, raw) {
-                    self.drops_of_control.count(reason);
+                let fates = &mut self.scratch.fates;
+                match self.peers.get_mut(peer)?.take_feedback(stamp, raw, fates) {
+                    Ok(()) => self.estimated(now, peer, out),
+                    Err(reason) => self.drops_of_control.count(reason),
                 }
                 Some(())
             }
@@ -146,6 +166,7 @@ impl Router {
         ntp: NtpTime,
         peer: PeerKey,
         blocks: ReportBlocks<'_>,
+        losses: &mut Losses,
     ) -> Option<()> {
         let mut known = Some(());
         for block in blocks {
@@ -154,8 +175,13 @@ impl Router {
                 None => known = None,
                 Some(sink) => {
                     let round_trip = round_trip(ntp, &block);
-                    self.sinks[sink].report(&block, round_trip);
+                    let sent = self.sinks[sink].report(&block, round_trip);
+                    losses.add(sent, block.fraction_lost, round_trip);
                     if let Some(one) = self.peers.get_mut(peer) {
+                        // Pictures and sound go the same way.
+                        for sink in &one.sinks {
+                            self.sinks[*sink].shares_losses(block.fraction_lost);
+                        }
                         one.stats.round_trip = round_trip.or(one.stats.round_trip);
                         one.last_rtcp_at = Some(now);
                     }
@@ -169,27 +195,41 @@ impl Router {
         &mut self,
         now: Instant,
         peer: PeerKey,
-        sink: SinkKey,
+        key: SinkKey,
         lost: NackedSequences<'_>,
         out: &mut impl Egress,
     ) -> Option<()> {
-        let round_trip = self.peers.get(peer)?.stats.round_trip;
         let stamp = Stamp::new(self.origin, now);
-        let departures = &mut self.peers.get_mut(peer)?.departures;
+        let Peer { stats, sending, .. } = self.peers.get_mut(peer)?;
         let buffer = &mut self.scratch.repetition;
-        let sink = &mut self.sinks[sink];
+        let sink = &mut self.sinks[key];
         sink.stats.nacks += 1;
         let Some(source) = sink.source.and_then(|source| self.sources.get(source)) else {
             return Some(());
         };
-        let history = &source.history;
+        let (history, most) = (&source.history, sending.bears_again());
+        let mut too_much = false;
         for sequence in lost {
             sink.stats.nacked_packets += 1;
-            let done = sink.resend(stamp, sequence, history, round_trip, departures, buffer, out);
+            let may = sink.may_resend(stamp, sequence, history, stats.round_trip, most);
+            let done = may.and_then(|(index, size)| {
+                if sending.is_free(now) {
+                    sending.spend(now, size);
+                    sink.resend(stamp, index, history, sending, buffer, out)
+                } else {
+                    sending.hold(size, Held::Again { sink: key, index })
+                }
+            });
             if let Err(reason) = done {
                 sink.stats.drops.count(reason);
+                too_much |= reason == DropReason::RepeatBudget && most.is_some();
             }
         }
+        // What is not repaired in time is better begun anew.
+        if too_much && sink.begins_anew(stamp.ms) {
+            self.pass_on_keyframe_request(now, key, out);
+        }
+        self.plan_peer(peer);
         Some(())
     }
 
@@ -197,12 +237,6 @@ impl Router {
         if let Some(source) = self.sinks[sink].source {
             self.request_keyframe(now, source, out);
         }
-    }
-
-    fn record_remb(&mut self, now: Instant, sink: SinkKey, bitrate: Bitrate) {
-        let sink = &mut self.sinks[sink];
-        sink.stats.remb = Some(bitrate);
-        sink.remb_at = Some(now);
     }
 
     fn source_of(&self, peer: PeerKey, ssrc: u32) -> Option<SourceKey> {
@@ -226,6 +260,30 @@ impl Router {
     fn sink_of(&self, peer: PeerKey, ssrc: u32) -> Option<SinkKey> {
         let mut sinks = self.peers.get(peer)?.sinks.iter().copied();
         sinks.find(|&key| self.sinks.get(key).is_some_and(|one| one.ssrc() == ssrc))
+    }
+}
+
+/// What the report blocks of a compound packet say of all streams together.
+#[derive(Debug, Default)]
+struct Losses {
+    /// Packets that were reported on, and the lost ones in 256ths.
+    sent: u64,
+    lost: u64,
+    round_trip: Option<Duration>,
+}
+
+impl Losses {
+    fn add(&mut self, sent: u64, fraction_lost: u8, round_trip: Option<Duration>) {
+        let sent = sent.min(u64::from(u32::MAX));
+        self.sent += sent;
+        self.lost += sent * u64::from(fraction_lost);
+        self.round_trip = round_trip.or(self.round_trip);
+    }
+
+    /// In 256ths; `None` if nothing was reported.
+    fn of_all(&self) -> Option<u8> {
+        let lost = self.lost.checked_div(self.sent)?;
+        Some(u8::try_from(lost).unwrap_or(u8::MAX))
     }
 }
 

@@ -71,9 +71,9 @@ impl Default for Departures {
 }
 
 impl Departures {
-    /// The number of a packet that leaves now.
+    /// The number of a packet that leaves now; its low 16 bits stand in the packet.
     #[inline]
-    pub fn send(&mut self, stamp: Stamp, size: usize) -> u16 {
+    pub fn send(&mut self, stamp: Stamp, size: usize) -> u64 {
         if self.sent.is_empty() {
             self.sent.resize(WINDOW as usize, Departure::default());
         }
@@ -81,7 +81,7 @@ impl Departures {
         let size = u16::try_from(size).unwrap_or(u16::MAX);
         self.sent[slot(number)] = Departure { us: stamp.us, size, state: State::Sent };
         self.next += 1;
-        number as u16
+        number
     }
 
     /// A packet leaves once more under its number.

@@ -1,5 +1,5 @@
 //! What a sender may send at most, told to it as REMB: a local estimate out of losses and measured
-//! rate, cut to what the sinks behind it report (draft-alvestrand-rmcat-remb).
+//! rate, cut to what those behind it can take (draft-alvestrand-rmcat-remb).
 //!
 //! The estimate is Kurento's: it climbs by a factor until the first loss and then by steps, stays
 //! within twice what really comes, and falls by a factor when losses are more than a few percent.
@@ -15,8 +15,8 @@ const FLOOR: Bitrate = Bitrate::from_bps(30_000);
 const UNMEASURED: Bitrate = Bitrate::from_bps(2_000_000);
 /// More than anybody sends.
 const UNLIMITED: Bitrate = Bitrate::from_bps(1_000_000_000);
-/// How long a sink's report holds.
-pub(super) const REPORT_HOLDS: Duration = Duration::from_secs(10);
+/// How much of the steady rate an interval of measuring changes.
+const SMOOTHING: f64 = 0.15;
 
 /// What holds the rate down that a sender is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,8 +27,10 @@ pub enum Limit {
     Measured,
     /// Losses on the way to us.
     Loss,
-    /// A receiver behind us told a lower rate.
+    /// The link to a receiver behind us carries less, by its word or by our estimate.
     Receiver,
+    /// Nobody watches.
+    Unwatched,
     /// The upper bound that was set.
     Maximum,
     /// The lower bound that was set: all else asks for less.
@@ -45,11 +47,22 @@ impl Limit {
             Self::Measured => "measured",
             Self::Loss => "loss",
             Self::Receiver => "receiver",
+            Self::Unwatched => "unwatched",
             Self::Maximum => "maximum",
             Self::Minimum => "minimum",
             Self::Floor => "floor",
         }
     }
+}
+
+/// What is known of those who get a source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Behind {
+    /// Nothing that limits.
+    Open,
+    /// This much can be taken.
+    Narrow(Bitrate),
+    Nobody,
 }
 
 /// The constants of the estimate, under the names that the remote API gives them.
@@ -100,6 +113,8 @@ pub(super) struct Estimate {
     pub bounds: Bounds,
     interval: Option<Interval>,
     measured: Bitrate,
+    /// Measured, and averaged over a second or so. Bits per second.
+    steady: f64,
     /// `None` before the first measurement. Bits per second.
     value: Option<f64>,
     highest_measured: f64,
@@ -151,9 +166,13 @@ impl Estimate {
         self.measured
     }
 
-    /// What the sender is told, when the most restricted of its sinks reports `downstream`, and what
-    /// holds that down.
-    pub fn limited(&self, downstream: Option<Bitrate>) -> (Bitrate, Limit) {
+    /// What comes, without the ups and downs of pictures.
+    pub fn steady(&self) -> Bitrate {
+        Bitrate::from_bps(self.steady as u64)
+    }
+
+    /// What the sender is told, and what holds that down.
+    pub fn limited(&self, behind: Behind) -> (Bitrate, Limit) {
         let lossy = self.threshold.is_some() && !self.at_top();
         let estimate = match self.value {
             None => (UNMEASURED, Limit::Unmeasured),
@@ -162,20 +181,27 @@ impl Estimate {
                 (Bitrate::from_bps(value.round() as u64), limit)
             }
         };
-        let uppers = self.uppers(downstream);
+        let uppers = self.uppers(behind);
         self.raised(uppers.fold(estimate, |low, one| if one.0 < low.0 { one } else { low }))
     }
 
     /// What is set from outside: nothing higher is told.
-    fn uppers(&self, downstream: Option<Bitrate>) -> impl Iterator<Item = (Bitrate, Limit)> {
-        let receiver = downstream.map(|rate| (rate, Limit::Receiver));
+    fn uppers(&self, behind: Behind) -> impl Iterator<Item = (Bitrate, Limit)> + use<> {
+        let receiver = match behind {
+            Behind::Open => None,
+            Behind::Narrow(rate) => Some((rate, Limit::Receiver)),
+            Behind::Nobody => Some((FLOOR, Limit::Unwatched)),
+        };
         let maximum = Some((self.bounds.max, Limit::Maximum));
         let maximum = maximum.filter(|(max, _)| *max > Bitrate::default());
         [receiver, maximum].into_iter().flatten()
     }
 
-    /// Nothing lower than the lower bounds is told.
+    /// Nothing lower than the lower bounds is told. That nobody watches remains the reason.
     fn raised(&self, told: (Bitrate, Limit)) -> (Bitrate, Limit) {
+        if told.1 == Limit::Unwatched {
+            return (told.0.max(self.bounds.min), Limit::Unwatched);
+        }
         let lowers = [(self.bounds.min, Limit::Minimum), (FLOOR, Limit::Floor)];
         lowers.into_iter().fold(told, |high, one| if one.0 > high.0 { one } else { high })
     }
@@ -188,10 +214,10 @@ impl Estimate {
     /// What a sender that estimates by itself, out of transport-wide feedback, is told: such a sender
     /// takes the lower of its own estimate and this one. Ours knows losses only and begins low, so it
     /// would hold down what the sender finds out; only what the sender cannot know is told, what was
-    /// configured and what the most restricted sink can take. `None` as long as there was neither; once
+    /// configured and what those behind can take. `None` as long as there was neither; once
     /// there was, its end must be told too, as the last word holds.
-    pub fn cap(&mut self, downstream: Option<Bitrate>) -> Option<(Bitrate, Option<Limit>)> {
-        let Some(lowest) = self.uppers(downstream).min_by_key(|(rate, _)| *rate) else {
+    pub fn cap(&mut self, behind: Behind) -> Option<(Bitrate, Option<Limit>)> {
+        let Some(lowest) = self.uppers(behind).min_by_key(|(rate, _)| *rate) else {
             return self.capped.then_some((UNLIMITED, None));
         };
         self.capped = true;
@@ -208,6 +234,10 @@ impl Estimate {
             self.loss = 0.0;
         }
         let measured = measured.bps() as f64;
+        self.steady = match self.value {
+            None => measured,
+            Some(_) => self.steady + SMOOTHING * (measured - self.steady),
+        };
         self.highest_measured = self.highest_measured.max(measured);
         let Some(value) = self.value else {
             self.value = Some(measured);
@@ -246,8 +276,8 @@ mod tests {
     use super::*;
 
     impl Estimate {
-        fn remb(&self, downstream: Option<Bitrate>) -> Bitrate {
-            self.limited(downstream).0
+        fn remb(&self, behind: Behind) -> Bitrate {
+            self.limited(behind).0
         }
     }
 
@@ -265,63 +295,63 @@ mod tests {
 
     #[test]
     fn two_megabits_are_told_until_something_is_measured() {
-        assert_eq!(after(&[]).remb(None), UNMEASURED);
-        assert_eq!(after(&[(400, 0.0)]).remb(None), kbps(400));
+        assert_eq!(after(&[]).remb(Behind::Open), UNMEASURED);
+        assert_eq!(after(&[(400, 0.0)]).remb(Behind::Open), kbps(400));
     }
 
     #[test]
     fn without_loss_it_climbs_to_twice_what_comes() {
-        assert_eq!(after(&[(500, 0.0), (500, 0.0)]).remb(None).kbps(), 520);
-        assert_eq!(after(&[(500, 0.0); 60]).remb(None), kbps(1_000));
+        assert_eq!(after(&[(500, 0.0), (500, 0.0)]).remb(Behind::Open).kbps(), 520);
+        assert_eq!(after(&[(500, 0.0); 60]).remb(Behind::Open), kbps(1_000));
     }
 
     #[test]
     fn few_losses_stop_the_climb_and_many_halve_it() {
-        assert_eq!(after(&[(500, 0.0), (500, 0.0), (500, 6.0)]).remb(None), kbps(500));
-        assert_eq!(after(&[(500, 0.0), (500, 0.0), (500, 40.0)]).remb(None), kbps(250));
+        assert_eq!(after(&[(500, 0.0), (500, 0.0), (500, 6.0)]).remb(Behind::Open), kbps(500));
+        assert_eq!(after(&[(500, 0.0), (500, 0.0), (500, 40.0)]).remb(Behind::Open), kbps(250));
         // Behind a loss the climb is exponential below the threshold and by steps above it.
         let stepping = after(&[(600, 0.0), (600, 6.0), (600, 0.0)]);
-        assert_eq!(stepping.remb(None).bps(), 600_000 + 120_000 / 30);
+        assert_eq!(stepping.remb(Behind::Open).bps(), 600_000 + 120_000 / 30);
     }
 
     #[test]
     fn what_holds_it_down_has_a_name() {
-        let limit = |estimate: &Estimate, downstream| estimate.limited(downstream).1;
-        assert_eq!(limit(&after(&[]), None), Limit::Unmeasured);
+        let limit = |estimate: &Estimate, behind| estimate.limited(behind).1;
+        assert_eq!(limit(&after(&[]), Behind::Open), Limit::Unmeasured);
         let mut estimate = after(&[(500, 0.0)]);
-        assert_eq!(limit(&estimate, None), Limit::Measured);
-        assert_eq!(limit(&estimate, Some(kbps(300))), Limit::Receiver);
-        assert_eq!(limit(&estimate, Some(kbps(900))), Limit::Measured);
-        assert_eq!(limit(&estimate, Some(kbps(20))), Limit::Minimum);
+        assert_eq!(limit(&estimate, Behind::Open), Limit::Measured);
+        assert_eq!(limit(&estimate, Behind::Narrow(kbps(300))), Limit::Receiver);
+        assert_eq!(limit(&estimate, Behind::Narrow(kbps(900))), Limit::Measured);
+        assert_eq!(limit(&estimate, Behind::Narrow(kbps(20))), Limit::Minimum);
         estimate.bounds = Bounds { min: Bitrate::default(), max: kbps(250) };
-        assert_eq!(limit(&estimate, Some(kbps(300))), Limit::Maximum);
-        assert_eq!(limit(&estimate, Some(kbps(1))), Limit::Floor);
-        assert_eq!(limit(&after(&[(500, 0.0), (500, 40.0)]), None), Limit::Loss);
+        assert_eq!(limit(&estimate, Behind::Narrow(kbps(300))), Limit::Maximum);
+        assert_eq!(limit(&estimate, Behind::Narrow(kbps(1))), Limit::Floor);
+        assert_eq!(limit(&after(&[(500, 0.0), (500, 40.0)]), Behind::Open), Limit::Loss);
         // Behind a loss it climbs again, and is held by losses no longer once it is at the top.
-        assert_eq!(limit(&after(&[(500, 0.0), (500, 6.0), (500, 0.0)]), None), Limit::Loss);
+        assert_eq!(limit(&after(&[(500, 0.0), (500, 6.0), (500, 0.0)]), Behind::Open), Limit::Loss);
     }
 
     #[test]
     fn a_sender_that_estimates_by_itself_is_told_limits_and_their_end() {
         let mut estimate = after(&[(500, 0.0), (500, 40.0)]);
         let told = |rate, limit| Some((rate, Some(limit)));
-        assert_eq!(estimate.cap(None), None);
-        assert_eq!(estimate.cap(Some(kbps(900))), told(kbps(900), Limit::Receiver));
-        assert_eq!(estimate.cap(Some(kbps(20))), told(kbps(100), Limit::Minimum));
-        assert_eq!(estimate.cap(None), Some((UNLIMITED, None)));
+        assert_eq!(estimate.cap(Behind::Open), None);
+        assert_eq!(estimate.cap(Behind::Narrow(kbps(900))), told(kbps(900), Limit::Receiver));
+        assert_eq!(estimate.cap(Behind::Narrow(kbps(20))), told(kbps(100), Limit::Minimum));
+        assert_eq!(estimate.cap(Behind::Open), Some((UNLIMITED, None)));
         estimate.bounds.max = kbps(700);
-        assert_eq!(estimate.cap(Some(kbps(900))), told(kbps(700), Limit::Maximum));
-        assert_eq!(estimate.cap(None), told(kbps(700), Limit::Maximum));
+        assert_eq!(estimate.cap(Behind::Narrow(kbps(900))), told(kbps(700), Limit::Maximum));
+        assert_eq!(estimate.cap(Behind::Open), told(kbps(700), Limit::Maximum));
     }
 
     #[test]
     fn bounds_and_sinks_cut_it() {
         let mut estimate = after(&[(500, 0.0)]);
-        assert_eq!(estimate.remb(Some(kbps(300))), kbps(300));
-        assert_eq!(estimate.remb(Some(kbps(900))), kbps(500));
-        assert_eq!(estimate.remb(Some(kbps(20))), kbps(100));
+        assert_eq!(estimate.remb(Behind::Narrow(kbps(300))), kbps(300));
+        assert_eq!(estimate.remb(Behind::Narrow(kbps(900))), kbps(500));
+        assert_eq!(estimate.remb(Behind::Narrow(kbps(20))), kbps(100));
         estimate.bounds = Bounds { min: Bitrate::default(), max: kbps(250) };
-        assert_eq!(estimate.remb(None), kbps(250));
-        assert_eq!(estimate.remb(Some(kbps(1))), FLOOR);
+        assert_eq!(estimate.remb(Behind::Open), kbps(250));
+        assert_eq!(estimate.remb(Behind::Narrow(kbps(1))), FLOOR);
     }
 }

@@ -10,10 +10,16 @@
 //! takes no lock, and no memory once buffers have grown to the stream.
 //!
 //! Where it was agreed on, packets are numbered over all streams of a peer: it is told which of its own
-//! arrived and when, and says the same of ours, for estimates of what the way between can carry.
+//! arrived and when, and says the same of ours. From this, or from whatever else a peer tells, comes an
+//! estimate of what the way to it carries. It decides when packets leave, what the sinks of the peer get
+//! of it, and what the senders of their sources are told.
 //!
-//! Left out: layers of simulcast, reports about streams of retransmissions, BYE for what is removed.
+//! Of a source that sends several encodings at the same time, or layers, each sink gets what it is allowed.
+//!
+//! Left out: reports about streams of retransmissions, BYE for what is removed.
 
+mod agenda;
+mod allocation;
 mod arrivals;
 mod budget;
 mod clock;
@@ -23,8 +29,10 @@ mod feedback;
 mod header;
 mod history;
 mod latency;
+mod layers;
 mod peer;
 mod reports;
+mod sending;
 mod sink;
 mod skips;
 mod source;
@@ -37,7 +45,9 @@ pub use sink::{RtxConfig, SinkConfig};
 pub use source::SourceConfig;
 pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 
+use crate::bandwidth::Means;
 use crate::rtp::{Bitrate, Format, NtpTime, RtpPacket, keyframe};
+use agenda::{Agenda, Appointment, Whose};
 use clock::Stamp;
 use latency::Latencies;
 use peer::Peer;
@@ -63,10 +73,6 @@ const MAX_EVENTS: usize = 1_024;
 
 /// After this long without any packet a peer that reported counts as gone.
 const SILENCE: Duration = Duration::from_secs(18);
-
-/// Reports that are due so soon go out with those that are due: looking for them costs as much as there
-/// are peers, and with hundreds of them one would be due every other millisecond.
-const REPORTS_TOGETHER: Duration = Duration::from_millis(20);
 
 /// Where packets leave. Called in the middle of forwarding, so it must not wait.
 pub trait Egress {
@@ -97,9 +103,11 @@ pub struct Router {
     events_lost: u64,
     /// The start of the router's steady clock.
     origin: Instant,
-    /// No later than the first thing that is due.
-    wake: Option<Instant>,
+    agenda: Agenda,
     scratch: reports::Scratch,
+    /// When it is looked at what sinks can choose among; what there was the last time.
+    layers_appointment: Appointment,
+    points: layers::Points,
     /// Of sources and sinks that were removed.
     drops_of_removed: Drops,
     /// Of control packets, which belong to no stream.
@@ -119,8 +127,10 @@ impl Router {
             events: VecDeque::new(),
             events_lost: 0,
             origin: now,
-            wake: None,
+            agenda: Agenda::default(),
             scratch: reports::Scratch::default(),
+            layers_appointment: Appointment::default(),
+            points: layers::Points::default(),
             drops_of_removed: Drops::default(),
             drops_of_control: Drops::default(),
             drops_taken: Drops::default(),
@@ -129,14 +139,16 @@ impl Router {
     }
 
     pub fn add_peer(&mut self, now: Instant, config: PeerConfig) -> PeerKey {
-        let key = self.peers.insert_with_key(|key| Peer::new(now, key, config));
-        self.wake_at(self.peers[key].report_at);
+        let key = self.peers.insert_with_key(|key| Peer::new(self.origin, now, key, config));
+        self.agenda.joined();
+        self.plan_peer(key);
         key
     }
 
     /// Removes a peer with its sources and sinks.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         let Some(peer) = self.peers.remove(peer) else { return };
+        self.agenda.left();
         peer.sources.into_iter().for_each(|source| self.remove_source(source));
         peer.sinks.into_iter().for_each(|sink| self.remove_sink(sink));
     }
@@ -145,18 +157,31 @@ impl Router {
     /// When `peer` was removed.
     pub fn add_source(&mut self, peer: PeerKey, config: SourceConfig) -> SourceKey {
         let key = self.sources.insert(Source::new(self.origin, peer, config));
+        self.agenda.joined();
         self.peers[peer].sources.push(key);
         key
     }
 
-    /// Removes a source; its sinks stay, connected to nothing.
+    /// Removes a source; its sinks stay, connected to nothing. With the first of several encodings the
+    /// others end for them too.
     pub fn remove_source(&mut self, source: SourceKey) {
         let Some(removed) = self.sources.remove(source) else { return };
+        self.agenda.left();
         self.drops_of_removed.add(&removed.stats.drops);
-        for sink in removed.sinks {
-            if let Some(sink) = self.sinks.get_mut(sink) {
+        for key in removed.watchers {
+            self.set_route_to_none(key);
+        }
+        for key in removed.sinks {
+            let Some(sink) = self.sinks.get_mut(key) else { continue };
+            if sink.next == Some(source) {
+                sink.next = None;
+            } else if sink.source == Some(source) {
+                // It goes over to another encoding when it is looked at next.
                 sink.connect(None, &[]);
             }
+        }
+        if let Some(lead) = removed.lead.and_then(|lead| self.sources.get_mut(lead)) {
+            lead.encodings.retain(|one| *one != source);
         }
         if let Some(peer) = self.peers.get_mut(removed.peer) {
             peer.sources.retain(|one| *one != source);
@@ -167,18 +192,21 @@ impl Router {
     /// When `peer` was removed.
     pub fn add_sink(&mut self, peer: PeerKey, config: SinkConfig) -> SinkKey {
         let key = self.sinks.insert(Sink::new(peer, config));
-        self.peers[peer].sinks.push(key);
+        let one = &mut self.peers[peer];
+        one.sinks.push(key);
+        if self.sinks[key].is_numbered() {
+            one.sending.learn(self.origin, Means::TransportWide);
+        }
         key
     }
 
     pub fn remove_sink(&mut self, sink: SinkKey) {
+        self.set_route_to_none(sink);
         let Some(removed) = self.sinks.remove(sink) else { return };
         self.drops_of_removed.add(&removed.stats.drops);
-        if let Some(source) = removed.source.and_then(|source| self.sources.get_mut(source)) {
-            source.sinks.retain(|one| *one != sink);
-        }
         if let Some(peer) = self.peers.get_mut(removed.peer) {
             peer.sinks.retain(|one| *one != sink);
+            peer.sending.shared = None;
         }
     }
 
@@ -186,18 +214,36 @@ impl Router {
     /// asked for with the next timeout (due at once); an audio sink starts with the next packet.
     pub fn set_route(&mut self, now: Instant, sink: SinkKey, source: Option<SourceKey>) {
         let source = source.filter(|source| self.sources.contains_key(*source));
-        let Some(one) = self.sinks.get_mut(sink) else { return };
-        if one.source == source {
+        if self.sinks.get(sink).is_none_or(|one| one.track == source) {
             return;
         }
-        if let Some(before) = one.source.and_then(|before| self.sources.get_mut(before)) {
-            before.sinks.retain(|other| *other != sink);
+        let peer = self.sinks[sink].peer;
+        self.set_route_to_none(sink);
+        if let Some(lead) = source {
+            let first = self.first_encoding(now, sink, lead);
+            self.sources[lead].watchers.push(sink);
+            let one = &mut self.sinks[sink];
+            one.track = Some(lead);
+            let source = &mut self.sources[first];
+            one.connect(Some(first), &source.config.formats);
+            source.sinks.push(sink);
         }
-        let Some(key) = source else { return one.connect(None, &[]) };
-        let source = &mut self.sources[key];
-        one.connect(Some(key), &source.config.formats);
-        source.sinks.push(sink);
+        self.routed_anew(now, peer);
         self.want_keyframe_for(now, sink);
+    }
+
+    fn set_route_to_none(&mut self, key: SinkKey) {
+        let Some(sink) = self.sinks.get_mut(key) else { return };
+        for source in [sink.source, sink.next].into_iter().flatten() {
+            if let Some(source) = self.sources.get_mut(source) {
+                source.sinks.retain(|other| *other != key);
+            }
+        }
+        if let Some(track) = sink.track.take().and_then(|track| self.sources.get_mut(track)) {
+            track.watchers.retain(|other| *other != key);
+        }
+        sink.selection.wanted = sink::Layers::ALL;
+        sink.connect(None, &[]);
     }
 
     /// Switches a sink off, so that nothing is sent to a peer that cannot take it yet, or on again;
@@ -208,6 +254,8 @@ impl Router {
             one.active = active;
             one.close();
             one.stop_measuring();
+            let peer = one.peer;
+            self.routed_anew(now, peer);
             self.want_keyframe_for(now, sink);
         }
     }
@@ -218,8 +266,7 @@ impl Router {
         let Some(one) = self.peers.get_mut(peer) else { return };
         if !std::mem::replace(&mut one.active, active) && active {
             one.schedule_report(now);
-            let at = one.report_at;
-            self.wake_at(at);
+            self.plan_peer(peer);
         }
     }
 
@@ -241,7 +288,7 @@ impl Router {
                 one.stats.drops.count(reason);
             }
             if let Some(due) = peer.arrivals.poll_timeout() {
-                self.wake = Some(self.wake.map_or(due, |wake| wake.min(due)));
+                self.agenda.plan(&mut peer.appointment, Whose::Peer(one.peer), due);
             }
         }
         let mut payload = packet.payload();
@@ -253,25 +300,40 @@ impl Router {
             }
             Err(reason) => Err(reason),
         };
+        let (has_choice, lead) = (one.has_choice(), one.lead);
+        if has_choice || lead.is_some() {
+            self.plan_choice(now);
+            if let Ok(Some(arrival)) = &received
+                && arrival.keyframe
+            {
+                self.switch_sinks(source, arrival.timestamp);
+            }
+        }
+        let Some(one) = self.sources.get_mut(source) else { return };
         let mut wants_keyframe = false;
         match received {
             Ok(Some(arrival)) => {
                 let payload = if arrival.empty { &[] } else { payload };
                 for &key in &one.sinks {
                     let Some(sink) = self.sinks.get_mut(key) else { continue };
-                    let mut departures = match sink.is_numbered() {
-                        true => self.peers.get_mut(sink.peer).map(|peer| &mut peer.departures),
-                        false => None,
-                    };
-                    match sink.forward(stamp, &arrival, payload, departures.as_deref_mut(), out) {
-                        Verdict::Sent | Verdict::Dropped => {}
+                    if sink.source != Some(source) {
+                        continue; // It waits for a keyframe to go over.
+                    }
+                    let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
+                    let sending = &mut peer.sending;
+                    match sink.forward(key, stamp, &arrival, payload, sending, out) {
+                        Verdict::Sent | Verdict::Dropped => continue,
+                        Verdict::Held => {}
                         Verdict::WantsKeyframe => wants_keyframe = true,
                         Verdict::Started => {
                             if let Some(newest) = one.newest_sequence() {
                                 let (after, history) = (arrival.sequence, &one.history);
-                                sink.catch_up(stamp, after, newest, history, departures, out);
+                                sink.catch_up(key, stamp, after, newest, history, sending, out);
                             }
                         }
+                    }
+                    if let Some(due) = sending.released_at() {
+                        self.agenda.plan(&mut peer.appointment, Whose::Peer(sink.peer), due);
                     }
                 }
             }
@@ -281,10 +343,11 @@ impl Router {
         // A request is already due when it was wanted before the sender's SSRC was known.
         let wanting = wants_keyframe && (!one.keyframes.is_wanting() || one.keyframes.is_due());
         let due = one.poll_timeout();
+        if let Some(due) = due.filter(|_| !wanting) {
+            self.agenda.plan(&mut one.appointment, Whose::Source(source), due);
+        }
         if wanting {
             self.request_keyframe(now, source, out);
-        } else if let Some(due) = due {
-            self.wake_at(due);
         }
     }
 
@@ -300,57 +363,54 @@ impl Router {
     pub fn want_keyframe(&mut self, now: Instant, source: SourceKey) {
         if let Some(one) = self.sources.get_mut(source) {
             one.wants_keyframe(now);
-            self.wake_at(now);
+            self.agenda.plan(&mut one.appointment, Whose::Source(source), now);
         }
     }
 
-    /// What a sink is connected to.
+    /// What a sink gets: what it is connected to, or of several encodings one.
     pub fn route(&self, sink: SinkKey) -> Option<SourceKey> {
         self.sinks.get(sink)?.source
     }
 
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wake
+        self.agenda.next()
     }
 
-    /// Sends what is due: requests to sources, and reports to peers. `ntp` is the wall clock's
-    /// reading at `now`.
+    /// Sends what is due: requests to sources, reports to peers, and what waited for its time. `ntp` is
+    /// the wall clock's reading at `now`.
     pub fn handle_timeout(&mut self, now: Instant, ntp: NtpTime, out: &mut impl Egress) {
-        if self.wake.is_none_or(|at| now < at) {
-            return;
+        let mut due = std::mem::take(&mut self.scratch.due);
+        while let Some((at, whose)) = self.agenda.pop(now) {
+            let appointment = match whose {
+                Whose::Peer(key) => self.peers.get_mut(key).map(|one| &mut one.appointment),
+                Whose::Source(key) => self.sources.get_mut(key).map(|one| &mut one.appointment),
+                Whose::Layers => Some(&mut self.layers_appointment),
+            };
+            if appointment.is_some_and(|appointment| appointment.keep(at)) {
+                due.push(whose);
+            }
         }
-        let mut sources = std::mem::take(&mut self.scratch.sources);
-        let is_due = |one: &Source| {
-            one.keyframes.is_due() || one.poll_timeout().is_some_and(|due| due <= now)
-        };
-        sources.extend(self.sources.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
-        for &source in &sources {
-            self.sources[source].keyframes.handle_input(now, keyframe::Input::Timeout);
-            self.send_requests(now, source, out);
+        for whose in due.drain(..) {
+            match whose {
+                Whose::Source(key) => {
+                    if let Some(one) = self.sources.get_mut(key) {
+                        one.keyframes.handle_input(now, keyframe::Input::Timeout);
+                        self.send_requests(now, key, out);
+                    }
+                }
+                Whose::Peer(key) => self.serve_peer(now, ntp, key, out),
+                Whose::Layers => self.choose_layers(now, out),
+            }
         }
-        sources.clear();
-        self.scratch.sources = sources;
-        let mut peers = std::mem::take(&mut self.scratch.peers);
-        let feedback = |one: &Peer| one.arrivals.poll_timeout().is_some_and(|due| due <= now);
-        peers.extend(self.peers.iter().filter(|(_, one)| feedback(one)).map(|(key, _)| key));
-        for &peer in &peers {
-            self.send_feedback(now, peer, out);
-        }
-        peers.clear();
-        let is_due = |one: &Peer| one.active && one.report_at <= now + REPORTS_TOGETHER;
-        peers.extend(self.peers.iter().filter(|(_, one)| is_due(one)).map(|(key, _)| key));
-        for &peer in &peers {
-            self.notice_silence(now, peer);
-            self.report(now, ntp, peer, out);
-            self.peers[peer].schedule_report(now);
-        }
-        peers.clear();
-        self.scratch.peers = peers;
-        let reports = self.peers.values().filter(|one| one.active).map(|one| one.report_at);
-        let feedback = self.peers.values().filter_map(|one| one.arrivals.poll_timeout());
-        let requests = self.sources.values().filter_map(Source::poll_timeout);
-        self.wake = requests.chain(reports).chain(feedback).min();
+        self.scratch.due = due;
+        let (peers, sources) = (&self.peers, &self.sources);
+        let layers = self.layers_appointment;
+        self.agenda.tidy(|whose, entry| match whose {
+            Whose::Peer(key) => peers.get(key).is_some_and(|one| one.appointment == entry),
+            Whose::Source(key) => sources.get(key).is_some_and(|one| one.appointment == entry),
+            Whose::Layers => layers == entry,
+        });
     }
 
     pub fn poll_event(&mut self) -> Option<RouterEvent> {
@@ -387,13 +447,6 @@ impl Router {
         self.peers.get(peer).map_or_else(PeerStats::default, |one| one.stats)
     }
 
-    /// The rate that a peer told last for what is sent to it, while that holds.
-    pub fn available_to(&self, now: Instant, sink: SinkKey) -> Option<Bitrate> {
-        let sink = self.sinks.get(sink)?;
-        let fresh = |at| now.saturating_duration_since(at) < feedback::REPORT_HOLDS;
-        sink.stats.remb.filter(|_| sink.remb_at.is_some_and(fresh))
-    }
-
     /// The formats that were negotiated for a source; none for one that was removed.
     pub fn source_formats(&self, source: SourceKey) -> &[(u8, Format)] {
         self.sources.get(source).map_or(&[], |one| &one.config.formats)
@@ -404,9 +457,11 @@ impl Router {
         self.sinks.get(sink).map_or(&[], Sink::formats)
     }
 
-    /// When the source last sent anything.
+    /// When the source last sent anything, in any of its encodings.
     pub fn last_packet_at(&self, source: SourceKey) -> Option<Instant> {
-        self.sources.get(source)?.last_packet_at
+        let one = self.sources.get(source)?;
+        let all = one.encodings.iter().filter_map(|key| self.sources.get(*key)?.last_packet_at);
+        all.chain(one.last_packet_at).max()
     }
 
     /// When the peer's last report came.
@@ -434,11 +489,27 @@ impl Router {
         let Some(sink) = self.sinks.get(sink).filter(|one| one.waits_for_keyframe()) else {
             return;
         };
-        let Some(source) = sink.source.and_then(|source| self.sources.get_mut(source)) else {
-            return;
-        };
+        let Some(key) = sink.source else { return };
+        let Some(source) = self.sources.get_mut(key) else { return };
         source.wants_keyframe(now);
-        self.wake_at(now);
+        self.agenda.plan(&mut source.appointment, Whose::Source(key), now);
+    }
+
+    /// A sink of a peer gets something else from now on.
+    fn routed_anew(&mut self, now: Instant, peer: PeerKey) {
+        if let Some(one) = self.peers.get_mut(peer) {
+            one.sending.shared = None;
+            self.share(now, peer);
+            self.plan_peer(peer);
+        }
+    }
+
+    fn plan_source(&mut self, key: SourceKey) {
+        if let Some(one) = self.sources.get_mut(key)
+            && let Some(due) = one.poll_timeout()
+        {
+            self.agenda.plan(&mut one.appointment, Whose::Source(key), due);
+        }
     }
 
     fn notice_silence(&mut self, now: Instant, peer: PeerKey) {
@@ -450,10 +521,6 @@ impl Router {
             self.peers[peer].reporting = false;
             self.push_event(RouterEvent::Bye(peer));
         }
-    }
-
-    fn wake_at(&mut self, at: Instant) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
     fn push_event(&mut self, event: RouterEvent) {

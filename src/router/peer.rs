@@ -2,12 +2,16 @@
 
 use super::{
     PeerKey, SinkKey, SourceKey,
+    agenda::{Appointment, on_grid},
     arrivals::Arrivals,
     clock::Stamp,
-    departures::{Acknowledged, Departures},
+    sending::Sending,
     stats::{DropReason, PeerStats},
 };
-use crate::rtp::{NtpTime, extensions::Said, transport_feedback::TransportFeedback};
+use crate::{
+    bandwidth::{Fate, Means},
+    rtp::{NtpTime, extensions::Said},
+};
 use slotmap::Key;
 use std::time::{Duration, Instant};
 
@@ -15,6 +19,10 @@ use std::time::{Duration, Instant};
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// Reports come at most this much earlier or later (RFC 3550 §6.2: peers must not fall in step).
 const SPREAD_MS: u64 = 100;
+/// Reports are due at multiples of this: with hundreds of peers one would be due every other millisecond.
+const REPORTS_TOGETHER: Duration = Duration::from_millis(20);
+/// Between a report and one that has news.
+const SOONEST: Duration = Duration::from_millis(100);
 /// What a sample of the clock's offset may exceed the smallest one by, per report: clocks drift.
 const DRIFT: i64 = (1 << 32) / 10_000;
 
@@ -32,6 +40,8 @@ pub(super) struct Peer {
     pub sources: Vec<SourceKey>,
     pub sinks: Vec<SinkKey>,
     pub report_at: Instant,
+    pub reported_at: Instant,
+    pub appointment: Appointment,
     pub stats: PeerStats,
     pub last_rtcp_at: Option<Instant>,
     /// It reported, and has neither said goodbye nor fallen silent.
@@ -42,30 +52,34 @@ pub(super) struct Peer {
     pub reporter: Option<u32>,
     /// Of all its streams together.
     pub arrivals: Arrivals,
-    pub departures: Departures,
-    acknowledged: Acknowledged,
+    pub sending: Sending,
     /// Our wall clock minus the peer's, with the fastest way between us in it; in 2⁻³² s.
     offset: Option<i64>,
     random: u64,
+    /// Of the router's steady clock.
+    origin: Instant,
 }
 
 impl Peer {
-    pub fn new(now: Instant, key: PeerKey, config: PeerConfig) -> Self {
+    pub fn new(origin: Instant, now: Instant, key: PeerKey, config: PeerConfig) -> Self {
+        let means = if config.remb { Means::Remb } else { Means::Reports };
         let mut peer = Self {
             config,
             sources: Vec::new(),
             sinks: Vec::new(),
             report_at: now,
+            reported_at: now,
+            appointment: Appointment::default(),
             stats: PeerStats::default(),
             last_rtcp_at: None,
             reporting: false,
             active: true,
             reporter: None,
             arrivals: Arrivals::default(),
-            departures: Departures::default(),
-            acknowledged: Acknowledged::default(),
+            sending: Sending::new(now, means),
             offset: None,
             random: key.data().as_ffi(),
+            origin,
         };
         peer.schedule_report(now);
         peer
@@ -75,8 +89,23 @@ impl Peer {
         // A step of a linear congruential generator, of which the upper bits are good enough.
         self.random = self.random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let spread = (self.random >> 33) % (2 * SPREAD_MS + 1);
-        self.report_at = now + REPORT_INTERVAL + Duration::from_millis(spread)
+        let at = now + REPORT_INTERVAL + Duration::from_millis(spread)
             - Duration::from_millis(SPREAD_MS);
+        self.report_at = on_grid(self.origin, at, REPORTS_TOGETHER);
+        self.reported_at = now;
+    }
+
+    /// There is something that the peer is to know soon.
+    pub fn hasten_report(&mut self, now: Instant) {
+        let soon = on_grid(self.origin, now.max(self.reported_at + SOONEST), REPORTS_TOGETHER);
+        self.report_at = self.report_at.min(soon);
+    }
+
+    /// When something is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let report = self.active.then_some(self.report_at);
+        let times = [report, self.arrivals.poll_timeout(), self.sending.poll_timeout()];
+        times.into_iter().flatten().min()
     }
 
     /// A sender report of this peer: `sent` by its clock, read at `ntp` by ours. The smallest
@@ -104,13 +133,16 @@ impl Peer {
         said.transport_sequence.map_or(Ok(()), |number| self.arrivals.note(stamp, number))
     }
 
-    /// The peer tells what arrived there.
-    pub fn take_feedback(&mut self, stamp: Stamp, raw: &[u8]) -> Result<(), DropReason> {
-        let message = TransportFeedback::parse(raw).ok_or(DropReason::MalformedFeedback)?;
-        self.departures.take(stamp, &message, &mut self.acknowledged)?;
+    /// The peer tells what arrived there. `fates` is room for it.
+    pub fn take_feedback(
+        &mut self,
+        stamp: Stamp,
+        raw: &[u8],
+        fates: &mut Vec<Fate>,
+    ) -> Result<(), DropReason> {
+        self.sending.handle_feedback(stamp, raw, fates)?;
         self.stats.feedback_received += 1;
-        self.stats.acknowledged = self.acknowledged.bitrate;
-        self.stats.fraction_missing = self.acknowledged.fraction_lost;
+        (self.stats.acknowledged, self.stats.fraction_missing) = self.sending.acknowledged();
         Ok(())
     }
 

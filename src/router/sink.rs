@@ -6,17 +6,23 @@
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 mod again;
+mod layers;
+mod patience;
+mod redundant;
+
+pub(super) use layers::Layers;
 
 use super::{
-    Egress, PeerKey, SourceKey,
+    Egress, PeerKey, SinkKey, SourceKey,
     budget::Budget,
     clock::Stamp,
-    departures::Departures,
     header::{Fields, Layout},
     history::History,
+    sending::{Held, Sending},
     source::Arrival,
     stats::{DropReason, SinkStats},
 };
+use crate::bandwidth::Class;
 use crate::rtp::{
     Bitrate, Codec, Extension, Extensions, Format, Kind,
     extensions::Carried,
@@ -25,6 +31,9 @@ use crate::rtp::{
     rtcp::{ReportBlock, SenderInfo},
 };
 use again::{Rtx, SentPacket};
+use layers::{Changes, Choice, Selection};
+use patience::Patience;
+use redundant::Redundant;
 use std::time::{Duration, Instant};
 
 /// Formats of one source that are told apart; an offer has fewer.
@@ -35,6 +44,9 @@ const NONE: u8 = 0xff;
 const UNWRAP: u8 = 0xfe;
 /// The bitrate is one over at least this much time.
 const MEASURED: Duration = Duration::from_secs(1);
+
+/// Between two keyframes that are asked for as too much was lost to be sent again, in milliseconds.
+const ANEW: u32 = 1_000;
 
 /// How a sink is negotiated.
 #[derive(Clone, Debug)]
@@ -73,6 +85,8 @@ pub struct RtxConfig {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     Sent,
+    /// The packet has to wait for its time.
+    Held,
     /// The sink started with this packet.
     Started,
     Dropped,
@@ -86,18 +100,55 @@ enum Gate {
     Open(u32),
 }
 
+/// What is settled about a packet before it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    index: u64,
+    timestamp: u32,
+    payload_type: u8,
+    marker: bool,
+    carried: Carried,
+    changes: Changes,
+}
+
+/// The rates that a client set for a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SendBounds {
+    pub min: Option<Bitrate>,
+    pub max: Option<Bitrate>,
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
     pub peer: PeerKey,
+    /// What it is connected to: a source, or the first of several encodings of one.
+    pub track: Option<SourceKey>,
+    /// The one of them that it gets.
     pub source: Option<SourceKey>,
+    /// The one that it goes over to with the next keyframe.
+    pub next: Option<SourceKey>,
+    /// Since when more would fit.
+    pub better_since: Option<Instant>,
+    /// Since when it waits for a picture to go up with.
+    pub waits_since: Option<Instant>,
+    pub selection: Selection,
     pub active: bool,
     pub stats: SinkStats,
-    /// When the last REMB came, whose value stands in `stats`.
-    pub remb_at: Option<Instant>,
+    pub bounds: SendBounds,
+    /// Its share of what may be sent to its peer; `None` as long as nobody knows of a limit.
+    pub budget: Option<Bitrate>,
+    /// What its link turned out not to exceed, if that is known.
+    pub narrowest: Option<Bitrate>,
+    /// When a keyframe was asked for instead of repetitions, in milliseconds of the router's clock.
+    anew_at: Option<u32>,
+    /// No pictures are sent: more would come than the link carries.
+    pub fasting: bool,
     config: SinkConfig,
     layout: Layout,
     rtx: Option<Rtx>,
-    budget: Budget,
+    redundant: Option<Redundant>,
+    patience: Patience,
+    repeats: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
     gate: Gate,
@@ -110,6 +161,14 @@ pub(super) struct Sink {
     clock_rate: u32,
     /// When the bitrate was measured last, and the bytes that were sent before.
     measured: Option<(Instant, u64)>,
+    /// Packets that were sent before the last report.
+    reported: u64,
+    /// What the first timestamp of the source should become, by the sender's clock.
+    meant: Option<u32>,
+    /// Index of the source's format to its codec.
+    codecs: [Option<Codec>; MAX_FORMATS],
+    /// A payload that is not as the source sent it.
+    patched: Vec<u8>,
 }
 
 impl Sink {
@@ -124,19 +183,31 @@ impl Sink {
         };
         let carries = !config.nack || config.formats.iter().all(|(number, _)| again(number));
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
+        let redundant = Self::repeats_sound(&config);
         let rtx = config.rtx.take();
         let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
         Self {
             peer,
+            track: None,
             source: None,
+            next: None,
+            better_since: None,
+            waits_since: None,
+            selection: Selection::default(),
             active: true,
             stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
             layout,
             rtx,
-            budget: Budget::default(),
+            redundant,
+            patience: Patience::default(),
+            bounds: SendBounds::default(),
+            budget: None,
+            narrowest: None,
+            anew_at: None,
+            fasting: false,
+            repeats: Budget::default(),
             again: (0, 0),
-            remb_at: None,
             gate: Gate::Closed,
             rewriter: Rewriter::new(config.sequence_start, config.timestamp_start),
             payload_types: [NONE; MAX_FORMATS],
@@ -144,8 +215,21 @@ impl Sink {
             sent: Vec::new(),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
+            reported: 0,
+            meant: None,
+            codecs: [None; MAX_FORMATS],
+            patched: Vec::new(),
             config,
         }
+    }
+
+    /// Whoever asks for sound again gets it from what is kept of the source, as it came from there.
+    fn repeats_sound(config: &SinkConfig) -> Option<Redundant> {
+        let of = |codec| {
+            config.formats.iter().find(|(_, own)| own.codec == codec).map(|(number, _)| *number)
+        };
+        let formats = of(Codec::Red).zip(of(Codec::Opus)).filter(|_| !config.nack);
+        formats.map(|(number, encoding)| Redundant::new(number, encoding))
     }
 
     pub fn ssrc(&self) -> u32 {
@@ -159,7 +243,13 @@ impl Sink {
     /// Connects to a source that sends in `formats`, or to none.
     pub fn connect(&mut self, source: Option<SourceKey>, formats: &[(u8, Format)]) {
         self.source = source;
+        self.next = None;
+        self.meant = None;
         self.close();
+        self.codecs = [None; MAX_FORMATS];
+        for (slot, (_, sent)) in self.codecs.iter_mut().zip(formats) {
+            *slot = Some(sent.codec);
+        }
         self.payload_types = [NONE; MAX_FORMATS];
         for (slot, (_, sent)) in self.payload_types.iter_mut().zip(formats) {
             // The first of the best: `max_by_key` alone would take the last.
@@ -176,6 +266,15 @@ impl Sink {
         }
     }
 
+    /// Goes over to another encoding of what it is connected to, whose keyframe begins. `meant` is what
+    /// the keyframe's timestamp would have been in the encoding before.
+    pub fn switch(&mut self, source: SourceKey, formats: &[(u8, Format)], meant: Option<u32>) {
+        let meant = meant.and_then(|timestamp| self.rewriter.timestamp(timestamp));
+        self.connect(Some(source), formats);
+        self.meant = meant;
+        self.stats.switches += 1;
+    }
+
     /// Lets nothing through until the stream can start anew.
     pub fn close(&mut self) {
         self.gate = Gate::Closed;
@@ -186,17 +285,20 @@ impl Sink {
     pub fn waits_for_keyframe(&self) -> bool {
         self.config.kind == Kind::Video
             && self.active
+            && !self.fasting
             && self.gate == Gate::Closed
             && self.payload_types.iter().any(|&payload_type| payload_type != NONE)
     }
 
+    /// `key` is this sink's own.
     #[inline]
     pub fn forward(
         &mut self,
+        key: SinkKey,
         stamp: Stamp,
         arrival: &Arrival,
         payload: &[u8],
-        departures: Option<&mut Departures>,
+        sending: &mut Sending,
         out: &mut impl Egress,
     ) -> Verdict {
         let mut verdict = Verdict::Sent;
@@ -213,30 +315,124 @@ impl Sink {
                 }
             }
         }
-        let rewritten = self.rewriter.rewrite(stamp.now, arrival.sequence, arrival.timestamp);
+        let codec = self.codecs[usize::from(arrival.format) % MAX_FORMATS];
+        let choice = self.selection.choose(arrival, codec);
+        if std::mem::take(&mut self.selection.jumped) {
+            self.stats.drops.count(DropReason::PictureJump);
+        }
+        let (number, changes) = match choice {
+            Choice::Send(number, changes) => (number, changes),
+            Choice::Leave => {
+                self.stats.drops.count(DropReason::Layer);
+                return verdict;
+            }
+            Choice::TooOld => {
+                self.stats.drops.count(DropReason::TooOld);
+                return Verdict::Dropped;
+            }
+        };
+        let size = self.layout.len() + if changes.is_empty() { 0 } else { payload.len() };
+        let waits = !sending.admit(stamp.now, self.class(), size);
+        if waits && sending.is_full() {
+            return self.overflow();
+        }
+        let rewritten = self.rewriter.rewrite(stamp.now, number, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
-        let transport_sequence = departures
-            .map_or(0, |departures| departures.send(stamp, self.layout.len() + payload.len()));
+        let Arrival { sequence, marker, carried, .. } = *arrival;
+        let marker = marker || changes.sets_marker();
+        let leaving = Leaving { index, timestamp, payload_type, marker, carried, changes };
+        let Some(source) = self.source.filter(|_| waits) else {
+            self.depart(stamp, &leaving, payload, sending, out);
+            return verdict;
+        };
+        if sending.hold(size, Held::Packet { sink: key, source, sequence, leaving }).is_err() {
+            return self.overflow();
+        }
+        if verdict == Verdict::Sent { Verdict::Held } else { verdict }
+    }
+
+    /// A packet leaves that had to wait.
+    pub fn forward_held(
+        &mut self,
+        stamp: Stamp,
+        leaving: &Leaving,
+        payload: &[u8],
+        sending: &mut Sending,
+        out: &mut impl Egress,
+    ) {
+        // Whoever asked for it in the meantime has got it.
+        if self.active && !self.was_sent(leaving.index) {
+            self.depart(stamp, leaving, payload, sending, out);
+        }
+    }
+
+    #[inline]
+    fn depart(
+        &mut self,
+        stamp: Stamp,
+        leaving: &Leaving,
+        payload: &[u8],
+        sending: &mut Sending,
+        out: &mut impl Egress,
+    ) {
+        let Leaving { index, timestamp, payload_type, marker, carried, changes } = *leaving;
+        let payload = changed(changes, payload, &mut self.patched);
+        let redundant =
+            self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
+        let size = redundant.map_or(payload.len(), |(_, size)| size);
+        let whole = self.layout.len() + size;
+        let transport_sequence = sending.depart(stamp, whole, self.layout.is_numbered());
         if self.config.nack {
-            self.budget.sent(stamp.ms, payload.len());
-            self.remember(index, stamp.abs_send_time, transport_sequence);
+            self.repeats.sent(stamp.ms, size);
+            let sent = (stamp.abs_send_time, transport_sequence, changes);
+            Self::remember(&mut self.sent, self.config.kind, index, sent);
         }
         self.stats.packets += 1;
-        self.stats.bytes += payload.len() as u64;
+        self.stats.bytes += size as u64;
         let fields = Fields {
-            marker: arrival.marker,
-            payload_type,
+            marker,
+            payload_type: redundant.map_or(payload_type, |(number, _)| number),
             sequence: index as u16,
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence,
+            playout_delay: self.patience.told(),
         };
-        let (header, length) = self.layout.write(&fields, &arrival.carried);
+        let payload = match &self.redundant {
+            Some(one) if redundant.is_some() => one.written(),
+            _ => payload,
+        };
+        let (header, length) = self.layout.write(&fields, &carried);
         out.rtp(self.peer, &header[..length], payload, index);
-        verdict
+    }
+
+    /// Whether a keyframe is to be asked for instead of repetitions: not again and again.
+    pub fn begins_anew(&mut self, ms: u32) -> bool {
+        let due = self.anew_at.is_none_or(|at| ms.wrapping_sub(at) >= ANEW);
+        if due {
+            self.anew_at = Some(ms);
+        }
+        due && self.is_video()
+    }
+
+    /// No more can wait: the picture is broken, and goes on at the next keyframe.
+    #[cold]
+    fn overflow(&mut self) -> Verdict {
+        self.stats.drops.count(DropReason::PacerFull);
+        self.close();
+        Verdict::WantsKeyframe
+    }
+
+    #[inline]
+    fn class(&self) -> Class {
+        if self.config.kind == Kind::Audio { Class::Audio } else { Class::Video }
+    }
+
+    pub fn is_video(&self) -> bool {
+        self.config.kind == Kind::Video
     }
 
     /// Whether its packets have a number of their transport.
@@ -248,11 +444,12 @@ impl Sink {
     /// After a start at a keyframe that came late: what came between it and now.
     pub fn catch_up(
         &mut self,
+        key: SinkKey,
         stamp: Stamp,
         after: u64,
         newest: u64,
         history: &History,
-        mut departures: Option<&mut Departures>,
+        sending: &mut Sending,
         out: &mut impl Egress,
     ) {
         let Gate::Open(generation) = self.gate else { return };
@@ -268,9 +465,10 @@ impl Sink {
                 keyframe: false,
                 newest: true,
                 empty: kept.payload.is_empty(),
+                place: kept.place,
                 carried: Carried::default(),
             };
-            self.forward(stamp, &arrival, kept.payload, departures.as_deref_mut(), out);
+            self.forward(key, stamp, &arrival, kept.payload, sending, out);
         }
     }
 
@@ -291,13 +489,25 @@ impl Sink {
         self.measured = None;
     }
 
-    /// Takes in what the receiver reports of this stream.
-    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) {
+    /// The receiver loses so much of another of its streams, in 256ths.
+    pub fn shares_losses(&mut self, fraction_lost: u8) {
+        if let Some(redundant) = &mut self.redundant {
+            redundant.report(fraction_lost);
+        }
+    }
+
+    /// Takes in what the receiver reports of this stream; how many packets were sent since the report
+    /// before.
+    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) -> u64 {
         self.stats.lost = i64::from(block.lost);
         self.stats.fraction_lost = block.fraction_lost;
         let nanos = u64::from(block.jitter) * 1_000_000_000 / u64::from(self.clock_rate);
         self.stats.jitter = Duration::from_nanos(nanos);
         self.stats.round_trip = round_trip.or(self.stats.round_trip);
+        self.patience.report(block.fraction_lost, self.stats.round_trip);
+        let sent = self.stats.packets - self.reported;
+        self.reported = self.stats.packets;
+        sent
     }
 
     /// What a sender report says. `source_timestamp` is the source's media time at this moment, if
@@ -348,6 +558,9 @@ impl Sink {
         if !self.active {
             return Err(DropReason::Inactive);
         }
+        if self.fasting {
+            return Err(DropReason::Starved);
+        }
         self.close();
         if payload_type == NONE {
             return Err(DropReason::Format);
@@ -358,8 +571,26 @@ impl Sink {
             _ => {}
         }
         self.clock_rate = arrival.clock_rate;
-        self.rewriter.begin(stamp.now, arrival.sequence, arrival.timestamp, arrival.clock_rate);
+        let (sequence, timestamp) = (arrival.sequence, arrival.timestamp);
+        let meant = self.meant.take();
+        self.rewriter.begin_at(stamp.now, sequence, timestamp, arrival.clock_rate, meant);
+        self.selection.begin(sequence, arrival.place);
         self.gate = Gate::Open(arrival.generation);
         Ok(())
     }
+}
+
+/// The payload as it goes out. The source's is shared by all its sinks, so what changes is a copy.
+#[inline]
+fn changed<'a>(changes: Changes, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    if changes.is_empty() {
+        return &[];
+    }
+    if !changes.touches_payload() {
+        return payload;
+    }
+    buffer.clear();
+    buffer.extend_from_slice(payload);
+    changes.apply(buffer);
+    buffer
 }

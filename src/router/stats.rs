@@ -23,6 +23,12 @@ pub enum DropReason {
     WaitingForKeyframe,
     /// From before the sink was connected to this source.
     BeforeSwitch,
+    /// Of a layer that the sink does not take.
+    Layer,
+    /// A dependency descriptor that cannot be used; its packet goes on without.
+    Descriptor,
+    /// A picture whose number is far from those before; it is numbered on.
+    PictureJump,
     /// The sink is switched off.
     Inactive,
     /// Asked for again, but not kept, or never received.
@@ -55,6 +61,12 @@ pub enum DropReason {
     FeedbackUnsent,
     /// Feedback from long before the one before it.
     FeedbackTime,
+    /// More has to wait for its time than may.
+    PacerFull,
+    /// It waited for its time longer than it was kept.
+    PacerForgotten,
+    /// The sink gets no pictures for a while, as its link carries far less.
+    Starved,
     /// A compound control packet that cannot be read to its end.
     MalformedRtcp,
     /// Feedback that says nothing about any packet or stream.
@@ -64,7 +76,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 33] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -73,6 +85,9 @@ impl DropReason {
         Self::Format,
         Self::WaitingForKeyframe,
         Self::BeforeSwitch,
+        Self::Layer,
+        Self::Descriptor,
+        Self::PictureJump,
         Self::Inactive,
         Self::NotKept,
         Self::RepeatedTooSoon,
@@ -89,6 +104,9 @@ impl DropReason {
         Self::MalformedFeedback,
         Self::FeedbackUnsent,
         Self::FeedbackTime,
+        Self::PacerFull,
+        Self::PacerForgotten,
+        Self::Starved,
         Self::MalformedRtcp,
         Self::EmptyFeedback,
         Self::ForeignSsrc,
@@ -105,6 +123,9 @@ impl DropReason {
             Self::Format => "format",
             Self::WaitingForKeyframe => "waiting_for_keyframe",
             Self::BeforeSwitch => "before_switch",
+            Self::Layer => "layer",
+            Self::Descriptor => "descriptor",
+            Self::PictureJump => "picture_jump",
             Self::Inactive => "inactive",
             Self::NotKept => "not_kept",
             Self::RepeatedTooSoon => "repeated_too_soon",
@@ -121,6 +142,9 @@ impl DropReason {
             Self::MalformedFeedback => "malformed_feedback",
             Self::FeedbackUnsent => "feedback_unsent",
             Self::FeedbackTime => "feedback_time",
+            Self::PacerFull => "pacer_full",
+            Self::PacerForgotten => "pacer_forgotten",
+            Self::Starved => "starved",
             Self::MalformedRtcp => "malformed_rtcp",
             Self::EmptyFeedback => "empty_feedback",
             Self::ForeignSsrc => "foreign_ssrc",
@@ -129,8 +153,14 @@ impl DropReason {
 }
 
 /// A counter per reason.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
 
 impl Drops {
     pub fn count(&mut self, reason: DropReason) {
@@ -209,6 +239,9 @@ pub struct SinkStats {
     pub bytes: u64,
     pub retransmitted_packets: u64,
     pub retransmitted_bytes: u64,
+    /// Repetitions that nobody asked for, to find out what the link carries.
+    pub padding_packets: u64,
+    pub padding_bytes: u64,
     /// As the receiver last reported it.
     pub lost: i64,
     /// As the receiver last reported it, in 256ths.
@@ -223,6 +256,8 @@ pub struct SinkStats {
     pub nacked_packets: u64,
     pub plis: u64,
     pub firs: u64,
+    /// How often it went over to another encoding of what it is connected to.
+    pub switches: u64,
     /// The last REMB received.
     pub remb: Option<Bitrate>,
     pub drops: Drops,

@@ -21,10 +21,14 @@ pub enum Extension {
     AudioLevel,
     /// When the sender captured it, as NTP time.
     AbsCaptureTime,
+    /// How long a receiver should hold pictures back, at least and at most.
+    PlayoutDelay,
+    /// Which frame of which layer a packet belongs to (AV1 RTP payload format, appendix A).
+    DependencyDescriptor,
 }
 
 impl Extension {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AbsSendTime,
         Self::TransportSequence,
         Self::Mid,
@@ -32,6 +36,8 @@ impl Extension {
         Self::RepairedStreamId,
         Self::AudioLevel,
         Self::AbsCaptureTime,
+        Self::PlayoutDelay,
+        Self::DependencyDescriptor,
     ];
 
     /// The name in `a=extmap`.
@@ -46,6 +52,10 @@ impl Extension {
             Self::RepairedStreamId => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
             Self::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
             Self::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
+            Self::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
+            Self::DependencyDescriptor => {
+                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+            }
         }
     }
 
@@ -210,7 +220,7 @@ mod tests {
         assert!(agreed.set(Extension::Mid, 4) && agreed.set(Extension::AbsCaptureTime, 14));
         assert!(!agreed.set(Extension::AudioLevel, 15) && !agreed.set(Extension::AudioLevel, 0));
         let numbers = Extension::ALL.map(|extension| agreed.get(extension));
-        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14)]);
+        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14), None, None]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A browser's end of a call: a transport session around a publisher or a viewer, and its offer.
 
 use super::{
+    camera::Camera,
     publisher::{Numbering, Publisher, Rtx, Stream},
     viewer::{Numbers, Received, Viewer},
     world::{AUDIO_PT, RTX_PT, VIDEO_PT, VIEWER_AUDIO_PT, VIEWER_RTX_PT, VIEWER_VIDEO_PT, secs},
@@ -49,7 +50,7 @@ fn certificate() -> Arc<Certificate> {
     MADE.get_or_init(make).clone()
 }
 
-fn nothing<T: Clone>() -> Link<T> {
+fn nothing() -> Link<Vec<u8>> {
     Link::new(1, Conditions::delay(0))
 }
 
@@ -82,6 +83,7 @@ impl Role {
             padding: 0,
             rtx: None,
             numbering: None,
+            camera: None,
             number,
             keyframe_due: true,
             clock_ahead: secs(77),
@@ -97,6 +99,15 @@ impl Role {
             let ssrc = 0x00aa_0000 + one.video.ssrc;
             one.rtx = Some(Rtx { ssrc, payload_type: RTX_PT, sequence: 65_520, packets: 0 });
             one.numbering = Some(Numbering::new(4, 65_300));
+        }
+        role
+    }
+
+    /// As [`Self::modern_publisher`], with a camera that follows what the network is told to carry.
+    pub fn camera(now: Instant, number: u8, most: f64) -> Self {
+        let mut role = Self::modern_publisher(number);
+        if let Self::Publisher(one) = &mut role {
+            one.camera = Some(Camera::new(now, most));
         }
         role
     }

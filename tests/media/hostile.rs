@@ -32,12 +32,13 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
+    /// All of them agree on the same as `viewer`.
+    fn new(viewer: fn(u64) -> Role) -> Self {
         let mut stage = Stage::new(7, Conditions::delay(5));
         let call = |stage: &mut Stage, number| {
             let pipeline = stage.create("MediaPipeline", None);
             let (publisher, source) = stage.join(&pipeline, Role::publisher(number));
-            let (viewer, sink) = stage.join(&pipeline, Role::viewer(0));
+            let (viewer, sink) = stage.join(&pipeline, viewer(0));
             stage.invoke(&source, "connect", json!({"sink": sink}));
             (pipeline, publisher, viewer, sink)
         };
@@ -87,14 +88,18 @@ impl Scene {
 
 /// Attacks, and checks what must be true afterwards; what was dropped.
 fn survives(attack: impl FnOnce(&mut Scene)) -> Drops {
-    let mut scene = Scene::new();
+    survives_of(Role::viewer, attack)
+}
+
+fn survives_of(viewer: fn(u64) -> Role, attack: impl FnOnce(&mut Scene)) -> Drops {
+    let mut scene = Scene::new(viewer);
     let (began, before) = (scene.stage.time, held());
     attack(&mut scene);
     scene.stage.run_for(ms(500));
     let (grown, took) = (held() - before, scene.stage.time - began);
     let drops = scene.drops();
     // What the tests note of a call grows as well: as much as it does without an attack.
-    let mut quiet = Scene::new();
+    let mut quiet = Scene::new(viewer);
     let before = held();
     quiet.stage.run_for(ms(took));
     let kept = grown - (held() - before);
@@ -480,6 +485,80 @@ fn absurd_reports_about_a_stream_change_nothing_for_others() {
         }
     });
     assert_eq!(drops, only([]));
+}
+
+/// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions §3.1) that says what it likes:
+/// `chunks` and `deltas` as they stand in it.
+fn feedback(ssrc: u32, base: u16, count: u16, tick: u32, chunks: &[u16], deltas: &[u8]) -> Vec<u8> {
+    let mut body = [[0, 0, 0, 1], ssrc.to_be_bytes()].concat();
+    body.extend(base.to_be_bytes());
+    body.extend(count.to_be_bytes());
+    body.extend((tick << 8).to_be_bytes());
+    body.extend(chunks.iter().flat_map(|chunk| chunk.to_be_bytes()));
+    body.extend(deltas);
+    body.resize(body.len().next_multiple_of(4), 0);
+    rtcp(15, 205, &body)
+}
+
+#[test]
+fn feedback_that_lies_about_what_arrived_when_is_dropped_and_moves_nothing_beyond_bounds() {
+    let drops = survives_of(Role::modern_viewer, |scene| {
+        let ssrc = scene.video();
+        let endpoint = scene.endpoint.clone();
+        for round in 0..200_u16 {
+            // 65 535 packets, all of them lost; and all there were numbers for, received at one moment.
+            let lost = [0x1fff, 0x1fff, 0x1fff, 0x1fff, 0x1fff, 0x1fff, 0x1fff, 0x1fff, 0x0007];
+            scene.send_rtcp(&feedback(ssrc, round, 65_535, 5_000, &lost, &[]));
+            scene.send_rtcp(&feedback(ssrc, 9 * round, 300, 5_000, &[0x212c], &[0; 300]));
+            // Packets that were never sent; times that run backwards, and jump.
+            scene.send_rtcp(&feedback(ssrc, 40_000, 9, 5_000, &[0x2009], &[4; 9]));
+            let back = 4_000_u32.saturating_sub(u32::from(round) * 20);
+            scene.send_rtcp(&feedback(ssrc, round, 4, back, &[0x2004], &[255; 4]));
+            scene.send_rtcp(&feedback(ssrc, round, 4, 0xff_ffff, &[0x4004], &[0x80, 0].repeat(4)));
+            // Less than it says.
+            scene.send_rtcp(&feedback(ssrc, round, 400, 5_000, &[0x2190], &[]));
+            scene.stage.run_for(ms(10));
+        }
+        let stats = scene.stage.invoke(&endpoint, "getStats", json!({}));
+        let told = stats.as_object().expect("entries").values();
+        let rates = told.filter_map(|entry| entry.get("availableOutgoingBitrate")?.as_f64());
+        for rate in rates.filter(|rate| *rate > 0.0) {
+            assert!((30_000.0..=10e9).contains(&rate), "{rate}");
+        }
+    });
+    for reason in ["feedback_unsent", "feedback_time", "malformed_feedback"] {
+        assert!(drops.get(reason).is_some_and(|count| *count >= 190), "{reason}: {drops:?}");
+    }
+}
+
+#[test]
+fn requests_for_every_number_there_is_bring_no_more_than_half_again() {
+    let drops = survives_of(Role::modern_viewer, |scene| {
+        let ssrc = scene.video();
+        let head = [[0, 0, 0, 1], ssrc.to_be_bytes()].concat();
+        let hostile = scene.hostile;
+        let sent = |scene: &Scene| scene.stage.carried[&hostile].1;
+        let before = sent(scene);
+        scene.stage.run_for(secs(4));
+        let usual = sent(scene) - before;
+        let before = sent(scene);
+        for _ in 0..4 {
+            for piece in 0..16_u16 {
+                let numbers = (0..4_096_u16).step_by(17).map(|number| piece * 4_096 + number);
+                let lost: Vec<u8> = numbers
+                    .flat_map(|number| [number.to_be_bytes(), [0xff, 0xff]].concat())
+                    .collect();
+                scene.send_rtcp(&rtcp(1, 205, &[&head[..], &lost].concat()));
+            }
+            scene.stage.run_for(secs(1));
+        }
+        let flooded = sent(scene) - before;
+        // A quarter of a second's worth of repetitions may come on top.
+        assert!(flooded < usual * 3 / 2 + (128 << 10), "{flooded} bytes instead of {usual}");
+    });
+    let known = ["not_kept", "repeated_too_soon", "repeat_budget", "pacer_full"];
+    assert!(drops.keys().all(|reason| known.contains(reason)), "{drops:?}");
+    assert!(drops["not_kept"] > 4 * 60_000, "{drops:?}");
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 mod browser;
 mod call;
+mod camera;
 mod data;
 mod failure;
 mod feedback;
 mod hostile;
 mod hostile_data;
 mod keyframes;
+mod layers;
+mod narrow;
 mod network;
 mod plain;
 mod publisher;
@@ -15,6 +18,7 @@ mod repair;
 mod rtx;
 mod stage;
 mod statistics;
+mod studio;
 mod switching;
 mod viewer;
 mod whole_call;

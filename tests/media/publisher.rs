@@ -1,6 +1,9 @@
 //! One who sends a camera and a microphone: makes frames, answers requests for them.
 
-use super::world::{Piece, ms, secs};
+use super::{
+    camera::Camera,
+    world::{Piece, ms, secs},
+};
 use crate::support::link::Link;
 use rivero::{
     router::{PeerKey, SourceKey},
@@ -102,6 +105,8 @@ pub struct Publisher {
     /// Repetitions go out on a stream of their own.
     pub rtx: Option<Rtx>,
     pub numbering: Option<Numbering>,
+    /// Decides how large pictures are.
+    pub camera: Option<Camera>,
     pub(super) number: u8,
     pub(super) keyframe_due: bool,
     pub(super) clock_ahead: Duration,
@@ -143,6 +148,11 @@ impl Publisher {
         self.keyframe_due = true;
     }
 
+    /// The next picture is a keyframe.
+    pub fn ask_for_keyframe(&mut self) {
+        self.keyframe_due = true;
+    }
+
     pub(super) fn step(&mut self, now: Instant, time: u64) {
         while let Some(bytes) = self.down.receive(now) {
             self.handle_rtcp(now, time, &bytes);
@@ -150,6 +160,7 @@ impl Publisher {
         if !self.sending {
             return;
         }
+        self.fill_probe(now);
         let offset = u64::from(self.number) * 7;
         if (time + offset).is_multiple_of(33) {
             self.send_frame(now, time);
@@ -185,9 +196,24 @@ impl Publisher {
 
     fn send(&mut self, now: Instant, mut bytes: Vec<u8>) {
         if let Some(numbering) = &mut self.numbering {
+            if let Some(camera) = &mut self.camera {
+                camera.sent(now, numbering.next, bytes.len());
+            }
             numbering.number(&mut bytes);
         }
         self.up.send(now, bytes);
+    }
+
+    /// Repeats what was sent, as browsers probe with.
+    fn fill_probe(&mut self, now: Instant) {
+        let Some(packets) = self.camera.as_mut().map(|camera| camera.probe(now)) else { return };
+        for back in 0..packets {
+            let number = self.video.sequence.wrapping_sub(1 + back % 8);
+            if let Some(bytes) = self.video.kept.get(&number) {
+                let bytes = self.repeat(bytes.clone());
+                self.send(now, bytes);
+            }
+        }
     }
 
     /// What is sent in answer to a request for a packet.
@@ -206,7 +232,10 @@ impl Publisher {
 
     fn send_frame(&mut self, now: Instant, time: u64) {
         let keyframe = std::mem::take(&mut self.keyframe_due);
-        let count = if keyframe { 12 } else { 1 + (self.video.frames % 5) as u16 };
+        let mut count = if keyframe { 12 } else { 1 + (self.video.frames % 5) as u16 };
+        if let Some(camera) = &mut self.camera {
+            count = camera.picture(keyframe, 1_100);
+        }
         for index in 0..count {
             let piece = Piece {
                 keyframe,
@@ -248,10 +277,17 @@ impl Publisher {
                     }
                 }
                 Rtcp::TransportFeedback { raw, .. } => {
-                    self.numbering.as_mut().expect("agreed on").take(raw);
+                    let numbering = self.numbering.as_mut().expect("agreed on");
+                    if let Some(camera) = &mut self.camera {
+                        camera.handle_feedback(now, numbering.next, raw);
+                    }
+                    numbering.take(raw);
                 }
                 Rtcp::Remb { bitrate, .. } => {
                     self.rembs.push(bitrate.bps());
+                    if let Some(camera) = &mut self.camera {
+                        camera.remb = Some(bitrate.bps() as f64);
+                    }
                 }
                 _ => {}
             }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::support::link::Conditions;
 use rivero::{
+    bandwidth,
     router::{Egress, Limit, PeerConfig, PeerKey, Router, SinkConfig, SourceConfig},
     rtp::{
         Bitrate, Codec, Extensions, Format, Kind, NtpTime, RtpPacket,
@@ -119,8 +120,8 @@ fn losses_jitter_and_round_trips_come_out_as_they_were_put_in() {
     assert_eq!(stats.remb.map(Bitrate::bps), Some(750_000));
     let round_trip = stats.round_trip.expect("was measured");
     assert!(round_trip.abs_diff(ms(123)) < Duration::from_micros(40), "{round_trip:?}");
-    assert_eq!(router.available_to(at, sink).map(Bitrate::bps), Some(750_000));
-    assert_eq!(router.available_to(at + secs(11), sink), None);
+    let estimate = router.available_to(sink).expect("an estimate");
+    assert_eq!((estimate.target.bps(), estimate.reason), (750_000, bandwidth::Limit::Remb));
 
     // 40 kbit/s come, of which no more than the double is promised, and the lower bound is above that.
     router.handle_timeout(at, unix(30_623), &mut Nowhere);

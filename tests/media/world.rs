@@ -209,6 +209,7 @@ impl World {
                 packets: 0,
             }),
             numbering: self.transport_cc.then(|| Numbering::new(4, 65_300)),
+            camera: None,
             number,
             keyframe_due: true,
             clock_ahead: secs(u64::from(number) * 1_000 + 77),

@@ -1,5 +1,5 @@
-//! A network of one direction, in memory: delay, jitter, loss, reordering and duplication, the same
-//! on every run with the same seed.
+//! A network of one direction, in memory: a bottleneck, delay, jitter, loss, reordering and duplication,
+//! the same on every run with the same seed.
 
 use std::{
     collections::BTreeMap,
@@ -42,6 +42,9 @@ pub struct Conditions {
     pub reorder_per_mille: u64,
     pub reorder_by: Duration,
     pub duplicate_per_mille: u64,
+    /// Bits per second, zero for any number; what would have to wait longer than `queue` is lost.
+    pub rate: u64,
+    pub queue: Duration,
 }
 
 impl Conditions {
@@ -53,7 +56,15 @@ impl Conditions {
             reorder_per_mille: 0,
             reorder_by: Duration::ZERO,
             duplicate_per_mille: 0,
+            rate: 0,
+            queue: Duration::ZERO,
         }
+    }
+
+    pub const fn rate(mut self, kbps: u64, queue_ms: u64) -> Self {
+        self.rate = kbps * 1_000;
+        self.queue = Duration::from_millis(queue_ms);
+        self
     }
 
     pub const fn jitter(mut self, ms: u64) -> Self {
@@ -88,12 +99,15 @@ pub struct Link<T> {
     inserted: u64,
     /// No packet that keeps its order arrives before this.
     in_order: Option<Instant>,
+    /// When all that was sent has passed the bottleneck.
+    free: Option<Instant>,
 }
 
-impl<T: Clone> Link<T> {
+impl<T: Clone + AsRef<[u8]>> Link<T> {
     pub fn new(seed: u64, conditions: Conditions) -> Self {
         let under_way = BTreeMap::new();
-        Self { conditions, random: Random::seeded(seed), under_way, inserted: 0, in_order: None }
+        let random = Random::seeded(seed);
+        Self { conditions, random, under_way, inserted: 0, in_order: None, free: None }
     }
 
     pub fn set(&mut self, conditions: Conditions) {
@@ -105,11 +119,12 @@ impl<T: Clone> Link<T> {
         if self.random.per_mille(conditions.loss_per_mille) {
             return;
         }
+        let Some(passed) = self.pass(now, datagram.as_ref().len()) else { return };
         if self.random.per_mille(conditions.duplicate_per_mille) {
-            let at = now + conditions.delay + self.up_to(conditions.jitter);
+            let at = passed + conditions.delay + self.up_to(conditions.jitter);
             self.insert(at, datagram.clone());
         }
-        let mut at = now + conditions.delay + self.up_to(conditions.jitter);
+        let mut at = passed + conditions.delay + self.up_to(conditions.jitter);
         if self.random.per_mille(conditions.reorder_per_mille) {
             at += self.up_to(conditions.reorder_by);
         } else {
@@ -123,6 +138,26 @@ impl<T: Clone> Link<T> {
     pub fn receive(&mut self, now: Instant) -> Option<T> {
         let first = self.under_way.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// How long a datagram that is sent now waits at the bottleneck.
+    pub fn waits(&self, now: Instant) -> Duration {
+        self.free.map_or(Duration::ZERO, |free| free.saturating_duration_since(now))
+    }
+
+    /// When a datagram has passed the bottleneck, with headers of IP and UDP; `None` when it is lost there.
+    fn pass(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
+        if self.conditions.rate == 0 {
+            return Some(now);
+        }
+        let waits = self.waits(now);
+        if waits > self.conditions.queue {
+            return None;
+        }
+        let nanos = (bytes as u64 + 28) * 8 * 1_000_000_000 / self.conditions.rate;
+        let passed = now + waits + Duration::from_nanos(nanos);
+        self.free = Some(passed);
+        Some(passed)
     }
 
     fn up_to(&mut self, limit: Duration) -> Duration {

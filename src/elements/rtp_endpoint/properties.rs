@@ -36,6 +36,9 @@ impl RtpEndpoint {
             if let Some(source) = self.sources[index(kind)] {
                 self.properties.apply(cx.router, source, kind);
             }
+            if let Some(sink) = self.sinks[index(kind)] {
+                self.properties.apply_to_sink(cx.router, cx.at.now, sink);
+            }
         }
     }
 }

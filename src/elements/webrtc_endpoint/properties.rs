@@ -3,6 +3,7 @@
 //! line in the log, for setting it was no error.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use super::{Result, WebRtcEndpoint};
 use crate::config::ModuleConfig;
@@ -14,8 +15,8 @@ use crate::model::types::{
     ConnectionState, DSCPValue, DtlsConnection, IceCandidatePair, IceConnection, MediaState,
     RembParams,
 };
-use crate::router::{self, Router, SourceKey};
-use crate::rtp::Kind;
+use crate::router::{self, Router, SinkKey, SourceKey};
+use crate::rtp::{Bitrate, Kind};
 use crate::transport::Servers;
 
 /// Bandwidths in kbps, 0 for no limit.
@@ -23,8 +24,10 @@ pub struct Properties {
     pub(in crate::elements) max_audio_recv: i32,
     pub(in crate::elements) max_video_recv: i32,
     pub(in crate::elements) min_video_recv: i32,
-    pub(in crate::elements) min_video_send: i32,
-    pub(in crate::elements) max_video_send: i32,
+    /// The original's defaults concern its encoders only. Here they would bound what is passed on, so
+    /// they count once a client has set them.
+    pub(in crate::elements) min_video_send: Option<i32>,
+    pub(in crate::elements) max_video_send: Option<i32>,
     pub(in crate::elements) mtu: i32,
     pub(in crate::elements) remb_params: Option<RembParams>,
     network_interfaces: String,
@@ -42,8 +45,8 @@ impl Default for Properties {
             max_audio_recv: 0,
             max_video_recv: 0,
             min_video_recv: 100,
-            min_video_send: 100,
-            max_video_send: 500,
+            min_video_send: None,
+            max_video_send: None,
             mtu: 1_200,
             remb_params: None,
             network_interfaces: String::new(),
@@ -162,6 +165,18 @@ impl Properties {
             }
         }
     }
+
+    /// Tells the router what concerns a sink.
+    pub fn apply_to_sink(&self, router: &mut Router, now: Instant, sink: SinkKey) {
+        let (min, max) = (bound(self.min_video_send), bound(self.max_video_send));
+        router.set_video_send_bounds(now, sink, min, max);
+    }
+}
+
+/// In kbps, if it is a bound at all.
+fn bound(kbps: Option<i32>) -> Option<Bitrate> {
+    let kbps = u64::try_from(kbps?).ok().filter(|kbps| *kbps > 0)?;
+    Some(Bitrate::from_kbps(kbps))
 }
 
 /// The byte in the IP header (RFC 2474) for what a client asked for, or else for what is configured.
@@ -340,6 +355,9 @@ impl WebRtcEndpoint {
         for kind in [Kind::Audio, Kind::Video] {
             if let Some(source) = self.sources[index(kind)] {
                 self.properties.apply(cx.router, source, kind);
+            }
+            if let Some(sink) = self.sinks[index(kind)] {
+                self.properties.apply_to_sink(cx.router, cx.at.now, sink);
             }
         }
     }

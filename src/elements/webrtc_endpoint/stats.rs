@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::WebRtcEndpoint;
 use super::transports::Transport;
+use crate::bandwidth::Limit;
 use crate::elements::{Context, index, media_type};
 use crate::model::IntoValue;
 use crate::model::types::{
@@ -45,10 +46,16 @@ pub fn collect(
         let transport = endpoint.transport_for(kind).map(|transport| transport.stats_id);
         let transport = transport.map(|id| id.to_string()).unwrap_or_default();
         if let Some(source) = endpoint.sources[index(kind)] {
-            let id = endpoint.stats_ids[index(kind)].to_string();
-            let stats = cx.router.source_stats(source);
-            let entry = inbound(id.clone(), transport.clone(), cx, &stats);
-            entries.insert(id, entry.into_value());
+            let first = (source, endpoint.stats_ids[index(kind)]);
+            let others = endpoint.encodings.iter().filter(|(other, ..)| *other == kind);
+            for (source, id) in
+                std::iter::once(first).chain(others.map(|&(_, source, id)| (source, id)))
+            {
+                let id = id.to_string();
+                let stats = cx.router.source_stats(source);
+                let entry = inbound(id.clone(), transport.clone(), cx, &stats);
+                entries.insert(id, entry.into_value());
+            }
         }
         if let Some(sink) = endpoint.sinks[index(kind)] {
             let id = endpoint.stats_ids[2 + index(kind)].to_string();
@@ -155,9 +162,10 @@ impl Estimates {
                 continue;
             }
             if let Some(sink) = endpoint.sinks[index(kind)]
-                && let Some(rate) = cx.router.available_to(cx.at.now, sink)
+                && let Some(estimate) = cx.router.available_to(sink)
             {
-                (found.outgoing, found.outgoing_limit) = (Some(rate), "receiver");
+                found.outgoing = Some(estimate.target);
+                found.outgoing_limit = word(estimate.reason);
             }
             if let Some(source) = endpoint.sources[index(kind)] {
                 let stats = cx.router.source_stats(source);
@@ -167,6 +175,16 @@ impl Estimates {
             }
         }
         found
+    }
+}
+
+/// The word for what holds the estimate of a sender down.
+const fn word(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Start => "unmeasured",
+        Limit::Remb => "receiver",
+        Limit::Nothing => NO_LIMIT,
+        other => other.as_str(),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::rtp::Extensions;
 
 /// Of simulcast everything is taken.
 fn layered() -> Capabilities {
-    Capabilities { extras: Extras { encodings: 3, estimates: true, ..Extras::FORWARDED }, ..can() }
+    Capabilities { extras: Extras { encodings: 3, ..Extras::FORWARDED }, ..can() }
 }
 
 fn of(text: &str, capabilities: &Capabilities) -> Negotiated {
@@ -104,16 +104,18 @@ fn feedback_about_the_transport_takes_the_message_and_the_extension() {
 #[test]
 fn receivers_make_the_estimate_where_nobody_here_does() {
     let uri = Extension::TransportSequence.uri();
+    let extras = Extras { estimates: false, ..Extras::FORWARDED };
+    let none = Capabilities { extras, ..can() };
     for (direction, agreed) in [("sendonly", true), ("sendrecv", false), ("recvonly", false)] {
         let text = format!(
             "v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\na=rtpmap:96 VP8/90000\na=extmap:3 {uri}\n\
              a=rtcp-fb:96 transport-cc\na={direction}\n"
         );
-        let negotiated = of(&text, &forwarding());
+        let negotiated = of(&text, &none);
         assert_eq!(negotiated.media[0].transport_cc, agreed, "{direction}");
         assert_eq!(negotiated.local.to_string().contains("transport-cc"), agreed, "{direction}");
     }
-    let ours = offer(&forwarding(), &local(), &OfferWishes::default()).expect("offer");
+    let ours = offer(&none, &local(), &OfferWishes::default()).expect("offer");
     assert!(!ours.to_string().contains("transport-"));
 }
 

@@ -31,7 +31,14 @@ function colouredSource(name, frequency) {
 }
 
 function openSource(source) {
+  if (source instanceof MediaStream) return source;
   if (source === 'none') return new MediaStream();
+  if (source === 'large') {
+    return navigator.mediaDevices.getUserMedia({
+      audio: true,
+      video: { width: 960, height: 540, frameRate: 15 },
+    });
+  }
   if (source === 'camera') {
     return navigator.mediaDevices.getUserMedia({
       audio: true,
@@ -51,8 +58,11 @@ function codecsNamed(kind, name) {
 }
 
 class Participant {
-  /** Joins the application's call. `codecs` may force one codec: { video: 'VP8', audio: 'opus' }. */
-  async join({ source = 'camera', receive = true, codecs = {}, serverOffers = false, iceServers = [], ...request } = {}) {
+  /**
+   * Joins the application's call. `source` is a name or a stream of the caller's own. `codecs` may force one
+   * codec: { video: 'VP8', audio: 'opus' }; `encodings` are what to send of it, as RTCRtpSender has them.
+   */
+  async join({ source = 'camera', receive = true, codecs = {}, encodings = {}, serverOffers = false, iceServers = [], ...request } = {}) {
     this.startedAt = performance.now();
     this.errors = [];
     this.stream = await openSource(source);
@@ -75,19 +85,21 @@ class Participant {
     if (serverOffers) {
       this.send({ id: 'join', ...request });
     } else {
-      this.addSenders(receive, codecs);
+      this.addSenders(receive, codecs, encodings);
       await this.peer.setLocalDescription();
       this.send({ id: 'join', sdpOffer: this.peer.localDescription.sdp, ...request });
     }
     await this.connected();
   }
 
-  addSenders(receive, codecs) {
+  addSenders(receive, codecs, encodings = {}) {
     for (const kind of ['audio', 'video']) {
       const track = this.stream.getTracks().find((candidate) => candidate.kind === kind);
       if (!track && !receive) continue;
       const direction = track ? (receive ? 'sendrecv' : 'sendonly') : 'recvonly';
-      const transceiver = this.peer.addTransceiver(track ?? kind, { direction, streams: [this.stream] });
+      const init = { direction, streams: [this.stream] };
+      if (track && encodings[kind]) init.sendEncodings = encodings[kind];
+      const transceiver = this.peer.addTransceiver(track ?? kind, init);
       if (codecs[kind]) transceiver.setCodecPreferences(codecsNamed(kind, codecs[kind]));
     }
   }
