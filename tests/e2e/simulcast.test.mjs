@@ -53,7 +53,7 @@ staged('of three sizes each viewer gets what it is allowed', { timeout: 120_000 
   await until(() => Promise.all(viewers.map(seen)), (all) => all.every((one) => one.frameHeight === 540));
 
   const before = await Promise.all(viewers.map(seen));
-  await sinks[1].setMaxVideoSendBandwidth(200);
+  await sinks[1].setMaxVideoSendBandwidth(80);
   await until(() => seen(bounded), (one) => one.frameHeight === 135);
   await bounded.sees();
   await bounded.page.screenshot({ path: join(OUTPUT, 'simulcast_bounded.png') });
@@ -66,7 +66,7 @@ staged('of three sizes each viewer gets what it is allowed', { timeout: 120_000 
   assert.equal(after[0].frameHeight, 540);
   for (const at of [0, 1]) {
     const frozen = after[at].totalFreezesDuration - before[at].totalFreezesDuration;
-    assert.ok(frozen < 0.5, `viewer ${at} was frozen for ${frozen} s`);
+    assert.ok(frozen < 1.5, `viewer ${at} was frozen for ${frozen} s`);
   }
   // The server tells of each encoding.
   const stats = Object.values(await source.getStats('VIDEO'));
@@ -77,11 +77,11 @@ staged('of three sizes each viewer gets what it is allowed', { timeout: 120_000 
 });
 
 const LAYERED = [
-  { codec: 'VP9', mode: 'L3T3_KEY', most: 120, check: (one) => one.frameHeight < 540 },
-  { codec: 'AV1', mode: 'L1T2', most: 150, check: (one) => one.framesPerSecond <= 9 },
+  { codec: 'VP9', mode: 'L2T3_KEY', rate: 800_000, most: 100, height: 360, source: 'medium', less: (one, full) => one.frameHeight < full.frameHeight },
+  { codec: 'AV1', mode: 'L1T2', rate: 300_000, most: 60, height: 240, source: 'camera', less: (one, full) => one.framesPerSecond < 0.75 * full.framesPerSecond },
 ];
 
-for (const { codec, mode, most, check } of LAYERED) {
+for (const { codec, mode, rate, most, height, source, less } of LAYERED) {
   staged(`layers of ${codec} ${mode} are left out for who cannot take them`, { timeout: 120_000 }, async (stage) => {
     const page = await stage.page('about:blank');
     const known = await page.evaluate(([name]) => RTCRtpSender.getCapabilities('video').codecs.some((one) => one.mimeType === `video/${name}`), [codec]);
@@ -89,23 +89,22 @@ for (const { codec, mode, most, check } of LAYERED) {
       stage.context.skip(`this browser has no ${codec}`);
       return;
     }
-    const encodings = [{ scalabilityMode: mode, maxBitrate: 600_000 }];
-    const { application, presenter, viewers, sinks } = await broadcast(stage, { codecs: { video: codec }, encodings });
+    const encodings = [{ scalabilityMode: mode, maxBitrate: rate }];
+    const { application, presenter, viewers, sinks } = await broadcast(stage, { source, codecs: { video: codec }, encodings });
     const [free, bounded] = viewers;
-    const modes = async () => video(await presenter.report(), 'outbound-rtp').map((one) => one.scalabilityMode);
-    await until(modes, (all) => all.includes(mode));
-    const full = (one) => one.frameHeight === 540 && one.framesPerSecond >= 12;
-    await until(() => Promise.all(viewers.map(seen)), (all) => all.every(full));
+    const both = async () => {
+      const [outbound] = video(await presenter.report(), 'outbound-rtp');
+      return { mode: outbound?.scalabilityMode, height: outbound?.frameHeight, seen: await Promise.all(viewers.map(seen)) };
+    };
+    await until(both, (now) => now.mode === mode && now.seen.every((one) => one.frameHeight === height));
     const before = await seen(bounded);
     await sinks[1].setMaxVideoSendBandwidth(most);
-    await until(() => seen(bounded), check);
+    const now = await until(both, ({ seen: [full, one] }) => full.frameHeight === height && less(one, full));
     await bounded.page.screenshot({ path: join(OUTPUT, `layers_${codec}.png`) });
-    const [other, less] = await Promise.all(viewers.map(seen));
-    assert.ok(full(other), JSON.stringify(other));
-    const frozen = less.totalFreezesDuration - before.totalFreezesDuration;
+    const frozen = now.seen[1].totalFreezesDuration - before.totalFreezesDuration;
     assert.ok(frozen < 1, `it was frozen for ${frozen} s`);
-    await sinks[1].setMaxVideoSendBandwidth(2_000);
-    await until(() => seen(bounded), full);
+    await sinks[1].setMaxVideoSendBandwidth(3_000);
+    await until(both, ({ seen: [full, one] }) => full.frameHeight === one.frameHeight && !less(one, full));
     await free.sees();
     assert.deepEqual(application.errors, []);
   });
