@@ -53,6 +53,14 @@ pub struct Moment {
     pub ntp: NtpTime,
 }
 
+/// Who wants to know the address of a name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Asker {
+    /// A session, with the number of its question.
+    Session(LegKey, u32),
+    Plain(PlainKey),
+}
+
 /// What the graph and the worker ask of the body of any object. An object without media keeps the
 /// defaults.
 pub trait Node {

@@ -10,7 +10,9 @@ use std::time::Instant;
 use slotmap::{SecondaryMap, SlotMap};
 
 use super::{Command, Notice, Pipeline, Ticket, WorkerId};
-use crate::elements::{Inbound, Leg, LegKey, Moment, Net, Owner, PipelineKey, PlainKey, PlainLeg};
+use crate::elements::{
+    Asker, Inbound, Leg, LegKey, Moment, Net, Owner, PipelineKey, PlainKey, PlainLeg,
+};
 use crate::model::{Event, ObjectId, RemoteError};
 use crate::router::{Egress, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
@@ -50,7 +52,7 @@ pub trait Outbox {
     fn send_link(&mut self, _leg: LegKey, _fill: impl FnOnce(&mut [u8]) -> Option<Range<usize>>) {}
 
     /// Looks a name up, for [`Machine::handle_resolved`].
-    fn resolve(&mut self, _leg: LegKey, _number: u32, _name: String) {}
+    fn resolve(&mut self, _asker: Asker, _name: String) {}
 }
 
 /// The way out for what the router of a pipeline sends. The pipeline is borrowed from the machine
@@ -167,6 +169,12 @@ impl Machine {
             all.extend(drops.iter().map(|(reason, count)| (reason.name(), count)));
         }
         all
+    }
+
+    /// How often viewers went over to a better encoding, and to a lesser one, since this was asked last.
+    pub fn take_switches(&mut self) -> [u64; 2] {
+        let each = self.pipelines.values_mut().map(|pipeline| pipeline.router.take_switches());
+        each.fold([0; 2], |[up, down], [more_up, more_down]| [up + more_up, down + more_down])
     }
 
     /// Ends all pipelines.
@@ -304,15 +312,24 @@ impl Machine {
     pub fn handle_resolved(
         &mut self,
         at: Moment,
-        key: LegKey,
-        number: u32,
+        asker: Asker,
         ip: Option<IpAddr>,
         out: &mut impl Outbox,
     ) {
-        let Some(leg) = self.net.legs.get_mut(key) else { return };
-        self.at_work = Some(leg.owner.pipeline);
-        leg.session.handle_resolved(at.now, number, ip);
-        self.net.touched.push(key);
+        match asker {
+            Asker::Session(key, number) => {
+                let Some(leg) = self.net.legs.get_mut(key) else { return };
+                self.at_work = Some(leg.owner.pipeline);
+                leg.session.handle_resolved(at.now, number, ip);
+                self.net.touched.push(key);
+            }
+            Asker::Plain(key) => {
+                let Some(leg) = self.net.plain.legs.get_mut(key) else { return };
+                self.at_work = Some(leg.owner.pipeline);
+                leg.session.handle_resolved(ip);
+                self.net.plain.touched.push(key);
+            }
+        }
         self.settle(at, out);
     }
 
@@ -621,7 +638,9 @@ impl Machine {
                         transmit(out, leg.mark, local, remote, &bytes);
                     }
                     Output::Link(output) => out.link(key, output),
-                    Output::Resolve { number, name } => out.resolve(key, number, name),
+                    Output::Resolve { number, name } => {
+                        out.resolve(Asker::Session(key, number), name);
+                    }
                     Output::Expect(transaction) => self.net.demux.expect(transaction, key),
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
@@ -669,6 +688,9 @@ impl Machine {
         }
         while let Some(key) = self.net.plain.touched.pop() {
             self.tell_plain(at, key);
+        }
+        for (key, name) in self.net.plain.questions.drain(..) {
+            out.resolve(Asker::Plain(key), name);
         }
         self.notices.extend(self.events.drain(..).map(Notice::Event));
     }

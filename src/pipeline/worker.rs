@@ -24,7 +24,7 @@ use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
-use crate::elements::{Certificates, LegKey, Moment, Net, Places, PlainNet};
+use crate::elements::{Asker, Certificates, LegKey, Moment, Net, Places, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::LinkOutput;
@@ -224,8 +224,8 @@ impl Shell {
             let _named = request.entered();
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
         }
-        for Answer { leg, number, ip } in answers {
-            self.guarded(at, |machine, out| machine.handle_resolved(at, leg, number, ip, out));
+        for Answer { asker, ip } in answers {
+            self.guarded(at, |machine, out| machine.handle_resolved(at, asker, ip, out));
         }
     }
 
@@ -411,6 +411,12 @@ impl Shell {
                 metrics.dropped(reason, number);
             }
         }
+        let [up, down] = self.machine.take_switches();
+        for (way, number) in [("up", up), ("down", down)] {
+            if number > 0 {
+                metrics.switched(way, number);
+            }
+        }
     }
 }
 
@@ -484,8 +490,8 @@ impl Outbox for Sockets {
         self.streams.send_link(leg, fill);
     }
 
-    fn resolve(&mut self, leg: LegKey, number: u32, name: String) {
-        let question = Question { name, leg, number, mailbox: self.mailbox.clone() };
+    fn resolve(&mut self, asker: Asker, name: String) {
+        let question = Question { name, asker, mailbox: self.mailbox.clone() };
         self.unasked += u64::from(!self.resolver.ask(question));
     }
 }
@@ -510,8 +516,7 @@ impl Drop for Closing {
 
 /// What was found out about a name that a session asked about.
 pub(super) struct Answer {
-    pub leg: LegKey,
-    pub number: u32,
+    pub asker: Asker,
     pub ip: Option<IpAddr>,
 }
 

@@ -59,6 +59,20 @@ for (const codec of ['VP8', 'VP9']) {
   });
 }
 
+/** Without a camera in use, Firefox tells no address of its own. */
+const HIDING = { browser: () => launchFirefox({ preferences: { 'media.peerconnection.ice.obfuscate_host_addresses': true } }), timeout: 120_000 };
+
+staged('Firefox that hides its addresses behind names of multicast DNS is found', HIDING, async (stage) => {
+  const application = await stage.application(new HelloWorld());
+  const own = await stage.join(application, { source: 'red' });
+  await own.sees();
+  assert.deepEqual(application.errors, []);
+  const lines = await own.page.evaluate(() => window.candidatesSent);
+  stage.context.diagnostic(lines.join('; '));
+  const hosts = lines.filter((line) => line.includes(' typ host'));
+  assert.ok(hosts.length > 0 && hosts.every((line) => line.includes('.local ')), lines.join('\n'));
+});
+
 staged('Firefox restarts ICE twice, and the picture never stands still', ALONE, restartsTwice);
 
 staged('Firefox and the server open channels, and messages come back whole', ALONE, async (stage) => {

@@ -305,6 +305,8 @@ fn a_peer_that_nominates_all_pairs_all_the_time_does_not_make_media_jump() {
 struct Server {
     key: hmac::Key,
     nonce: Vec<u8>,
+    /// It lends addresses of IPv6 only, to those who ask for one.
+    ipv6: bool,
     asked: Vec<u16>,
 }
 
@@ -317,7 +319,8 @@ impl Server {
             .crypto()
             .hash(rtc::crypto::HashAlgorithm::Md5, b"me:realm:secret")
             .expect("hashes");
-        Self { key: stun::key(hash.as_ref()), nonce: b"one".to_vec(), asked: Vec::new() }
+        let (key, nonce) = (stun::key(hash.as_ref()), b"one".to_vec());
+        Self { key, nonce, ipv6: false, asked: Vec::new() }
     }
 
     fn answer(&mut self, bytes: &[u8]) -> Option<BytesMut> {
@@ -334,8 +337,15 @@ impl Server {
             let answer = answer.attribute(0x0014, b"realm").attribute(0x0015, &self.nonce);
             return Some(answer.finish());
         }
+        if self.ipv6 && kind == 0x0003 && stun::attribute(bytes, 0x0017) != Some(&[2, 0, 0, 0]) {
+            let answer = Builder::new(kind | 0x0110, &transaction).error(440, "no");
+            return Some(answer.integrity(&self.key).finish());
+        }
+        let lent = if self.ipv6 { "[2001:db8::5]:50000" } else { LENT };
         let answer = Builder::new(kind | 0x0100, &transaction)
-            .xor_address(0x0016, at(LENT))
+            // A server may say that it has none of the other family.
+            .xor_address(0x0016, at("0.0.0.0:0"))
+            .xor_address(0x0016, at(lent))
             .attribute(0x000d, &600_u32.to_be_bytes());
         Some(answer.integrity(&self.key).finish())
     }
@@ -359,7 +369,11 @@ fn talk(ice: &mut Ice, server: &mut Server, now: Instant) -> Vec<IceEvent> {
 }
 
 fn lease(now: Instant) -> (Ice, Server, Vec<IceEvent>) {
-    let (mut ice, mut server) = (agent(now, true), Server::new());
+    lease_from(now, Server::new())
+}
+
+fn lease_from(now: Instant, mut server: Server) -> (Ice, Server, Vec<IceEvent>) {
+    let mut ice = agent(now, true);
     let turn = TurnServer {
         user: "me".to_owned(),
         password: Secret::new("secret"),
@@ -411,6 +425,15 @@ fn a_relay_is_leased_with_the_password_and_kept() {
     let Some(IceEvent::Link(LinkOutput::Send(goodbye))) = last.next() else { panic!("says so") };
     assert_eq!(stun::attribute(&goodbye, 0x000d), Some(&[0; 4][..]), "gives the address back");
     assert_eq!(last.next(), Some(IceEvent::Link(LinkOutput::Close)));
+}
+
+#[test]
+fn a_relay_without_ipv4_is_asked_for_an_address_of_ipv6() {
+    let (ice, server, told) = lease_from(origin(), Server { ipv6: true, ..Server::new() });
+    assert_eq!(ice.relayed(), Some(at("[2001:db8::5]:50000")));
+    assert_eq!(server.asked, [0x0003; 3], "with credentials, and then with the family");
+    let line = |event: &&IceEvent| matches!(event, IceEvent::Candidate(line) if line.contains(" 2001:db8::5 50000 typ relay "));
+    assert_eq!(told.iter().filter(line).count(), 1, "{told:?}");
 }
 
 #[test]
