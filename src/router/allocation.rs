@@ -209,7 +209,7 @@ impl Router {
             sink.budget = share.or(max);
             let fell =
                 sink.budget.is_some_and(|budget| before.is_none_or(|before| budget < before));
-            sink.narrowest = share.filter(|_| narrow).or(max);
+            sink.narrowest = share.filter(|_| narrow || sink.fasting).or(max);
             if let Some(track) = sink.track {
                 if fell {
                     self.choose_soon(now, track);
