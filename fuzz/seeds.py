@@ -206,3 +206,24 @@ TOLD = b"\x0d" + b"\x40\x00\x01\x00\x32\x10" + bytes(6) + b"\x03\xe8" + b"\x64\x
 seed("bandwidth", "feedback", b"\x00" + (b"\x08\x05\x15" + SENT + TOLD) * 4)
 seed("bandwidth", "remb_and_bounds", b"\x02" + SENT + b"\x05\x02\x15" + b"\x07\x01\x11\x02\x14\x05\x10")
 seed("bandwidth", "reports", b"\x03" + (SENT + b"\x6a\x32\x09" + b"\x09\x04\x08") * 8)
+
+def datagrams(*all):
+    return b"".join(struct.pack("!H", len(one)) + one for one in all)
+
+
+def vp8(encoding, step, time, picture, layer, key=False, budget=False):
+    first = encoding << 6 | budget << 5 | (step + 4)
+    frame = b"\x10\x00\x00\x9d\x01\x2a\x40\x01\xf0\x00" if key else b"\x11\x02\x03\x04"
+    return bytes([first, time << 3, 0x90, 0xE0, 0x80 | picture >> 8, picture & 255, picture >> 2 & 255, layer]) + frame
+
+
+STRUCTURE = bytes.fromhex("c7123480e11ea91140810c09fc077c")
+seed("layers", "dependency_descriptor", datagrams(STRUCTURE, b"\xc8\x12\x35", b"\x49\x12\x36"))
+seed("layers", "encodings", datagrams(*(
+    vp8(turn % 3, 1, turn % 3, 200 + turn, (0, 0xA0, 0x40, 0x80)[turn // 3 % 4], turn < 3 or turn % 40 < 3, turn % 17 == 5)
+    for turn in range(200))))
+seed("layers", "picture_ids_that_jump", datagrams(*(
+    vp8(0, (1, 3, -2, 1)[turn % 4], 4, turn * 7919 & 0x7FFF, 0x80 * (turn % 2), turn % 30 == 0) for turn in range(120))))
+seed("layers", "vp9", datagrams(*(
+    bytes([5, 1 | (turn // 3 % 2) << 3, 0xAC | 0x40 * (turn > 2), 0x90, turn // 3, (turn % 3) << 1, turn]) + b"\x82\x49\x83\x42" + bytes(9)
+    for turn in range(90))))

@@ -132,7 +132,7 @@ export class Stage {
       hidden: Boolean(network.trace),
       video: { width, height, frameRate: this.rate },
       codecs: { video: codec },
-      encodings: { video: encodings },
+      encodings,
     });
     await this.relays.get('publisher')?.start();
   }

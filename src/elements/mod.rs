@@ -30,7 +30,7 @@ mod sdp_endpoint;
 
 include!(concat!(env!("OUT_DIR"), "/elements.rs"));
 
-pub use leg::{Inbound, Leg, Owner};
+pub use leg::{Announced, Inbound, Leg, Owner};
 pub use plain::{PlainLeg, PlainNet};
 
 new_key_type! {

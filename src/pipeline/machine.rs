@@ -169,6 +169,12 @@ impl Machine {
         all
     }
 
+    /// How often viewers went over to a better encoding, and to a lesser one, since this was asked last.
+    pub fn take_switches(&mut self) -> [u64; 2] {
+        let each = self.pipelines.values_mut().map(|pipeline| pipeline.router.take_switches());
+        each.fold([0; 2], |[up, down], [more_up, more_down]| [up + more_up, down + more_down])
+    }
+
     /// Ends all pipelines.
     pub fn release_all(&mut self, at: Moment, out: &mut impl Outbox) {
         for object in self.ids.keys().cloned().collect::<Vec<_>>() {
@@ -408,7 +414,7 @@ impl Machine {
             return;
         };
         let Some((inbound, owner)) = way.inbound(&mut self.net) else { return };
-        let Some(found) = inbound.source(packet.ssrc, packet.payload_type) else {
+        let Some(found) = inbound.source(&packet) else {
             self.dropped.unknown_stream += 1;
             return;
         };

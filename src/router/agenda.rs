@@ -17,6 +17,8 @@ const AT_LEAST: usize = 256;
 pub(super) enum Whose {
     Peer(PeerKey),
     Source(SourceKey),
+    /// What sinks choose among encodings and layers.
+    Layers,
 }
 
 /// When somebody is looked at next, if at all.
@@ -24,6 +26,10 @@ pub(super) enum Whose {
 pub(super) struct Appointment(Option<Instant>);
 
 impl Appointment {
+    pub const fn is_made(self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether this is the entry that counts; then its time has come, and there is no other.
     pub fn keep(&mut self, at: Instant) -> bool {
         let kept = self.0 == Some(at);

@@ -10,6 +10,9 @@
 //! Whoever gets more than his link carries all the same, because the source does not obey or may not go
 //! lower, is sent no pictures for a while each time he suffers from it, so that he hears.
 //!
+//! The sender of several encodings is told what those need that somebody can get, see
+//! [`super::layers`](super::layers).
+//!
 //! A source that nobody watches is told to send next to nothing.
 
 use super::{
@@ -152,7 +155,8 @@ impl Router {
                 continue;
             };
             let max = sink.bounds.max.map(Bitrate::bps);
-            wanted = wanted.saturating_add(self.wish(source).min(max.unwrap_or(u64::MAX)));
+            let track = sink.track.unwrap_or(source);
+            wanted = wanted.saturating_add(self.wish(track).min(max.unwrap_or(u64::MAX)));
             least = least.saturating_add(sink.bounds.min.map_or(0, Bitrate::bps));
             most = most.zip(max).map(|(sum, max)| sum.saturating_add(max));
             count += 1;
@@ -198,27 +202,34 @@ impl Router {
                 let raised = share.max(min.map_or(0, Bitrate::bps));
                 Bitrate::from_bps(raised.min(max.map_or(u64::MAX, Bitrate::bps)))
             });
+            let before = sink.budget;
             sink.budget = share.or(max);
+            let fell =
+                sink.budget.is_some_and(|budget| before.is_none_or(|before| budget < before));
             sink.narrowest = share.filter(|_| narrow).or(max);
-            if let Some(source) = sink.source {
-                self.tell_soon(now, source);
+            if let Some(track) = sink.track {
+                if fell {
+                    self.choose_soon(now, track);
+                }
+                self.tell_soon(now, track);
             }
         }
         self.scratch.shared = scratch;
     }
 
     /// What a viewer could use of a source.
-    fn wish(&self, source: SourceKey) -> u64 {
-        let Some(source) = self.sources.get(source) else { return 0 };
+    fn wish(&self, key: SourceKey) -> u64 {
+        let Some(source) = self.sources.get(key) else { return 0 };
         let held_down = source.stats.limit.is_some_and(is_of_viewers);
-        let steady = (source.estimate.steady().bps() as f64 * MARGIN) as u64;
+        let steady = source.estimate.steady().bps().max(self.most_of(key));
+        let steady = (steady as f64 * MARGIN) as u64;
         if held_down || steady == 0 { steady.max(CAMERA) } else { steady }
     }
 
     /// What is known of those who watch a source.
     pub(super) fn behind(&mut self, now: Instant, key: SourceKey) -> Behind {
         let Some(source) = self.sources.get_mut(key) else { return Behind::Open };
-        let sinks = source.sinks.iter().filter_map(|&sink| self.sinks.get(sink));
+        let sinks = source.watchers.iter().filter_map(|&sink| self.sinks.get(sink));
         let mut watching = sinks.filter(|sink| sink.active).map(|sink| sink.narrowest).peekable();
         if watching.peek().is_none() {
             let since = *source.unwatched.get_or_insert(now);
@@ -226,6 +237,9 @@ impl Router {
             return if long { Behind::Nobody } else { Behind::Open };
         }
         source.unwatched = None;
+        if !source.encodings.is_empty() {
+            return self.used_of(now, key).map_or(Behind::Open, Behind::Narrow);
+        }
         watching.flatten().min().map_or(Behind::Open, Behind::Narrow)
     }
 
@@ -234,7 +248,11 @@ impl Router {
         let behind = self.behind(now, key);
         let Some(source) = self.sources.get(key) else { return };
         let told = source.stats.remb.unwrap_or(Bitrate::from_bps(u64::MAX));
-        let (rate, limit) = source.estimate.limited(behind);
+        let (rate, limit) = match behind {
+            // Of several encodings all count.
+            Behind::Narrow(rate) if !source.encodings.is_empty() => (rate, Limit::Receiver),
+            _ => source.estimate.limited(behind),
+        };
         let ratio = rate.bps() as f64 / told.bps().max(1) as f64;
         let news = match source.stats.limit {
             Some(before) if is_of_viewers(before) => {

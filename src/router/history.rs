@@ -2,6 +2,7 @@
 //! sequence number. Storing a packet copies its payload and allocates nothing, once the ring has
 //! grown to hold a second of the stream or to its limit.
 
+use super::source::Place;
 use std::time::{Duration, Instant};
 
 /// The ring grows until it holds this much time.
@@ -26,6 +27,7 @@ pub(super) struct Kept<'a> {
     pub timestamp: u32,
     pub marker: bool,
     pub format: u8,
+    pub place: Place,
     pub payload: &'a [u8],
 }
 
@@ -38,10 +40,18 @@ struct Slot {
     length: u16,
     format: u8,
     marker: bool,
+    place: Place,
 }
 
-const EMPTY: Slot =
-    Slot { sequence: u64::MAX, at: 0, timestamp: 0, length: 0, format: 0, marker: false };
+const EMPTY: Slot = Slot {
+    sequence: u64::MAX,
+    at: 0,
+    timestamp: 0,
+    length: 0,
+    format: 0,
+    marker: false,
+    place: Place::UNKNOWN,
+};
 
 #[derive(Debug)]
 pub(super) struct History {
@@ -83,6 +93,7 @@ impl History {
             length,
             format: packet.format,
             marker: packet.marker,
+            place: packet.place,
         };
         self.head += u64::from(length);
         self.floor = self.floor.max(self.head.saturating_sub(self.bytes.len() as u64));
@@ -100,6 +111,7 @@ impl History {
             timestamp: slot.timestamp,
             marker: slot.marker,
             format: slot.format,
+            place: slot.place,
             payload: &self.bytes[from..from + usize::from(slot.length)],
         })
     }
@@ -159,6 +171,7 @@ mod tests {
             timestamp: sequence as u32 * 3,
             marker: sequence.is_multiple_of(2),
             format: 1,
+            place: Place::default(),
             payload,
         }
     }

@@ -14,7 +14,9 @@
 //! estimate of what the way to it carries. It decides when packets leave, what the sinks of the peer get
 //! of it, and what the senders of their sources are told.
 //!
-//! Left out: layers of simulcast, reports about streams of retransmissions, BYE for what is removed.
+//! Of a source that sends several encodings at the same time, or layers, each sink gets what it is allowed.
+//!
+//! Left out: reports about streams of retransmissions, BYE for what is removed.
 
 mod agenda;
 mod allocation;
@@ -27,6 +29,7 @@ mod feedback;
 mod header;
 mod history;
 mod latency;
+mod layers;
 mod peer;
 mod reports;
 mod sending;
@@ -44,7 +47,7 @@ pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 
 use crate::bandwidth::Means;
 use crate::rtp::{Bitrate, Format, NtpTime, RtpPacket, keyframe};
-use agenda::{Agenda, Whose};
+use agenda::{Agenda, Appointment, Whose};
 use clock::Stamp;
 use latency::Latencies;
 use peer::Peer;
@@ -102,6 +105,11 @@ pub struct Router {
     origin: Instant,
     agenda: Agenda,
     scratch: reports::Scratch,
+    /// When it is looked at what sinks can choose among; what there was the last time.
+    layers_appointment: Appointment,
+    points: layers::Points,
+    /// How often a sink went over to a better encoding, and to a lesser one.
+    switches: [u64; 2],
     /// Of sources and sinks that were removed.
     drops_of_removed: Drops,
     /// Of control packets, which belong to no stream.
@@ -123,6 +131,9 @@ impl Router {
             origin: now,
             agenda: Agenda::default(),
             scratch: reports::Scratch::default(),
+            layers_appointment: Appointment::default(),
+            points: layers::Points::default(),
+            switches: [0; 2],
             drops_of_removed: Drops::default(),
             drops_of_control: Drops::default(),
             drops_taken: Drops::default(),
@@ -154,15 +165,26 @@ impl Router {
         key
     }
 
-    /// Removes a source; its sinks stay, connected to nothing.
+    /// Removes a source; its sinks stay, connected to nothing. With the first of several encodings the
+    /// others end for them too.
     pub fn remove_source(&mut self, source: SourceKey) {
         let Some(removed) = self.sources.remove(source) else { return };
         self.agenda.left();
         self.drops_of_removed.add(&removed.stats.drops);
-        for sink in removed.sinks {
-            if let Some(sink) = self.sinks.get_mut(sink) {
+        for key in removed.watchers {
+            self.set_route_to_none(key);
+        }
+        for key in removed.sinks {
+            let Some(sink) = self.sinks.get_mut(key) else { continue };
+            if sink.next == Some(source) {
+                sink.next = None;
+            } else if sink.source == Some(source) {
+                // It goes over to another encoding when it is looked at next.
                 sink.connect(None, &[]);
             }
+        }
+        if let Some(lead) = removed.lead.and_then(|lead| self.sources.get_mut(lead)) {
+            lead.encodings.retain(|one| *one != source);
         }
         if let Some(peer) = self.peers.get_mut(removed.peer) {
             peer.sources.retain(|one| *one != source);
@@ -182,11 +204,9 @@ impl Router {
     }
 
     pub fn remove_sink(&mut self, sink: SinkKey) {
+        self.set_route_to_none(sink);
         let Some(removed) = self.sinks.remove(sink) else { return };
         self.drops_of_removed.add(&removed.stats.drops);
-        if let Some(source) = removed.source.and_then(|source| self.sources.get_mut(source)) {
-            source.sinks.retain(|one| *one != sink);
-        }
         if let Some(peer) = self.peers.get_mut(removed.peer) {
             peer.sinks.retain(|one| *one != sink);
             peer.sending.shared = None;
@@ -197,24 +217,36 @@ impl Router {
     /// asked for with the next timeout (due at once); an audio sink starts with the next packet.
     pub fn set_route(&mut self, now: Instant, sink: SinkKey, source: Option<SourceKey>) {
         let source = source.filter(|source| self.sources.contains_key(*source));
-        let Some(one) = self.sinks.get_mut(sink) else { return };
-        if one.source == source {
+        if self.sinks.get(sink).is_none_or(|one| one.track == source) {
             return;
         }
-        if let Some(before) = one.source.and_then(|before| self.sources.get_mut(before)) {
-            before.sinks.retain(|other| *other != sink);
-        }
-        let peer = one.peer;
-        match source {
-            None => one.connect(None, &[]),
-            Some(key) => {
-                let source = &mut self.sources[key];
-                one.connect(Some(key), &source.config.formats);
-                source.sinks.push(sink);
-            }
+        let peer = self.sinks[sink].peer;
+        self.set_route_to_none(sink);
+        if let Some(lead) = source {
+            let first = self.first_encoding(now, sink, lead);
+            self.sources[lead].watchers.push(sink);
+            let one = &mut self.sinks[sink];
+            one.track = Some(lead);
+            let source = &mut self.sources[first];
+            one.connect(Some(first), &source.config.formats);
+            source.sinks.push(sink);
         }
         self.routed_anew(now, peer);
         self.want_keyframe_for(now, sink);
+    }
+
+    fn set_route_to_none(&mut self, key: SinkKey) {
+        let Some(sink) = self.sinks.get_mut(key) else { return };
+        for source in [sink.source, sink.next].into_iter().flatten() {
+            if let Some(source) = self.sources.get_mut(source) {
+                source.sinks.retain(|other| *other != key);
+            }
+        }
+        if let Some(track) = sink.track.take().and_then(|track| self.sources.get_mut(track)) {
+            track.watchers.retain(|other| *other != key);
+        }
+        sink.selection.wanted = sink::Layers::ALL;
+        sink.connect(None, &[]);
     }
 
     /// Switches a sink off, so that nothing is sent to a peer that cannot take it yet, or on again;
@@ -271,12 +303,25 @@ impl Router {
             }
             Err(reason) => Err(reason),
         };
+        let (has_choice, lead) = (one.has_choice(), one.lead);
+        if has_choice || lead.is_some() {
+            self.plan_choice(now);
+            if let Ok(Some(arrival)) = &received
+                && arrival.keyframe
+            {
+                self.switch_sinks(source, arrival.timestamp);
+            }
+        }
+        let Some(one) = self.sources.get_mut(source) else { return };
         let mut wants_keyframe = false;
         match received {
             Ok(Some(arrival)) => {
                 let payload = if arrival.empty { &[] } else { payload };
                 for &key in &one.sinks {
                     let Some(sink) = self.sinks.get_mut(key) else { continue };
+                    if sink.source != Some(source) {
+                        continue; // It waits for a keyframe to go over.
+                    }
                     let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
                     let sending = &mut peer.sending;
                     match sink.forward(key, stamp, &arrival, payload, sending, out) {
@@ -325,7 +370,7 @@ impl Router {
         }
     }
 
-    /// What a sink is connected to.
+    /// What a sink gets: what it is connected to, or of several encodings one.
     pub fn route(&self, sink: SinkKey) -> Option<SourceKey> {
         self.sinks.get(sink)?.source
     }
@@ -343,6 +388,7 @@ impl Router {
             let appointment = match whose {
                 Whose::Peer(key) => self.peers.get_mut(key).map(|one| &mut one.appointment),
                 Whose::Source(key) => self.sources.get_mut(key).map(|one| &mut one.appointment),
+                Whose::Layers => Some(&mut self.layers_appointment),
             };
             if appointment.is_some_and(|appointment| appointment.keep(at)) {
                 due.push(whose);
@@ -357,13 +403,16 @@ impl Router {
                     }
                 }
                 Whose::Peer(key) => self.serve_peer(now, ntp, key, out),
+                Whose::Layers => self.choose_layers(now, out),
             }
         }
         self.scratch.due = due;
         let (peers, sources) = (&self.peers, &self.sources);
+        let layers = self.layers_appointment;
         self.agenda.tidy(|whose, entry| match whose {
             Whose::Peer(key) => peers.get(key).is_some_and(|one| one.appointment == entry),
             Whose::Source(key) => sources.get(key).is_some_and(|one| one.appointment == entry),
+            Whose::Layers => layers == entry,
         });
     }
 
@@ -411,9 +460,11 @@ impl Router {
         self.sinks.get(sink).map_or(&[], Sink::formats)
     }
 
-    /// When the source last sent anything.
+    /// When the source last sent anything, in any of its encodings.
     pub fn last_packet_at(&self, source: SourceKey) -> Option<Instant> {
-        self.sources.get(source)?.last_packet_at
+        let one = self.sources.get(source)?;
+        let all = one.encodings.iter().filter_map(|key| self.sources.get(*key)?.last_packet_at);
+        all.chain(one.last_packet_at).max()
     }
 
     /// When the peer's last report came.
@@ -430,6 +481,11 @@ impl Router {
         let new = total.since(&self.drops_taken);
         self.drops_taken = total;
         new
+    }
+
+    /// How often sinks went over to a better encoding, and to a lesser one, since this was asked last.
+    pub fn take_switches(&mut self) -> [u64; 2] {
+        std::mem::take(&mut self.switches)
     }
 
     /// Events that nobody fetched in time.

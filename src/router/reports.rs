@@ -1,11 +1,16 @@
 //! RTCP to peers: regular reports (RFC 3550 §6.4), and requests to sources, each as a compound
 //! packet with a receiver report and our name in front (§6.1).
 
-use super::{Egress, PeerKey, Router, SinkKey, SourceKey, agenda::Whose, source::Source};
+use super::{
+    Egress, PeerKey, Router, SinkKey, SourceKey,
+    agenda::Whose,
+    feedback::{Behind, Limit},
+    source::Source,
+};
 use crate::{
     bandwidth::Fate,
     rtp::{
-        NtpTime,
+        Bitrate, NtpTime,
         rtcp::{
             MAX_BLOCKS, ReportBlock, write_fir, write_nack, write_pli, write_receiver_report,
             write_remb, write_sdes_cname, write_sender_report,
@@ -26,6 +31,7 @@ pub(super) struct Scratch {
     pub due: Vec<Whose>,
     /// What a message tells of packets.
     pub fates: Vec<Fate>,
+    pub leads: Vec<SourceKey>,
     /// Sinks that share what may be sent.
     pub shared: Vec<SinkKey>,
     compound: Vec<u8>,
@@ -144,10 +150,11 @@ impl Router {
 
     fn write_remb(&mut self, now: Instant, key: SourceKey, compound: &mut Vec<u8>) {
         let source = &self.sources[key];
-        let Some(ssrc) = source.stats.ssrc.filter(|_| source.config.remb && source.is_video())
-        else {
-            return;
-        };
+        if !source.encodings.is_empty() {
+            return self.write_remb_of_encodings(now, key, compound);
+        }
+        let alone = source.config.remb && source.is_video() && source.lead.is_none();
+        let Some(ssrc) = source.stats.ssrc.filter(|_| alone) else { return };
         let behind = self.behind(now, key);
         let source = &mut self.sources[key];
         let (bitrate, limit) = if source.config.transport_cc {
@@ -158,6 +165,33 @@ impl Router {
             (bitrate, Some(limit))
         };
         write_remb(compound, source.config.receiver_ssrc, bitrate, &[ssrc]);
+        (source.stats.remb, source.stats.limit) = (Some(bitrate), limit);
+    }
+
+    /// The rate for several encodings of one source: for all together, as browsers read it.
+    fn write_remb_of_encodings(&mut self, now: Instant, lead: SourceKey, compound: &mut Vec<u8>) {
+        let behind = self.behind(now, lead);
+        let encodings =
+            || self.sources[lead].encodings.iter().filter_map(|key| self.sources.get(*key));
+        let ssrcs: Vec<u32> = encodings().filter_map(|one| one.stats.ssrc).collect();
+        if ssrcs.is_empty() || !self.sources[lead].config.remb {
+            return;
+        }
+        let estimates = encodings().map(|one| one.estimate.limited(Behind::Open).0.bps());
+        let estimated = Bitrate::from_bps(estimates.fold(0, u64::saturating_add));
+        let source = &mut self.sources[lead];
+        let (bitrate, limit) = if source.config.transport_cc {
+            let Some(cap) = source.estimate.cap(behind) else { return };
+            cap
+        } else {
+            match source.estimate.cap(behind) {
+                Some((bitrate, limit)) if limit.is_some() && bitrate < estimated => {
+                    (bitrate, limit)
+                }
+                _ => (estimated, Some(Limit::Measured)),
+            }
+        };
+        write_remb(compound, source.config.receiver_ssrc, bitrate, &ssrcs);
         (source.stats.remb, source.stats.limit) = (Some(bitrate), limit);
     }
 
@@ -172,7 +206,9 @@ impl Router {
         if given_up > 0 {
             // What is lost for good breaks the picture of everyone behind.
             source.stats.given_up += given_up;
-            source.wants_keyframe(now);
+            if source.lead.is_none() || !source.sinks.is_empty() {
+                source.wants_keyframe(now);
+            }
         }
         let (peer, ours) = (source.peer, source.config.receiver_ssrc);
         if let Some(theirs) = source.stats.ssrc {

@@ -6,8 +6,11 @@
 //! extensions included: an index is an SRTP nonce, and a nonce seals one plaintext only.
 
 mod again;
+mod layers;
 mod patience;
 mod redundant;
+
+pub(super) use layers::Layers;
 
 use super::{
     Egress, PeerKey, SinkKey, SourceKey,
@@ -28,6 +31,7 @@ use crate::rtp::{
     rtcp::{ReportBlock, SenderInfo},
 };
 use again::{Rtx, SentPacket};
+use layers::{Changes, Choice, Selection};
 use patience::Patience;
 use redundant::Redundant;
 use std::time::{Duration, Instant};
@@ -104,6 +108,7 @@ pub(super) struct Leaving {
     payload_type: u8,
     marker: bool,
     carried: Carried,
+    changes: Changes,
 }
 
 /// The rates that a client set for a stream.
@@ -116,7 +121,17 @@ pub(super) struct SendBounds {
 #[derive(Debug)]
 pub(super) struct Sink {
     pub peer: PeerKey,
+    /// What it is connected to: a source, or the first of several encodings of one.
+    pub track: Option<SourceKey>,
+    /// The one of them that it gets.
     pub source: Option<SourceKey>,
+    /// The one that it goes over to with the next keyframe.
+    pub next: Option<SourceKey>,
+    /// Since when more would fit.
+    pub better_since: Option<Instant>,
+    /// Since when it waits for a picture to go up with.
+    pub waits_since: Option<Instant>,
+    pub selection: Selection,
     pub active: bool,
     pub stats: SinkStats,
     pub bounds: SendBounds,
@@ -148,6 +163,12 @@ pub(super) struct Sink {
     measured: Option<(Instant, u64)>,
     /// Packets that were sent before the last report.
     reported: u64,
+    /// What the first timestamp of the source should become, by the sender's clock.
+    meant: Option<u32>,
+    /// Index of the source's format to its codec.
+    codecs: [Option<Codec>; MAX_FORMATS],
+    /// A payload that is not as the source sent it.
+    patched: Vec<u8>,
 }
 
 impl Sink {
@@ -168,7 +189,12 @@ impl Sink {
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
         Self {
             peer,
+            track: None,
             source: None,
+            next: None,
+            better_since: None,
+            waits_since: None,
+            selection: Selection::default(),
             active: true,
             stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
             layout,
@@ -190,6 +216,9 @@ impl Sink {
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
             reported: 0,
+            meant: None,
+            codecs: [None; MAX_FORMATS],
+            patched: Vec::new(),
             config,
         }
     }
@@ -214,7 +243,13 @@ impl Sink {
     /// Connects to a source that sends in `formats`, or to none.
     pub fn connect(&mut self, source: Option<SourceKey>, formats: &[(u8, Format)]) {
         self.source = source;
+        self.next = None;
+        self.meant = None;
         self.close();
+        self.codecs = [None; MAX_FORMATS];
+        for (slot, (_, sent)) in self.codecs.iter_mut().zip(formats) {
+            *slot = Some(sent.codec);
+        }
         self.payload_types = [NONE; MAX_FORMATS];
         for (slot, (_, sent)) in self.payload_types.iter_mut().zip(formats) {
             // The first of the best: `max_by_key` alone would take the last.
@@ -229,6 +264,15 @@ impl Sink {
                 *slot = UNWRAP;
             }
         }
+    }
+
+    /// Goes over to another encoding of what it is connected to, whose keyframe begins. `meant` is what
+    /// the keyframe's timestamp would have been in the encoding before.
+    pub fn switch(&mut self, source: SourceKey, formats: &[(u8, Format)], meant: Option<u32>) {
+        let meant = meant.and_then(|timestamp| self.rewriter.timestamp(timestamp));
+        self.connect(Some(source), formats);
+        self.meant = meant;
+        self.stats.switches += 1;
     }
 
     /// Lets nothing through until the stream can start anew.
@@ -271,18 +315,35 @@ impl Sink {
                 }
             }
         }
-        let size = self.layout.len() + payload.len();
+        let codec = self.codecs[usize::from(arrival.format) % MAX_FORMATS];
+        let choice = self.selection.choose(arrival, codec);
+        if std::mem::take(&mut self.selection.jumped) {
+            self.stats.drops.count(DropReason::PictureJump);
+        }
+        let (number, changes) = match choice {
+            Choice::Send(number, changes) => (number, changes),
+            Choice::Leave => {
+                self.stats.drops.count(DropReason::Layer);
+                return verdict;
+            }
+            Choice::TooOld => {
+                self.stats.drops.count(DropReason::TooOld);
+                return Verdict::Dropped;
+            }
+        };
+        let size = self.layout.len() + if changes.is_empty() { 0 } else { payload.len() };
         let waits = !sending.admit(stamp.now, self.class(), size);
         if waits && sending.is_full() {
             return self.overflow();
         }
-        let rewritten = self.rewriter.rewrite(stamp.now, arrival.sequence, arrival.timestamp);
+        let rewritten = self.rewriter.rewrite(stamp.now, number, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
         let Arrival { sequence, marker, carried, .. } = *arrival;
-        let leaving = Leaving { index, timestamp, payload_type, marker, carried };
+        let marker = marker || changes.sets_marker();
+        let leaving = Leaving { index, timestamp, payload_type, marker, carried, changes };
         let Some(source) = self.source.filter(|_| waits) else {
             self.depart(stamp, &leaving, payload, sending, out);
             return verdict;
@@ -317,7 +378,8 @@ impl Sink {
         sending: &mut Sending,
         out: &mut impl Egress,
     ) {
-        let Leaving { index, timestamp, payload_type, marker, carried } = *leaving;
+        let Leaving { index, timestamp, payload_type, marker, carried, changes } = *leaving;
+        let payload = changed(changes, payload, &mut self.patched);
         let redundant =
             self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
         let size = redundant.map_or(payload.len(), |(_, size)| size);
@@ -325,7 +387,8 @@ impl Sink {
         let transport_sequence = sending.depart(stamp, whole, self.layout.is_numbered());
         if self.config.nack {
             self.repeats.sent(stamp.ms, size);
-            self.remember(index, stamp.abs_send_time, transport_sequence);
+            let sent = (stamp.abs_send_time, transport_sequence, changes);
+            Self::remember(&mut self.sent, self.config.kind, index, sent);
         }
         self.stats.packets += 1;
         self.stats.bytes += size as u64;
@@ -402,6 +465,7 @@ impl Sink {
                 keyframe: false,
                 newest: true,
                 empty: kept.payload.is_empty(),
+                place: kept.place,
                 carried: Carried::default(),
             };
             self.forward(key, stamp, &arrival, kept.payload, sending, out);
@@ -507,8 +571,26 @@ impl Sink {
             _ => {}
         }
         self.clock_rate = arrival.clock_rate;
-        self.rewriter.begin(stamp.now, arrival.sequence, arrival.timestamp, arrival.clock_rate);
+        let (sequence, timestamp) = (arrival.sequence, arrival.timestamp);
+        let meant = self.meant.take();
+        self.rewriter.begin_at(stamp.now, sequence, timestamp, arrival.clock_rate, meant);
+        self.selection.begin(sequence, arrival.place);
         self.gate = Gate::Open(arrival.generation);
         Ok(())
     }
+}
+
+/// The payload as it goes out. The source's is shared by all its sinks, so what changes is a copy.
+#[inline]
+fn changed<'a>(changes: Changes, payload: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    if changes.is_empty() {
+        return &[];
+    }
+    if !changes.touches_payload() {
+        return payload;
+    }
+    buffer.clear();
+    buffer.extend_from_slice(payload);
+    changes.apply(buffer);
+    buffer
 }

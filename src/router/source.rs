@@ -5,10 +5,15 @@
 //! payload types that were not negotiated. Such a packet leaves no gap if it came in order; one
 //! that fills a gap goes out empty, so that receivers stop asking for it.
 
+mod place;
+mod rates;
 mod repeated;
 
+pub(super) use place::Place;
+pub(super) use rates::Rates;
+
 use super::{
-    PeerKey, SinkKey,
+    PeerKey, SinkKey, SourceKey,
     agenda::Appointment,
     clock::Stamp,
     feedback::Estimate,
@@ -34,6 +39,8 @@ const MAX_DROPOUT: u64 = 3_000;
 /// Who spoke within this time is not replaced by an SSRC from before it: that is a late packet, or one of
 /// several layers of a picture, and going to and fro would stop everybody who watches.
 const SPEAKING: Duration = Duration::from_secs(1);
+/// Places where numbers were left out that late packets can still be related to.
+const MAX_SKIPS: usize = 32;
 /// Former SSRCs that are remembered.
 const MAX_FORMER: usize = 8;
 
@@ -78,6 +85,8 @@ pub(super) struct Arrival {
     pub newest: bool,
     /// It only fills a gap.
     pub empty: bool,
+    /// Where it stands among layers and pictures.
+    pub place: Place,
     /// What its header says that goes where it goes.
     pub carried: Carried,
 }
@@ -94,7 +103,21 @@ struct SenderClock {
 pub(super) struct Source {
     pub peer: PeerKey,
     pub config: SourceConfig,
+    /// Those that get packets, or wait for a keyframe to get them.
     pub sinks: Vec<SinkKey>,
+    /// Of several encodings of one source that come at the same time: the first, which stands for all;
+    /// and at the first all of them.
+    pub lead: Option<SourceKey>,
+    pub encodings: Vec<SourceKey>,
+    /// At the first, or a source alone: those that are connected to any of them.
+    pub watchers: Vec<SinkKey>,
+    pub rates: Rates,
+    /// The most that it was lately, in bits per second.
+    pub most: u64,
+    /// Whether its packets are of more than one layer.
+    pub layered: bool,
+    /// Width times height of the last keyframe, where it can be read.
+    pub pixels: Option<u32>,
     pub keyframes: KeyframeRequests,
     pub nacks: Nacks,
     pub history: History,
@@ -112,13 +135,18 @@ pub(super) struct Source {
     /// After a jump: the number that would confirm it.
     jumped_to: Option<u16>,
     seen: Seen,
-    skips: Skips,
+    skips: Skips<MAX_SKIPS>,
     reception: Reception,
+    /// The SSRC of repetitions that was not announced.
+    repeats_as: Option<u32>,
     /// What repetitions brought, of this generation.
     repaired: u64,
     /// Of generations before this one.
     lost_before: i64,
     reader: Reader,
+    /// The number of the dependency descriptor, and its templates.
+    descriptor: Option<u8>,
+    structure: Option<rivero_av1::Structure>,
     clock: Option<SenderClock>,
     /// The last packet's payload type and its index.
     format: Option<(u8, u8)>,
@@ -140,6 +168,13 @@ impl Source {
         Self {
             peer,
             sinks: Vec::new(),
+            lead: None,
+            encodings: Vec::new(),
+            watchers: Vec::new(),
+            rates: Rates::default(),
+            most: 0,
+            layered: false,
+            pixels: None,
             keyframes: KeyframeRequests::default(),
             nacks: Nacks::default(),
             history: History::new(limits),
@@ -155,9 +190,12 @@ impl Source {
             seen: Seen::default(),
             skips: Skips::default(),
             reception: Reception::default(),
+            repeats_as: None,
             repaired: 0,
             lost_before: 0,
             reader: Reader::new(&read),
+            descriptor: config.extensions.get(Extension::DependencyDescriptor),
+            structure: None,
             clock: None,
             format: None,
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
@@ -229,8 +267,16 @@ impl Source {
         let format = format.ok_or(DropReason::UnknownPayloadType)?;
         let payload = if empty { &[] } else { packet.payload() };
         let keyframe = !empty && self.notice_keyframe(stamp.now, format, packet.timestamp, payload);
+        let codec = self.config.formats[usize::from(format)].1.codec;
+        let place = if empty { Place::default() } else { self.place_of(codec, packet) };
+        if self.config.kind == Kind::Video {
+            let bytes = packet.header_len() + payload.len();
+            self.rates.add(stamp.ms, bytes, place.index(), packet.timestamp);
+            self.layered |= place.index() > 0;
+        }
         if self.config.kind == Kind::Video || self.config.nack {
-            let kept = Kept { timestamp: packet.timestamp, marker: packet.marker, format, payload };
+            let (timestamp, marker) = (packet.timestamp, packet.marker);
+            let kept = Kept { timestamp, marker, format, place, payload };
             self.history.store(stamp.now, sequence, kept);
         }
         Ok(Some(Arrival {
@@ -243,8 +289,22 @@ impl Source {
             keyframe,
             newest,
             empty,
+            place,
             carried,
         }))
+    }
+
+    fn place_of(&mut self, codec: Codec, packet: &RtpPacket<'_>) -> Place {
+        let descriptor = self.descriptor.and_then(|number| packet.extension(number));
+        let Some(descriptor) = descriptor else { return Place::of(codec, packet.payload()) };
+        match rivero_av1::Structure::read(&mut self.structure, descriptor) {
+            Ok(frame) => Place::of_frame(&frame),
+            Err(_) => {
+                // It goes to all sinks.
+                self.stats.drops.count(DropReason::Descriptor);
+                Place::default()
+            }
+        }
     }
 
     /// What was repaired counts as received: the rate that a sender without transport-wide feedback is
@@ -286,6 +346,15 @@ impl Source {
         let clock = self.clock?;
         let passed = i128::from(remote()?.minus(clock.ntp)) * i128::from(self.clock_rate);
         Some(clock.timestamp.wrapping_add((passed >> 32) as u32))
+    }
+
+    /// When, by the sender's clock, a media timestamp was, and the inverse: two sources of one sender
+    /// are related by them.
+    pub fn sent_at(&self, timestamp: u32) -> Option<NtpTime> {
+        let clock = self.clock?;
+        let ticks = i64::from(timestamp.wrapping_sub(clock.timestamp) as i32);
+        let passed = (i128::from(ticks) << 32) / i128::from(self.clock_rate);
+        Some(NtpTime::from_bits(clock.ntp.bits().wrapping_add(passed as u64)))
     }
 
     /// The block about this source; `None` before its first packet.
@@ -372,7 +441,8 @@ impl Source {
     }
 
     fn watch_losses(&mut self, now: Instant, number: u64, before: Option<u64>, newest: bool) {
-        if !self.config.nack {
+        // What nobody gets of several encodings needs no repair.
+        if !self.config.nack || self.lead.is_some() && self.sinks.is_empty() {
             return;
         }
         match before {
@@ -419,6 +489,8 @@ impl Source {
             Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::Amr => false,
         };
         if starts {
+            let codec = self.config.formats[usize::from(format)].1.codec;
+            self.pixels = pixels(codec, payload).or(self.pixels);
             // Parameter sets and each slice of a picture may say the same.
             let picture = Some((self.generation, timestamp));
             if std::mem::replace(&mut self.keyframe_at, picture) != picture {
@@ -427,5 +499,20 @@ impl Source {
             self.keyframes.handle_input(now, Input::Arrived);
         }
         starts
+    }
+}
+
+/// Of the keyframe that starts with this payload, for codecs that say it where it is cheap to read.
+fn pixels(codec: Codec, payload: &[u8]) -> Option<u32> {
+    match codec {
+        Codec::Vp8 => {
+            let (width, height) = rivero_vp8::keyframe_size(payload)?;
+            Some(u32::from(width) * u32::from(height))
+        }
+        Codec::Vp9 => {
+            let (width, height) = rivero_vp9::keyframe_size(payload)?;
+            Some(width.saturating_mul(height))
+        }
+        _ => None,
     }
 }

@@ -23,6 +23,12 @@ pub enum DropReason {
     WaitingForKeyframe,
     /// From before the sink was connected to this source.
     BeforeSwitch,
+    /// Of a layer that the sink does not take.
+    Layer,
+    /// A dependency descriptor that cannot be used; its packet goes on without.
+    Descriptor,
+    /// A picture whose number is far from those before; it is numbered on.
+    PictureJump,
     /// The sink is switched off.
     Inactive,
     /// Asked for again, but not kept, or never received.
@@ -70,7 +76,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::Duplicate,
         Self::TooOld,
         Self::SequenceJump,
@@ -79,6 +85,9 @@ impl DropReason {
         Self::Format,
         Self::WaitingForKeyframe,
         Self::BeforeSwitch,
+        Self::Layer,
+        Self::Descriptor,
+        Self::PictureJump,
         Self::Inactive,
         Self::NotKept,
         Self::RepeatedTooSoon,
@@ -114,6 +123,9 @@ impl DropReason {
             Self::Format => "format",
             Self::WaitingForKeyframe => "waiting_for_keyframe",
             Self::BeforeSwitch => "before_switch",
+            Self::Layer => "layer",
+            Self::Descriptor => "descriptor",
+            Self::PictureJump => "picture_jump",
             Self::Inactive => "inactive",
             Self::NotKept => "not_kept",
             Self::RepeatedTooSoon => "repeated_too_soon",
@@ -141,8 +153,14 @@ impl DropReason {
 }
 
 /// A counter per reason.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
 
 impl Drops {
     pub fn count(&mut self, reason: DropReason) {
@@ -238,6 +256,8 @@ pub struct SinkStats {
     pub nacked_packets: u64,
     pub plis: u64,
     pub firs: u64,
+    /// How often it went over to another encoding of what it is connected to.
+    pub switches: u64,
     /// The last REMB received.
     pub remb: Option<Bitrate>,
     pub drops: Drops,

@@ -23,10 +23,12 @@ pub enum Extension {
     AbsCaptureTime,
     /// How long a receiver should hold pictures back, at least and at most.
     PlayoutDelay,
+    /// Which frame of which layer a packet belongs to (AV1 RTP payload format, appendix A).
+    DependencyDescriptor,
 }
 
 impl Extension {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AbsSendTime,
         Self::TransportSequence,
         Self::Mid,
@@ -35,6 +37,7 @@ impl Extension {
         Self::AudioLevel,
         Self::AbsCaptureTime,
         Self::PlayoutDelay,
+        Self::DependencyDescriptor,
     ];
 
     /// The name in `a=extmap`.
@@ -50,6 +53,9 @@ impl Extension {
             Self::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
             Self::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
             Self::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
+            Self::DependencyDescriptor => {
+                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+            }
         }
     }
 
@@ -214,7 +220,7 @@ mod tests {
         assert!(agreed.set(Extension::Mid, 4) && agreed.set(Extension::AbsCaptureTime, 14));
         assert!(!agreed.set(Extension::AudioLevel, 15) && !agreed.set(Extension::AudioLevel, 0));
         let numbers = Extension::ALL.map(|extension| agreed.get(extension));
-        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14), None]);
+        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14), None, None]);
     }
 
     #[test]

@@ -39,12 +39,28 @@ impl Rewriter {
 
     /// The next packet comes from elsewhere, or after a pause, and is the first that counts.
     pub fn begin(&mut self, now: Instant, sequence: u64, timestamp: u32, clock_rate: u32) {
+        self.begin_at(now, sequence, timestamp, clock_rate, None);
+    }
+
+    /// As [`Self::begin`]. `meant` is what that packet's outgoing timestamp would be by clocks that
+    /// relate it to what went out before; it is taken if it is near what the time passed makes likely.
+    pub fn begin_at(
+        &mut self,
+        now: Instant,
+        sequence: u64,
+        timestamp: u32,
+        clock_rate: u32,
+        meant: Option<u32>,
+    ) {
         let outgoing = match self.newest {
             None => self.timestamp_start,
             // At least one tick: two sources never share a frame.
             Some((last, at)) => {
                 let passed = ticks(now.saturating_duration_since(at), clock_rate);
-                last.wrapping_add(passed.max(1))
+                let near = |step: &i32| step.abs_diff(passed as i32) < clock_rate;
+                let meant = meant.map(|meant| meant.wrapping_sub(last) as i32).filter(near);
+                let step = meant.map_or(passed, |step| step.max(1) as u32);
+                last.wrapping_add(step.max(1))
             }
         };
         self.epoch = Some(Epoch {
@@ -137,6 +153,20 @@ mod tests {
         assert_eq!(rewriter.rewrite(later, 99_000, 77), Ok((65_536, 9_000)));
         assert_eq!(rewriter.source_of(65_535), None);
         assert_eq!(rewriter.source_of(65_536), Some(99_000));
+    }
+
+    #[test]
+    fn clocks_are_believed_when_they_are_near_what_passed_and_never_go_back() {
+        let at = |ms| start() + Duration::from_millis(ms);
+        for (meant, stamp) in [(9_300, 9_300), (8_000, 1), (500_000, 9_000), (9_000, 9_000)] {
+            let (now, mut rewriter) = (at(0), Rewriter::new(1, 0));
+            rewriter.begin(now, 10, 7, 90_000);
+            rewriter.rewrite(now, 10, 7).unwrap();
+            let later = now + Duration::from_millis(100);
+            let meant = if meant == 8_000 { 0u32.wrapping_sub(8_000) } else { meant };
+            rewriter.begin_at(later, 50, 77, 90_000, Some(meant));
+            assert_eq!(rewriter.rewrite(later, 50, 77), Ok((2, stamp)));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::rtp::extensions::Extension;
+use crate::rtp::format::Codec;
 
 use super::SdpError;
 use super::bundle::{self, Layout};
@@ -248,6 +249,12 @@ fn extension_is_wanted(extension: Extension, agreed: &Media, capabilities: &Capa
             Extension::RepairedStreamId => !agreed.encodings.is_empty() && !agreed.rtx.is_empty(),
             Extension::AudioLevel | Extension::AbsCaptureTime | Extension::PlayoutDelay => {
                 agreed.accepted
+            }
+            // Senders who may use it leave out of VP8 what they would say else, so it is for the codec only
+            // that says its layers nowhere else.
+            Extension::DependencyDescriptor => {
+                let first = agreed.formats.first().map(|(_, format)| format.codec);
+                agreed.accepted && agreed.receive && first == Some(Codec::Av1)
             }
         }
 }

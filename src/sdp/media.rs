@@ -131,6 +131,9 @@ pub struct Media {
     /// Announced SSRCs of media, without those of repair streams; those of a `SIM` group first and in
     /// its order (RFC 5576 §4).
     pub remote_ssrcs: Vec<u32>,
+    /// Those of them that are encodings of one source that are sent at the same time (`SIM`), if there are
+    /// several.
+    pub remote_encodings: Vec<u32>,
     /// Announced SSRCs of retransmissions, each with the one of `remote_ssrcs` that it repairs.
     pub remote_rtx_ssrcs: Vec<(u32, u32)>,
     pub remote_cname: Option<String>,
@@ -192,6 +195,11 @@ pub(super) fn remote(description: &Description, index: usize, place: Place) -> M
         local_ssrc: 0,
         local_rtx_ssrc: None,
         remote_ssrcs: announced.ssrcs,
+        remote_encodings: if announced.encodings.len() > 1 {
+            announced.encodings
+        } else {
+            Vec::new()
+        },
         remote_rtx_ssrcs: announced.rtx,
         remote_cname: announced.cname,
         ice: ice(description, index, place),

@@ -70,14 +70,14 @@ impl Extras {
         encodings: 0,
     };
 
-    /// All that can be forwarded: of several encodings one.
+    /// All that can be forwarded.
     pub const FORWARDED: Self = Self {
         rtx: true,
         transport_cc: true,
         estimates: true,
         extensions: true,
         red: true,
-        encodings: 1,
+        encodings: 4,
     };
 
     /// Whether feedback about all packets is agreed on for a section.
@@ -112,6 +112,7 @@ impl Capabilities {
             Extension::TransportSequence => self.extras.transport_cc(sends),
             Extension::AudioLevel => self.extras.extensions && kind == MediaKind::Audio,
             Extension::PlayoutDelay => self.extras.extensions && sends && kind == MediaKind::Video,
+            Extension::DependencyDescriptor => self.extras.extensions && kind == MediaKind::Video,
             Extension::Mid
             | Extension::StreamId
             | Extension::RepairedStreamId

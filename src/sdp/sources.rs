@@ -10,6 +10,8 @@ const MAX_SOURCES: usize = 32;
 pub(super) struct Sources {
     /// Without those that repair others. Those of a `SIM` group come first, in its order.
     pub ssrcs: Vec<u32>,
+    /// Those of a `SIM` group: encodings of one source, the smallest first by custom.
+    pub encodings: Vec<u32>,
     /// SSRCs of retransmissions, each with the one that it repairs.
     pub rtx: Vec<(u32, u32)>,
     pub cname: Option<String>,
@@ -50,6 +52,9 @@ impl Sources {
         let place = |ssrc: &u32| order.iter().position(|sent| sent == ssrc).unwrap_or(order.len());
         found.ssrcs.sort_by_key(place);
         let ssrcs = &found.ssrcs;
+        order.retain(|ssrc| ssrcs.contains(ssrc));
+        order.dedup();
+        found.encodings = order;
         found.rtx.retain(|(rtx, source)| ssrcs.contains(source) && !ssrcs.contains(rtx));
         found
     }

@@ -7,4 +7,4 @@
 
 pub mod payload;
 
-pub use payload::starts_keyframe;
+pub use payload::{Descriptor, keyframe_size, starts_keyframe};

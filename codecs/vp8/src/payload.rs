@@ -12,7 +12,12 @@ pub struct Descriptor {
     pub picture_id: Option<u16>,
     pub tl0_picture_index: Option<u8>,
     pub temporal_layer: Option<u8>,
+    /// Y: the frame needs nothing but the base layer before it.
+    pub layer_sync: bool,
     pub key_index: Option<u8>,
+    /// Where picture id and index stand in the payload; zero for nowhere.
+    pub picture_id_at: u8,
+    pub tl0_picture_index_at: u8,
     /// Bytes of the descriptor; the rest is the frame's.
     pub len: usize,
 }
@@ -31,6 +36,7 @@ impl Descriptor {
         if first & 0x80 != 0 {
             let present = bytes.next()?;
             if present & 0x80 != 0 {
+                read.picture_id_at = (size - bytes.len()) as u8;
                 let high = bytes.next()?;
                 read.picture_id = Some(match high & 0x80 {
                     0 => u16::from(high),
@@ -38,16 +44,24 @@ impl Descriptor {
                 });
             }
             if present & 0x40 != 0 {
+                read.tl0_picture_index_at = (size - bytes.len()) as u8;
                 read.tl0_picture_index = Some(bytes.next()?);
             }
             if present & 0x30 != 0 {
                 let layers = bytes.next()?;
                 read.temporal_layer = (present & 0x20 != 0).then_some(layers >> 6);
+                read.layer_sync = present & 0x20 != 0 && layers & 0x20 != 0;
                 read.key_index = (present & 0x10 != 0).then_some(layers & 0x1f);
             }
         }
         read.len = size - bytes.len();
         Some(read)
+    }
+
+    /// Whether the picture id has 15 bits, not 7.
+    pub fn has_wide_picture_id(&self, payload: &[u8]) -> bool {
+        let at = usize::from(self.picture_id_at);
+        at > 0 && payload.get(at).is_some_and(|high| high & 0x80 != 0)
     }
 }
 
@@ -58,6 +72,20 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
         // P, the lowest bit of the frame header, is 0 in keyframes.
         first_of_frame && payload.get(read.len).is_some_and(|header| header & 1 == 0)
     })
+}
+
+/// Width and height of the keyframe that starts with this packet (RFC 6386 §9.1).
+pub fn keyframe_size(payload: &[u8]) -> Option<(u16, u16)> {
+    if !starts_keyframe(payload) {
+        return None;
+    }
+    let frame = payload.get(Descriptor::parse(payload)?.len..)?;
+    match *frame {
+        [_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] => {
+            Some((u16::from_le_bytes([w0, w1 & 0x3f]), u16::from_le_bytes([h0, h1 & 0x3f])))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -78,8 +106,18 @@ mod tests {
         let read = Descriptor::parse(&payload).unwrap();
         assert_eq!((read.picture_id, read.tl0_picture_index), (Some(0x102), Some(7)));
         assert_eq!((read.temporal_layer, read.key_index, read.len), (Some(2), Some(5), 6));
+        assert_eq!((read.picture_id_at, read.tl0_picture_index_at), (2, 4));
+        assert!(read.has_wide_picture_id(&payload) && !read.layer_sync);
         assert!(starts_keyframe(&payload));
         assert_eq!(Descriptor::parse(&[0x90, 0x80, 0x11]).unwrap().picture_id, Some(0x11));
+    }
+
+    #[test]
+    fn a_keyframe_tells_its_size() {
+        let payload = [0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x42, 0xe0, 0x01, 7];
+        assert_eq!(keyframe_size(&payload), Some((640, 480)), "with two bits of scaling");
+        assert_eq!(keyframe_size(&payload[..10]), None);
+        assert_eq!(keyframe_size(&[0x10, 0x11, 0, 0, 0x9d, 0x01, 0x2a, 1, 0, 1, 0]), None);
     }
 
     #[test]

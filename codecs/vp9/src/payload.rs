@@ -19,6 +19,9 @@ pub struct Descriptor {
     /// D: predicted from the spatial layer below.
     pub inter_layer: bool,
     pub tl0_picture_index: Option<u8>,
+    /// Where picture id and index stand in the payload; zero for nowhere.
+    pub picture_id_at: u8,
+    pub tl0_picture_index_at: u8,
     /// Bytes of the descriptor; the rest is the frame's.
     pub len: usize,
 }
@@ -36,6 +39,7 @@ impl Descriptor {
             ..Self::default()
         };
         if first & 0x80 != 0 {
+            read.picture_id_at = 1;
             let high = bytes.next()?;
             read.picture_id = Some(match high & 0x80 {
                 0 => u16::from(high),
@@ -49,6 +53,7 @@ impl Descriptor {
             read.spatial_layer = Some(layers >> 1 & 7);
             read.inter_layer = layers & 1 != 0;
             if !read.flexible {
+                read.tl0_picture_index_at = (payload.len() - bytes.len()) as u8;
                 read.tl0_picture_index = Some(bytes.next()?);
             }
         }
@@ -65,6 +70,11 @@ impl Descriptor {
         }
         read.len = payload.len() - bytes.len();
         Some(read)
+    }
+
+    /// Whether the picture id has 15 bits, not 7.
+    pub fn has_wide_picture_id(&self, payload: &[u8]) -> bool {
+        self.picture_id_at > 0 && payload.get(1).is_some_and(|high| high & 0x80 != 0)
     }
 }
 
@@ -100,6 +110,25 @@ const fn is_key(header: u8) -> bool {
     header >> 6 == 2 && rest & 0xc0 == 0
 }
 
+/// Width and height of the keyframe of profile 0 that starts with this packet, in its lowest spatial
+/// layer (VP9 bitstream §6.2): an octet of flags, three of a mark, four bits of colour, and two numbers of
+/// 16 bits less one.
+pub fn keyframe_size(payload: &[u8]) -> Option<(u32, u32)> {
+    if !starts_keyframe(payload) {
+        return None;
+    }
+    let frame = payload.get(Descriptor::parse(payload)?.len..)?;
+    let &[flags, 0x49, 0x83, 0x42, b0, b1, b2, b3, b4, ..] = frame else { return None };
+    // RGB has other bits in between.
+    if flags & 0x30 != 0 || b0 >> 5 == 7 {
+        return None;
+    }
+    let number = |high: u8, middle: u8, low: u8| {
+        (u32::from(high & 0x0f) << 12 | u32::from(middle) << 4 | u32::from(low >> 4)) + 1
+    };
+    Some((number(b0, b1, b2), number(b2, b3, b4)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +141,26 @@ mod tests {
         assert!(!starts_keyframe(&[0x88, 0x11, 0x86]), "intra-only, no keyframe");
         assert!(!starts_keyframe(&[0x88, 0x11, 0x8a]), "shows an earlier frame");
         assert!(starts_keyframe(&[0x88, 0x11, 0xb0]), "profile 3");
+    }
+
+    #[test]
+    fn a_keyframe_tells_its_size() {
+        // 640x480: 0x027f and 0x01df, behind four bits.
+        let payload = [0x88, 0x11, 0x82, 0x49, 0x83, 0x42, 0x20, 0x27, 0xf0, 0x1d, 0xf0, 0];
+        assert_eq!(keyframe_size(&payload), Some((640, 480)));
+        assert_eq!(keyframe_size(&payload[..10]), None);
+        assert_eq!(keyframe_size(&[0x88, 0x11, 0x82, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn fields_that_are_numbered_on_have_a_place() {
+        let payload = [0xa8, 0x80, 0x01, 0x00, 7, 0x82];
+        let read = Descriptor::parse(&payload).unwrap();
+        assert_eq!((read.picture_id_at, read.tl0_picture_index_at), (1, 4));
+        assert!(read.has_wide_picture_id(&payload));
+        assert!(
+            !Descriptor::parse(&[0x88, 0x11, 0x82]).unwrap().has_wide_picture_id(&[0x88, 0x11])
+        );
     }
 
     #[test]

@@ -338,7 +338,9 @@ impl RtpEndpoint {
         cx.plain_peers.insert(peer, section.leg);
         leg.peer = Some(peer);
         section.peer = Some(peer);
-        let (source, sink) = join_router(cx, peer, section.kind, &agreed.media, &self.properties);
+        let (sources, sink) = join_router(cx, peer, section.kind, &agreed.media, &self.properties);
+        // Nobody sends several encodings by plain RTP.
+        let source = sources.first().copied();
         if let Some(source) = source
             && let Some(leg) = cx.net.plain.legs.get_mut(section.leg)
         {

@@ -58,7 +58,10 @@ pub struct WebRtcEndpoint {
     gathering: bool,
     /// Candidates may be asked for once more, after a restart.
     retell: bool,
+    /// What comes; of several encodings of one the first, and then the others with the names of their
+    /// statistics.
     sources: [Option<SourceKey>; 2],
+    encodings: Vec<(Kind, SourceKey, uuid::Uuid)>,
     sinks: [Option<SinkKey>; 2],
     /// Names of statistics: of both sources, then of both sinks.
     stats_ids: [uuid::Uuid; 4],
@@ -111,6 +114,7 @@ impl WebRtcEndpoint {
             gathering: false,
             retell: false,
             sources: [None; 2],
+            encodings: Vec::new(),
             sinks: [None; 2],
             stats_ids: std::array::from_fn(|_| uuid::Uuid::new_v4()),
             connection_state: ConnectionState::Disconnected,
@@ -386,10 +390,13 @@ impl WebRtcEndpoint {
                 continue;
             };
             let Some(peer) = self.transports.peer(agreed.transport) else { continue };
-            let (source, sink) = transports::join_router(cx, peer, kind, agreed, &self.properties);
-            self.sources[index(kind)] = source;
+            let (sources, sink) = transports::join_router(cx, peer, kind, agreed, &self.properties);
+            self.transports.add_streams(cx, agreed, &sources, sink);
+            let mut sources = sources.into_iter();
+            self.sources[index(kind)] = sources.next();
+            let more = sources.map(|source| (kind, source, uuid::Uuid::new_v4()));
+            self.encodings.extend(more);
             self.sinks[index(kind)] = sink;
-            self.transports.add_streams(cx, agreed, source, sink);
         }
         *cx.stale = true;
         self.negotiation = Negotiation::Done(Box::new(Agreed { local, remote, media }));
@@ -575,7 +582,9 @@ impl Node for WebRtcEndpoint {
     }
 
     fn fell_silent(&mut self, cx: &mut Context<'_>, kind: Kind) {
-        if let Some(source) = self.sources[index(kind)] {
+        let others = self.encodings.iter().filter(|(other, ..)| *other == kind);
+        let others = others.map(|(_, source, _)| *source);
+        for source in self.sources[index(kind)].into_iter().chain(others) {
             self.transports.silence(cx, source);
         }
     }
@@ -599,6 +608,7 @@ impl Node for WebRtcEndpoint {
         self.transports.close(cx);
         self.data.leg = None;
         self.sources = [None; 2];
+        self.encodings.clear();
         self.sinks = [None; 2];
     }
 }

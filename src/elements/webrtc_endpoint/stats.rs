@@ -46,10 +46,16 @@ pub fn collect(
         let transport = endpoint.transport_for(kind).map(|transport| transport.stats_id);
         let transport = transport.map(|id| id.to_string()).unwrap_or_default();
         if let Some(source) = endpoint.sources[index(kind)] {
-            let id = endpoint.stats_ids[index(kind)].to_string();
-            let stats = cx.router.source_stats(source);
-            let entry = inbound(id.clone(), transport.clone(), cx, &stats);
-            entries.insert(id, entry.into_value());
+            let first = (source, endpoint.stats_ids[index(kind)]);
+            let others = endpoint.encodings.iter().filter(|(other, ..)| *other == kind);
+            for (source, id) in
+                std::iter::once(first).chain(others.map(|&(_, source, id)| (source, id)))
+            {
+                let id = id.to_string();
+                let stats = cx.router.source_stats(source);
+                let entry = inbound(id.clone(), transport.clone(), cx, &stats);
+                entries.insert(id, entry.into_value());
+            }
         }
         if let Some(sink) = endpoint.sinks[index(kind)] {
             let id = endpoint.stats_ids[2 + index(kind)].to_string();

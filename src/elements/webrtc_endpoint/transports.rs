@@ -6,7 +6,7 @@ use rand_source::{cname, random};
 
 use crate::config::modules::ModuleConfig;
 use crate::elements::codecs::chosen;
-use crate::elements::{Context, Inbound, Leg, LegKey, Places};
+use crate::elements::{Announced, Context, Inbound, Leg, LegKey, Places};
 use crate::model::types::{
     CertificateKeyType, DtlsConnection, DtlsConnectionState, IceCandidatePair, IceComponentState,
     IceConnection,
@@ -24,6 +24,9 @@ use super::properties::Properties;
 /// Sessions one endpoint may open while it looks at an offer without bundle, which has one for each
 /// section. Those of refused sections are closed when it is answered.
 const MAX_TRANSPORTS: usize = 16;
+
+/// Most encodings of one source that are told apart by their SSRCs.
+const MAX_ENCODINGS: usize = 4;
 
 /// The SCTP port of our offers.
 pub const DATA_PORT: u16 = 5_000;
@@ -289,18 +292,33 @@ impl Transports {
         self.list.get(number)?.peer
     }
 
-    /// Packets of a section belong to `source`; its sink waits for the session.
+    /// Packets of a section belong to one of `sources`; its sink waits for the session.
     pub fn add_streams(
         &mut self,
         cx: &mut Context<'_>,
         agreed: &Media,
-        source: Option<SourceKey>,
+        sources: &[SourceKey],
         sink: Option<SinkKey>,
     ) {
         let Some(transport) = self.list.get_mut(agreed.transport) else { return };
-        if let Some(source) = source {
-            let inbound = &mut cx.net.legs[transport.leg].inbound;
-            inbound.add(source, &remote_ssrcs(agreed), &payload_types(agreed));
+        let inbound = &mut cx.net.legs[transport.leg].inbound;
+        let payload_types = payload_types(agreed);
+        match *sources {
+            [] => {}
+            [source] => inbound.add(source, &remote_ssrcs(agreed), &payload_types),
+            _ => {
+                let encodings: Vec<_> = sources
+                    .iter()
+                    .zip(encodings(agreed))
+                    .map(|(&source, encoding)| Announced {
+                        source,
+                        ssrcs: encoding.ssrcs(),
+                        rid: encoding.rid,
+                    })
+                    .collect();
+                let section = agreed.mid.as_deref();
+                inbound.add_encodings(&encodings, section, &agreed.extensions, &payload_types);
+            }
         }
         if let Some(sink) = sink {
             cx.router.set_active(cx.at.now, sink, transport.carries());
@@ -557,32 +575,74 @@ pub fn remote_ssrcs(agreed: &Media) -> Vec<u32> {
     agreed.remote_ssrcs.iter().copied().chain(repetitions).collect()
 }
 
-/// Adds what a section agreed on to the router: a source for what comes, a sink for what goes.
+/// One of several streams that a section is sent as.
+struct Encoding {
+    rid: Option<String>,
+    ssrc: Option<u32>,
+    /// SSRCs of what is sent again, each with the one that it repeats.
+    rtx_ssrcs: Vec<(u32, u32)>,
+}
+
+impl Encoding {
+    fn ssrcs(&self) -> Vec<u32> {
+        let repetitions = self.rtx_ssrcs.iter().map(|(ssrc, _)| *ssrc);
+        self.ssrc.into_iter().chain(repetitions).collect()
+    }
+}
+
+/// The encodings of a section: by name (RFC 8853), or by SSRC as senders had them before there were
+/// names. One for all that comes, if there are no several.
+fn encodings(agreed: &Media) -> Vec<Encoding> {
+    if agreed.encodings.len() > 1 {
+        let names = agreed.encodings.iter().map(|encoding| Some(encoding.rid.clone()));
+        return names.map(|rid| Encoding { rid, ssrc: None, rtx_ssrcs: Vec::new() }).collect();
+    }
+    // With a name there is one stream, whatever else is announced.
+    if agreed.encodings.is_empty() && agreed.remote_encodings.len() > 1 {
+        let ssrcs = agreed.remote_encodings.iter().take(MAX_ENCODINGS);
+        let of = |ssrc: u32| {
+            let pairs = agreed.remote_rtx_ssrcs.iter().copied();
+            pairs.filter(|(_, repeated)| *repeated == ssrc).collect()
+        };
+        return ssrcs
+            .map(|&ssrc| Encoding { rid: None, ssrc: Some(ssrc), rtx_ssrcs: of(ssrc) })
+            .collect();
+    }
+    vec![Encoding { rid: None, ssrc: None, rtx_ssrcs: agreed.remote_rtx_ssrcs.clone() }]
+}
+
+/// Adds what a section agreed on to the router: a source for each stream that comes, the first for all of
+/// them, and a sink for what goes.
 pub fn join_router(
     cx: &mut Context<'_>,
     peer: PeerKey,
     kind: Kind,
     agreed: &Media,
     properties: &Properties,
-) -> (Option<SourceKey>, Option<SinkKey>) {
-    let source = agreed.receive.then(|| {
-        let config = SourceConfig {
-            kind,
-            formats: agreed.formats.clone(),
-            nack: agreed.nack,
-            pli: agreed.pli,
-            fir: agreed.fir,
-            remb: agreed.remb,
-            transport_cc: agreed.transport_cc,
-            rtx: agreed.rtx.clone(),
-            rtx_ssrcs: agreed.remote_rtx_ssrcs.clone(),
-            extensions: agreed.extensions,
-            receiver_ssrc: agreed.local_ssrc,
-        };
-        let source = cx.router.add_source(peer, config);
-        properties.apply(cx.router, source, kind);
-        source
-    });
+) -> (Vec<SourceKey>, Option<SinkKey>) {
+    let encodings = if agreed.receive { encodings(agreed) } else { Vec::new() };
+    let sources: Vec<SourceKey> = encodings
+        .into_iter()
+        .map(|encoding| {
+            let config = SourceConfig {
+                kind,
+                formats: agreed.formats.clone(),
+                nack: agreed.nack,
+                pli: agreed.pli,
+                fir: agreed.fir,
+                remb: agreed.remb,
+                transport_cc: agreed.transport_cc,
+                rtx: agreed.rtx.clone(),
+                rtx_ssrcs: encoding.rtx_ssrcs,
+                extensions: agreed.extensions,
+                receiver_ssrc: agreed.local_ssrc,
+            };
+            let source = cx.router.add_source(peer, config);
+            properties.apply(cx.router, source, kind);
+            source
+        })
+        .collect();
+    cx.router.join_encodings(&sources);
     let sink = agreed.send.then(|| {
         let extensions = agreed.extensions.written();
         let numbered = extensions.get(Extension::TransportSequence).is_some();
@@ -605,7 +665,7 @@ pub fn join_router(
         properties.apply_to_sink(cx.router, cx.at.now, sink);
         sink
     });
-    (source, sink)
+    (sources, sink)
 }
 
 fn count_candidate(places: &mut Places, error: &TransportError) {

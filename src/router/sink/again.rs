@@ -1,6 +1,6 @@
 //! Sending again what a receiver missed (RFC 4585 §6.2.1), and what must be kept for it.
 
-use super::{NONE, RtxConfig, Sink};
+use super::{Changes, Choice, MAX_FORMATS, NONE, RtxConfig, Sink, changed};
 use crate::router::{
     Egress, PeerKey,
     clock::Stamp,
@@ -33,6 +33,7 @@ pub(super) struct SentPacket {
     /// Milliseconds of the router's clock, with the lowest bit set; zero for never.
     resent_at: u32,
     transport_sequence: u16,
+    changes: Changes,
 }
 
 /// The stream of repetitions.
@@ -59,10 +60,10 @@ impl Sink {
             return Err(DropReason::NotKept);
         }
         let index = nearest(self.rewriter.next().saturating_sub(1), sequence);
-        let (kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
+        let (_, kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
         let pause =
             round_trip.map_or(DEFAULT_PAUSE, |round_trip| round_trip / 2).as_millis() as u32;
-        let (slot, turn) = (self.slot_of(index), self.turn_of(index));
+        let (slot, turn) = (slot_of(&self.sent, index), turn_of(&self.sent, index));
         let sent = self.sent.get(slot).copied().unwrap_or_default();
         // What stood here is forgotten, and with it what exactly was sent.
         if sent.turn > turn {
@@ -93,18 +94,20 @@ impl Sink {
         buffer: &mut Vec<u8>,
         out: &mut impl Egress,
     ) -> Result<(), DropReason> {
-        let (kept, payload_type, timestamp) =
+        let (sequence, kept, payload_type, timestamp) =
             self.find(index, history).ok_or(DropReason::NotKept)?;
-        let sent = self.sent.get(self.slot_of(index)).copied().unwrap_or_default();
-        let turn = self.turn_of(index);
+        let sent = self.sent.get(slot_of(&self.sent, index)).copied().unwrap_or_default();
+        let turn = turn_of(&self.sent, index);
         if sent.turn > turn {
             return Err(DropReason::NotKept);
         }
         let first = sent.turn != turn;
+        let changes = if first { self.choose_late(sequence, &kept)? } else { sent.changes };
+        let payload = changed(changes, kept.payload, &mut self.patched);
         self.stats.retransmitted_packets += 1;
-        self.stats.retransmitted_bytes += kept.payload.len() as u64;
+        self.stats.retransmitted_bytes += payload.len() as u64;
         let mut fields = Fields {
-            marker: kept.marker,
+            marker: kept.marker || changes.sets_marker(),
             payload_type,
             sequence: index as u16,
             timestamp,
@@ -118,16 +121,17 @@ impl Sink {
             fields.payload_type = *number;
             buffer.clear();
             buffer.extend(fields.sequence.to_be_bytes());
-            buffer.extend(kept.payload);
+            buffer.extend(payload);
             rtx.send(stamp, self.peer, fields, buffer, sending, out);
             return Ok(());
         }
         self.again.0 += 1;
-        self.again.1 += kept.payload.len() as u64;
-        let size = self.layout.len() + kept.payload.len();
+        self.again.1 += payload.len() as u64;
+        let size = self.layout.len() + payload.len();
         if first {
             fields.transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
-            self.remember(index, stamp.abs_send_time, fields.transport_sequence);
+            let sent = (stamp.abs_send_time, fields.transport_sequence, changes);
+            Self::remember(&mut self.sent, self.config.kind, index, sent);
         } else {
             fields.abs_send_time = sent.abs_send_time;
             fields.transport_sequence = sent.transport_sequence;
@@ -137,7 +141,7 @@ impl Sink {
             sending.bandwidth.sent(stamp.now, 0, size as u32);
         }
         let (header, length) = self.layout.write(&fields, &Carried::default());
-        out.rtp(self.peer, &header[..length], kept.payload, index);
+        out.rtp(self.peer, &header[..length], payload, index);
         Ok(())
     }
 
@@ -162,7 +166,7 @@ impl Sink {
                 if left >= bytes || !self.was_sent(index) {
                     continue;
                 }
-                let Some((kept, payload_type, timestamp)) = self.find(index, history) else {
+                let Some((_, kept, payload_type, timestamp)) = self.find(index, history) else {
                     continue;
                 };
                 // A small packet fills little, for as much work.
@@ -172,8 +176,10 @@ impl Sink {
                 let Some(rtx) = &mut self.rtx else { break };
                 let format = rtx.formats.iter().find(|(_, of)| *of == payload_type);
                 let Some(&(payload_type, _)) = format else { continue };
+                let changes = self.sent[slot_of(&self.sent, index)].changes;
+                let payload = changed(changes, kept.payload, &mut self.patched);
                 let fields = Fields {
-                    marker: kept.marker,
+                    marker: kept.marker || changes.sets_marker(),
                     payload_type,
                     sequence: 0,
                     timestamp,
@@ -183,11 +189,11 @@ impl Sink {
                 };
                 buffer.clear();
                 buffer.extend((index as u16).to_be_bytes());
-                buffer.extend(kept.payload);
+                buffer.extend(payload);
                 let size = rtx.send(stamp, self.peer, fields, buffer, sending, out);
                 sending.spend(stamp.now, size);
                 self.stats.padding_packets += 1;
-                self.stats.padding_bytes += kept.payload.len() as u64;
+                self.stats.padding_bytes += payload.len() as u64;
                 left += size;
             }
             if left == before {
@@ -199,44 +205,58 @@ impl Sink {
 
     /// Whether a packet with this number left, or one that took its place since.
     pub(super) fn was_sent(&self, index: u64) -> bool {
-        let sent = self.sent.get(self.slot_of(index));
-        sent.is_some_and(|sent| sent.turn >= self.turn_of(index))
+        let sent = self.sent.get(slot_of(&self.sent, index));
+        sent.is_some_and(|sent| sent.turn >= turn_of(&self.sent, index))
     }
 
-    fn find<'a>(&self, index: u64, history: &'a History) -> Option<(Kept<'a>, u8, u32)> {
-        let kept = history.get(self.rewriter.source_of(index)?)?;
+    /// The packet behind an outgoing index, with its number at the source.
+    fn find<'a>(&self, index: u64, history: &'a History) -> Option<(u64, Kept<'a>, u8, u32)> {
+        let sequence = self.selection.source_of(self.rewriter.source_of(index)?)?;
+        let kept = history.get(sequence)?;
         let (payload_type, payload) = self.outgoing(kept.format, kept.payload);
         let timestamp = self.rewriter.timestamp(kept.timestamp)?;
-        (payload_type != NONE).then_some((Kept { payload, ..kept }, payload_type, timestamp))
+        let kept = Kept { payload, ..kept };
+        (payload_type != NONE).then_some((sequence, kept, payload_type, timestamp))
     }
 
+    /// What becomes of a packet that never went out, as it came too late.
+    fn choose_late(&mut self, sequence: u64, kept: &Kept<'_>) -> Result<Changes, DropReason> {
+        let codec = self.codecs[usize::from(kept.format) % MAX_FORMATS];
+        match self.selection.choose_late(sequence, kept, codec) {
+            Choice::Send(_, changes) => Ok(changes),
+            Choice::Leave | Choice::TooOld => Err(DropReason::NotKept),
+        }
+    }
+
+    /// Keeps how packet `index` went out: its time of sending, its number in the transport, and how it
+    /// was changed.
     #[inline]
     pub(super) fn remember(
-        &mut self,
+        ring: &mut Vec<SentPacket>,
+        kind: Kind,
         index: u64,
-        abs_send_time: AbsSendTime,
-        transport_sequence: u16,
+        (abs_send_time, transport_sequence, changes): (AbsSendTime, u16, Changes),
     ) {
-        if self.sent.is_empty() {
-            let size = if self.config.kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
-            self.sent.resize(size, SentPacket::default());
+        if ring.is_empty() {
+            let size = if kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
+            ring.resize(size, SentPacket::default());
         }
-        let (slot, turn) = (self.slot_of(index), self.turn_of(index));
-        let sent = &mut self.sent[slot];
+        let (slot, turn) = (slot_of(ring, index), turn_of(ring, index));
+        let sent = &mut ring[slot];
         // A packet later than the ring is long must not push a newer one out.
         if sent.turn < turn {
-            *sent = SentPacket { turn, abs_send_time, resent_at: 0, transport_sequence };
+            *sent = SentPacket { turn, abs_send_time, resent_at: 0, transport_sequence, changes };
         }
     }
+}
 
-    fn slot_of(&self, index: u64) -> usize {
-        index as usize & self.sent.len().wrapping_sub(1)
-    }
+fn slot_of(ring: &[SentPacket], index: u64) -> usize {
+    index as usize & ring.len().wrapping_sub(1)
+}
 
-    /// Of the shortest ring, and more than there are in the life of a key.
-    fn turn_of(&self, index: u64) -> u32 {
-        (index / self.sent.len().max(1) as u64) as u32 + 1
-    }
+/// Of the shortest ring, and more than there are in the life of a key.
+fn turn_of(ring: &[SentPacket], index: u64) -> u32 {
+    (index / ring.len().max(1) as u64) as u32 + 1
 }
 
 impl Rtx {

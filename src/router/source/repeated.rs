@@ -50,6 +50,9 @@ impl Source {
         if announced.is_some_and(|(_, repeated)| *repeated != ssrc) {
             return Err(DropReason::RtxForeign);
         }
+        if announced.is_none() {
+            self.repeats_as = Some(packet.ssrc);
+        }
         if self.config.formats.iter().all(|(known, _)| *known != payload_type) {
             return Err(DropReason::RtxUnknownFormat);
         }
@@ -92,8 +95,8 @@ impl Source {
         self.admit(stamp, packet, number, newest, Some(index as u8), Carried::default())
     }
 
-    /// Whether an SSRC was announced for repetitions of this source.
+    /// Whether repetitions of this source come with that SSRC, by announcement or because they did.
     pub fn repeats_as(&self, ssrc: u32) -> bool {
-        self.config.rtx_ssrcs.iter().any(|(rtx, _)| *rtx == ssrc)
+        self.repeats_as == Some(ssrc) || self.config.rtx_ssrcs.iter().any(|(rtx, _)| *rtx == ssrc)
     }
 }
