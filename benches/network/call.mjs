@@ -132,7 +132,7 @@ export class Stage {
       hidden: Boolean(network.trace),
       video: { width, height, frameRate: this.rate },
       codecs: { video: codec },
-      encodings,
+      encodings: { video: encodings },
     });
     await this.relays.get('publisher')?.start();
   }

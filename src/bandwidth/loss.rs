@@ -330,11 +330,21 @@ mod tests {
     fn heavy_loss_limits_until_it_turns_out_to_be_the_link() {
         let mut control = LossControl::default();
         run(&mut control, 20, |_| 4_000_000, |_| 0.0);
-        run(&mut control, 4, |_| 4_000_000, |_| 0.75);
+        run(&mut control, 4, |_| 4_000_000, |_| 0.3);
         let limit = control.limit().expect("a limit");
-        assert!(limit <= 2.1e6, "{limit}");
+        assert!(limit <= 2.9e6, "{limit}");
         // The sender obeys, and as much is lost as before.
-        run(&mut control, 30, |bin| 1_000_000 + bin % 4 * 200_000, |_| 0.75);
+        run(&mut control, 30, |bin| 1_000_000 + bin % 4 * 200_000, |_| 0.3);
         assert_eq!(control.limit(), None);
+    }
+
+    #[test]
+    fn a_link_that_loses_most_is_too_narrow_whatever_it_is_given() {
+        let mut control = LossControl::default();
+        run(&mut control, 20, |_| 4_000_000, |_| 0.0);
+        run(&mut control, 4, |_| 4_000_000, |_| 0.75);
+        assert!(control.limit().expect("a limit") <= 2.1e6);
+        run(&mut control, 30, |bin| 1_000_000 + bin % 4 * 200_000, |_| 0.75);
+        assert!(control.limit().expect("a limit") <= 0.5e6);
     }
 }

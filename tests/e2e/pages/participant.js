@@ -60,9 +60,9 @@ function codecsNamed(kind, name) {
 class Participant {
   /**
    * Joins the application's call. `source` is a name or a stream of the caller's own. `codecs` may force one
-   * codec: { video: 'VP8', audio: 'opus' }; `encodings` are those that the picture is sent in.
+   * codec: { video: 'VP8', audio: 'opus' }; `encodings` are what to send of it, as RTCRtpSender has them.
    */
-  async join({ source = 'camera', receive = true, codecs = {}, encodings, serverOffers = false, iceServers = [], ...request } = {}) {
+  async join({ source = 'camera', receive = true, codecs = {}, encodings = {}, serverOffers = false, iceServers = [], ...request } = {}) {
     this.startedAt = performance.now();
     this.errors = [];
     this.stream = await openSource(source);
@@ -92,13 +92,13 @@ class Participant {
     await this.connected();
   }
 
-  addSenders(receive, codecs, encodings) {
+  addSenders(receive, codecs, encodings = {}) {
     for (const kind of ['audio', 'video']) {
       const track = this.stream.getTracks().find((candidate) => candidate.kind === kind);
       if (!track && !receive) continue;
       const direction = track ? (receive ? 'sendrecv' : 'sendonly') : 'recvonly';
       const init = { direction, streams: [this.stream] };
-      if (kind === 'video' && track && encodings) init.sendEncodings = encodings;
+      if (track && encodings[kind]) init.sendEncodings = encodings[kind];
       const transceiver = this.peer.addTransceiver(track ?? kind, init);
       if (codecs[kind]) transceiver.setCodecPreferences(codecsNamed(kind, codecs[kind]));
     }
