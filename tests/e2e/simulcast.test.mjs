@@ -90,7 +90,7 @@ for (const { codec, mode, most, check } of LAYERED) {
       return;
     }
     const encodings = [{ scalabilityMode: mode, maxBitrate: 600_000 }];
-    const { application, presenter, viewers, sinks } = await broadcast(stage, { codecs: { video: codec }, encodings });
+    const { application, presenter, viewers, sinks } = await broadcast(stage, { codecs: { video: codec }, encodings: { video: encodings } });
     const [free, bounded] = viewers;
     const modes = async () => video(await presenter.report(), 'outbound-rtp').map((one) => one.scalabilityMode);
     await until(modes, (all) => all.includes(mode));
