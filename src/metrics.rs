@@ -36,6 +36,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Way {
+    way: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Flow {
     direction: &'static str,
 }
@@ -67,6 +72,7 @@ pub struct Metrics {
     bytes_out: Counter,
     messages_out: Counter,
     dropped: Family<Reason, Counter>,
+    switches: Family<Way, Counter>,
     log_lines_dropped: Counter,
     uptime: Gauge<f64, AtomicU64>,
     cpu_seconds: Counter<f64, AtomicU64>,
@@ -106,6 +112,7 @@ impl Metrics {
             bytes_out: bytes.get_or_create_owned(&outward),
             messages_out: Counter::default(),
             dropped: Family::default(),
+            switches: Family::default(),
             log_lines_dropped: Counter::default(),
             uptime: Gauge::default(),
             cpu_seconds: Counter::default(),
@@ -169,6 +176,11 @@ impl Metrics {
             "rivero_media_dropped",
             "Datagrams and packets dropped, by reason",
             metrics.dropped.clone(),
+        );
+        all.register(
+            "rivero_encoding_switches",
+            "Times that a receiver went over to another encoding of what it gets",
+            metrics.switches.clone(),
         );
         all.register(
             "rivero_log_lines_dropped",
@@ -266,6 +278,11 @@ impl Metrics {
     /// `count` datagrams or packets of media were dropped.
     pub fn dropped(&self, reason: &'static str, count: u64) {
         self.dropped.get_or_create(&Reason { reason }).inc_by(count);
+    }
+
+    /// Receivers went over to another encoding so often: `up` to a better one, `down` to a lesser one.
+    pub fn switched(&self, way: &'static str, count: u64) {
+        self.switches.get_or_create(&Way { way }).inc_by(count);
     }
 
     /// The text that Prometheus reads; what concerns the process is passed in as it is now.

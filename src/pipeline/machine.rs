@@ -171,6 +171,12 @@ impl Machine {
         all
     }
 
+    /// How often viewers went over to a better encoding, and to a lesser one, since this was asked last.
+    pub fn take_switches(&mut self) -> [u64; 2] {
+        let each = self.pipelines.values_mut().map(|pipeline| pipeline.router.take_switches());
+        each.fold([0; 2], |[up, down], [more_up, more_down]| [up + more_up, down + more_down])
+    }
+
     /// Ends all pipelines.
     pub fn release_all(&mut self, at: Moment, out: &mut impl Outbox) {
         for object in self.ids.keys().cloned().collect::<Vec<_>>() {

@@ -411,6 +411,12 @@ impl Shell {
                 metrics.dropped(reason, number);
             }
         }
+        let [up, down] = self.machine.take_switches();
+        for (way, number) in [("up", up), ("down", down)] {
+            if number > 0 {
+                metrics.switched(way, number);
+            }
+        }
     }
 }
 

@@ -233,6 +233,9 @@ impl Router {
                 let before = self.sources.get(before).filter(|other| other.peer == one.peer)?;
                 before.timestamp_at(|| one.sent_at(timestamp))
             });
+            let lesser = before.and_then(|before| self.sources.get(before));
+            let lesser = lesser.is_some_and(|before| one.size() < before.size());
+            self.switches[usize::from(lesser)] += 1;
             sink.switch(source, &one.config.formats, meant);
             if let Some(before) = before.and_then(|before| self.sources.get_mut(before)) {
                 before.sinks.retain(|other| *other != key);
@@ -310,6 +313,11 @@ impl Source {
     /// Whether its sinks can choose.
     pub fn has_choice(&self) -> bool {
         self.lead.is_none() && self.layered || !self.encodings.is_empty()
+    }
+
+    /// What encodings of one source are compared by.
+    fn size(&self) -> (u32, u64) {
+        (self.pixels.unwrap_or(0), self.most)
     }
 
     /// Whether it comes at present.

@@ -108,6 +108,8 @@ pub struct Router {
     /// When it is looked at what sinks can choose among; what there was the last time.
     layers_appointment: Appointment,
     points: layers::Points,
+    /// How often a sink went over to a better encoding, and to a lesser one.
+    switches: [u64; 2],
     /// Of sources and sinks that were removed.
     drops_of_removed: Drops,
     /// Of control packets, which belong to no stream.
@@ -131,6 +133,7 @@ impl Router {
             scratch: reports::Scratch::default(),
             layers_appointment: Appointment::default(),
             points: layers::Points::default(),
+            switches: [0; 2],
             drops_of_removed: Drops::default(),
             drops_of_control: Drops::default(),
             drops_taken: Drops::default(),
@@ -478,6 +481,11 @@ impl Router {
         let new = total.since(&self.drops_taken);
         self.drops_taken = total;
         new
+    }
+
+    /// How often sinks went over to a better encoding, and to a lesser one, since this was asked last.
+    pub fn take_switches(&mut self) -> [u64; 2] {
+        std::mem::take(&mut self.switches)
     }
 
     /// Events that nobody fetched in time.

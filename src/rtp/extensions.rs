@@ -70,7 +70,7 @@ impl Extension {
 pub struct Extensions {
     numbers: [u8; Extension::ALL.len()],
     /// Those that only the other side writes, a bit for each.
-    unwritten: u8,
+    unwritten: u16,
 }
 
 impl Extensions {

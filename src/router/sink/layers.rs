@@ -345,3 +345,172 @@ impl Selection {
         self.now.spatial < self.wanted.spatial.min(highest.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn arrival(codec: Codec, sequence: u64, timestamp: u32, payload: &[u8]) -> Arrival {
+        Arrival {
+            sequence,
+            timestamp,
+            marker: false,
+            format: 0,
+            clock_rate: 90_000,
+            generation: 0,
+            keyframe: false,
+            newest: true,
+            empty: false,
+            place: Place::of(codec, payload),
+            carried: Carried::default(),
+        }
+    }
+
+    /// A packet that is all of a picture in one spatial layer, not in flexible mode.
+    fn vp9(picture: u8, spatial: u8, temporal: u8, key: bool) -> Vec<u8> {
+        let first = 0xac | u8::from(!key) << 6;
+        vec![first, picture & 0x7f, temporal << 5 | spatial << 1, picture, 0x82]
+    }
+
+    fn vp8(picture: u16, temporal: u8, sync: bool) -> Vec<u8> {
+        let [high, low] = picture.to_be_bytes();
+        vec![0x90, 0xe0, 0x80 | high, low, 9, temporal << 6 | u8::from(sync) << 5, 0x11]
+    }
+
+    /// Plays pictures of three sizes; which sizes of each go out, and whether with a marker.
+    fn sizes(selection: &mut Selection, from: u8, to: u8, key: Option<u8>) -> Vec<Vec<(u8, bool)>> {
+        let mut all = Vec::new();
+        for picture in from..to {
+            let mut sent = Vec::new();
+            for spatial in 0..3 {
+                let sequence = 1_000 + 3 * u64::from(picture) + u64::from(spatial);
+                let payload = vp9(picture, spatial, 0, key == Some(picture));
+                let mut packet = arrival(Codec::Vp9, sequence, picture.into(), &payload);
+                packet.keyframe = key == Some(picture) && spatial == 0;
+                if sequence == 1_000 {
+                    selection.begin(sequence, packet.place);
+                }
+                if let Choice::Send(_, changes) = selection.choose(&packet, Some(Codec::Vp9)) {
+                    sent.push((spatial, changes.sets_marker()));
+                }
+            }
+            all.push(sent);
+        }
+        all
+    }
+
+    #[test]
+    fn sizes_are_left_at_once_and_entered_with_a_keyframe() {
+        let mut selection = Selection::default();
+        selection.wanted = Layers { spatial: 1, temporal: u8::MAX };
+        let two = vec![(0, false), (1, true)];
+        assert_eq!(sizes(&mut selection, 0, 3, Some(0)), vec![two.clone(); 3]);
+        selection.wanted = Layers { spatial: 2, temporal: u8::MAX };
+        assert!(selection.waits_for_size((2, 0)) && !selection.waits_for_size((1, 0)));
+        let three = vec![(0, false), (1, false), (2, true)];
+        let entered = [two.clone(), two.clone(), three.clone(), three];
+        assert_eq!(sizes(&mut selection, 3, 7, Some(5)), entered);
+        selection.wanted = Layers { spatial: 0, temporal: u8::MAX };
+        assert_eq!(sizes(&mut selection, 7, 8, None), [vec![(0, true)]]);
+    }
+
+    #[test]
+    fn a_speed_is_entered_layer_by_layer_where_a_picture_says_so() {
+        let mut selection = Selection::default();
+        selection.wanted = Layers { spatial: 0, temporal: 0 };
+        let mut sent = Vec::new();
+        let pattern = [(0, false), (2, true), (1, true), (2, false)];
+        selection.begin(100, Place::of(Codec::Vp8, &vp8(100, 0, false)));
+        for step in 0..16u16 {
+            if step == 4 {
+                selection.wanted = Layers::ALL;
+            }
+            let (temporal, sync) = pattern[usize::from(step) % 4];
+            let payload = vp8(100 + step, temporal, sync);
+            let packet = arrival(Codec::Vp8, 100 + u64::from(step), step.into(), &payload);
+            match selection.choose(&packet, Some(Codec::Vp8)) {
+                Choice::Send(number, changes) => {
+                    let mut out = payload.clone();
+                    changes.apply(&mut out);
+                    let read = rivero_vp8::Descriptor::parse(&out).unwrap();
+                    sent.push((temporal, number, read.picture_id.unwrap()));
+                }
+                choice => assert_eq!(choice, Choice::Leave),
+            }
+        }
+        let layers: Vec<u8> = sent.iter().map(|one| one.0).collect();
+        // Behind the layer in the middle, whose picture needs the base alone, the highest waits for one
+        // that does too.
+        assert_eq!(layers, [0, 0, 1, 0, 2, 1, 2, 0, 2, 1, 2]);
+        for (place, (_, number, picture)) in sent.iter().enumerate() {
+            assert_eq!((*number, *picture), (100 + place as u64, 100 + place as u16));
+        }
+    }
+
+    #[test]
+    fn a_late_packet_of_a_layer_that_is_left_out_fills_its_gap() {
+        let mut selection = Selection::default();
+        selection.wanted = Layers { spatial: 0, temporal: 0 };
+        let packet = |sequence: u64, temporal| {
+            let payload = vp9(sequence as u8, 0, temporal, false);
+            arrival(Codec::Vp9, sequence, sequence as u32, &payload)
+        };
+        selection.begin(10, packet(10, 0).place);
+        assert!(matches!(selection.choose(&packet(10, 0), None), Choice::Send(10, _)));
+        assert_eq!(selection.choose(&packet(12, 1), None), Choice::Leave);
+        assert!(matches!(selection.choose(&packet(13, 0), None), Choice::Send(12, _)));
+        let late = Arrival { newest: false, ..packet(11, 1) };
+        let Choice::Send(11, changes) = selection.choose(&late, None) else { panic!("a gap") };
+        assert!(changes.is_empty());
+        assert_eq!(selection.source_of(12), Some(13));
+    }
+
+    #[test]
+    fn pictures_that_jump_are_counted_on() {
+        let mut selection = Selection::default();
+        selection.begin(0, Place::of(Codec::Vp8, &vp8(5, 0, false)));
+        let mut ids = Vec::new();
+        for (step, picture) in [5u16, 6, 20_000, 20_001, 3, 4, 0x7fff, 0].into_iter().enumerate() {
+            let payload = vp8(picture, 0, false);
+            let packet = arrival(Codec::Vp8, step as u64, step as u32, &payload);
+            let Choice::Send(_, changes) = selection.choose(&packet, Some(Codec::Vp8)) else {
+                panic!("nothing is left out")
+            };
+            let mut out = payload;
+            changes.apply(&mut out);
+            ids.push(rivero_vp8::Descriptor::parse(&out).unwrap().picture_id.unwrap());
+        }
+        assert_eq!(ids, [5, 6, 7, 8, 9, 10, 11, 12]);
+        assert!(selection.jumped);
+    }
+
+    proptest! {
+        /// Whatever descriptors say, numbers go on one by one when packets come in order.
+        #[test]
+        fn lies_leave_no_gap(
+            packets in vec((any::<[u8; 7]>(), 0u32..3, any::<bool>(), 0u8..4, 0u8..4), 1..200),
+            of_vp8: bool,
+        ) {
+            let codec = if of_vp8 { Codec::Vp8 } else { Codec::Vp9 };
+            let (mut selection, mut timestamp, mut expected) = (Selection::default(), 0u32, 7u64);
+            for (step, (payload, time, key, spatial, temporal)) in packets.into_iter().enumerate() {
+                timestamp = timestamp.wrapping_add(time);
+                selection.wanted = Layers { spatial, temporal };
+                let mut packet = arrival(codec, 7 + step as u64, timestamp, &payload);
+                packet.keyframe = key;
+                if step == 0 {
+                    selection.begin(packet.sequence, packet.place);
+                }
+                match selection.choose(&packet, Some(codec)) {
+                    Choice::Send(number, changes) => {
+                        prop_assert_eq!(number, expected);
+                        expected += 1;
+                        changes.apply(&mut payload.clone());
+                    }
+                    choice => prop_assert_eq!(choice, Choice::Leave),
+                }
+            }
+        }
+    }
+}

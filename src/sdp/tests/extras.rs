@@ -21,8 +21,13 @@ fn video(lines: &str) -> Negotiated {
     of(&text, &layered())
 }
 
+/// By place in [`Extension::ALL`], up to the last that has one.
 fn numbers(agreed: &Extensions) -> Vec<Option<u8>> {
-    Extension::ALL.into_iter().map(|extension| agreed.get(extension)).collect()
+    let mut all: Vec<_> =
+        Extension::ALL.into_iter().map(|extension| agreed.get(extension)).collect();
+    let known = all.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+    all.truncate(known);
+    all
 }
 
 #[test]
@@ -123,7 +128,7 @@ fn receivers_make_the_estimate_where_nobody_here_does() {
 fn extensions_keep_their_numbers_and_their_order() {
     let negotiated = answered("chrome_call", &layered());
     let audio = numbers(&negotiated.media[0].extensions);
-    assert_eq!(audio, [Some(2), Some(3), Some(4), None, None, Some(1), None]);
+    assert_eq!(audio, [Some(2), Some(3), Some(4), None, None, Some(1)]);
     let lines: Vec<_> = negotiated.local.media[0].values("extmap").collect();
     let order: Vec<_> = lines.iter().map(|line| &line[..2]).collect();
     assert_eq!(order, ["1 ", "2 ", "3 ", "4 "]);
@@ -196,6 +201,40 @@ fn redundant_audio_is_taken_where_it_repeats_opus() {
 
 fn rids(negotiated: &Negotiated) -> Vec<String> {
     negotiated.media[0].encodings.iter().map(|encoding| encoding.rid.clone()).collect()
+}
+
+#[test]
+fn layers_are_described_beside_the_payload_only_where_it_says_nothing_of_them() {
+    let uri = Extension::DependencyDescriptor.uri();
+    let can = Capabilities { video: vec![Codec::Vp8, Codec::Av1], ..layered() };
+    for (formats, direction, agreed) in [
+        ("45 96", "sendonly", Some(9)),
+        ("45 96", "sendrecv", Some(9)),
+        ("45 96", "recvonly", None),
+        ("96 45", "sendonly", None),
+    ] {
+        let text = format!(
+            "v=0\nm=video 9 UDP/TLS/RTP/SAVPF {formats}\na=rtpmap:96 VP8/90000\n\
+             a=rtpmap:45 AV1/90000\na=extmap:9 {uri}\na={direction}\n"
+        );
+        let negotiated = of(&text, &can);
+        let number = negotiated.media[0].extensions.get(Extension::DependencyDescriptor);
+        assert_eq!(number, agreed, "{formats} {direction}");
+        assert_eq!(negotiated.local.to_string().contains(uri), agreed.is_some());
+    }
+}
+
+#[test]
+fn encodings_without_names_are_those_of_their_group() {
+    let negotiated = video(
+        "a=ssrc-group:SIM 1 2 3\na=ssrc-group:FID 1 11\na=ssrc-group:FID 2 12\n\
+         a=ssrc:1 cname:a\na=ssrc:2 cname:a\na=ssrc:11 cname:a\na=ssrc:12 cname:a\n",
+    );
+    let media = &negotiated.media[0];
+    assert_eq!(media.remote_encodings, [1, 2], "the third is not announced");
+    assert_eq!(media.remote_rtx_ssrcs, [(11, 1), (12, 2)]);
+    let alone = video("a=ssrc-group:SIM 1\na=ssrc:1 cname:a\n");
+    assert!(alone.media[0].remote_encodings.is_empty());
 }
 
 #[test]
@@ -315,8 +354,7 @@ fn an_answer_may_leave_out_whatever_is_new() {
     let theirs = answer(&ours, &can(), &local()).expect("answer");
     for media in accept(&ours, &theirs.local, &forwarding()).expect("accepts") {
         assert!(media.accepted && media.rtx.is_empty() && media.local_rtx_ssrc.is_none());
-        let expected = [Some(3), None, None, None, None, None, None];
-        assert_eq!(numbers(&media.extensions), expected);
+        assert_eq!(numbers(&media.extensions), [Some(3)]);
         assert!(!media.transport_cc);
     }
 }
@@ -336,7 +374,7 @@ fn an_answer_adds_nothing_to_what_was_offered() {
     .expect("parses");
     for media in accept(&ours, &answer, &forwarding()).expect("accepts") {
         assert!(media.accepted && media.rtx.is_empty() && !media.transport_cc);
-        assert_eq!(numbers(&media.extensions), [None; 7]);
+        assert_eq!(numbers(&media.extensions), []);
     }
 }
 

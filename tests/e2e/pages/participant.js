@@ -33,10 +33,17 @@ function colouredSource(name, frequency) {
 function openSource(source) {
   if (source instanceof MediaStream) return source;
   if (source === 'none') return new MediaStream();
+  // Of what is smaller browsers do not make three sizes.
   if (source === 'large') {
     return navigator.mediaDevices.getUserMedia({
       audio: true,
       video: { width: 960, height: 540, frameRate: 15 },
+    });
+  }
+  if (source === 'medium') {
+    return navigator.mediaDevices.getUserMedia({
+      audio: true,
+      video: { width: 640, height: 360, frameRate: 15 },
     });
   }
   if (source === 'camera') {
