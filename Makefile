@@ -10,6 +10,7 @@ TARGET_DIR = $(shell cargo metadata --no-deps --format-version=1 | sed 's/.*"tar
 BINARY = $(TARGET_DIR)/$(HOST)/release/rivero
 
 E2E := tests/e2e
+NETWORK := benches/network
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 # For each fuzz target.
 FUZZ_SECONDS ?= 60
@@ -54,8 +55,16 @@ unit: tools ## Runs the tests that need no browser
 	cargo test --workspace --locked --target $(HOST)
 
 .PHONY: e2e
-e2e: test-tools build $(E2E)/node_modules/.package-lock.json ## Runs a browser and an application against the server
+e2e: test-tools build relay $(E2E)/node_modules/.package-lock.json ## Runs a browser and an application against the server
 	RIVERO_BIN="$(BINARY)" npm --prefix $(E2E) test
+
+.PHONY: relay
+relay: tools
+	cargo build --release --locked --target $(HOST) --package rivero-network
+
+.PHONY: network-bench
+network-bench: test-tools build relay $(E2E)/node_modules/.package-lock.json ## Plays bad networks to browsers, and makes a page of plots; SCENARIOS names some
+	RIVERO_BIN="$(BINARY)" node $(NETWORK)/run.mjs $(SCENARIOS)
 
 .PHONY: joins
 joins: test-tools build $(E2E)/node_modules/.package-lock.json ## Measures how soon JOINS (100) late viewers see a picture

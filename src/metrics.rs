@@ -70,6 +70,7 @@ pub struct Metrics {
     bytes_in: Counter,
     packets_out: Counter,
     bytes_out: Counter,
+    messages_out: Counter,
     dropped: Family<Reason, Counter>,
     switches: Family<Way, Counter>,
     log_lines_dropped: Counter,
@@ -109,6 +110,7 @@ impl Metrics {
             bytes_in: bytes.get_or_create_owned(&inward),
             packets_out: packets.get_or_create_owned(&outward),
             bytes_out: bytes.get_or_create_owned(&outward),
+            messages_out: Counter::default(),
             dropped: Family::default(),
             switches: Family::default(),
             log_lines_dropped: Counter::default(),
@@ -165,6 +167,11 @@ impl Metrics {
         );
         all.register("rivero_media_packets", "Datagrams of media, by direction", packets);
         all.register("rivero_media_bytes", "Bytes of those datagrams, by direction", bytes);
+        all.register(
+            "rivero_media_messages",
+            "What the kernel was given for the datagrams sent: fewer where some leave together",
+            metrics.messages_out.clone(),
+        );
         all.register(
             "rivero_media_dropped",
             "Datagrams and packets dropped, by reason",
@@ -261,8 +268,9 @@ impl Metrics {
         self.bytes_in.inc_by(bytes);
     }
 
-    /// Datagrams of media that were sent.
-    pub fn sent(&self, packets: u64, bytes: u64) {
+    /// Datagrams of media that were sent, as `messages` of the kernel's.
+    pub fn sent(&self, packets: u64, bytes: u64, messages: u64) {
+        self.messages_out.inc_by(messages);
         self.packets_out.inc_by(packets);
         self.bytes_out.inc_by(bytes);
     }

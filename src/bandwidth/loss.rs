@@ -25,6 +25,8 @@ const HEAVY: f64 = 0.25;
 /// the one that costs the call its quality has to be the better one by far.
 const CLEARLY: f64 = 0.4;
 const BY_FAR: f64 = 0.2;
+/// No link that carries a call at all loses more than this whatever it is given.
+const MOST: f64 = 0.35;
 /// How long the link is believed to lose what it was found to lose, in µs.
 const REMEMBERED: i64 = 30_000_000;
 /// Growth per second of a limit that was found.
@@ -236,7 +238,7 @@ impl LossControl {
         }
         let verdict = if by_rate < BY_FAR * by_share {
             Verdict::Rate
-        } else if by_share < CLEARLY * by_rate {
+        } else if share < MOST && self.lately() < share + HEAVY && by_share < CLEARLY * by_rate {
             Verdict::Share
         } else {
             Verdict::Unknown
@@ -328,11 +330,21 @@ mod tests {
     fn heavy_loss_limits_until_it_turns_out_to_be_the_link() {
         let mut control = LossControl::default();
         run(&mut control, 20, |_| 4_000_000, |_| 0.0);
-        run(&mut control, 4, |_| 4_000_000, |_| 0.75);
+        run(&mut control, 4, |_| 4_000_000, |_| 0.3);
         let limit = control.limit().expect("a limit");
-        assert!(limit <= 2.1e6, "{limit}");
+        assert!(limit <= 2.9e6, "{limit}");
         // The sender obeys, and as much is lost as before.
-        run(&mut control, 30, |bin| 1_000_000 + bin % 4 * 200_000, |_| 0.75);
+        run(&mut control, 30, |bin| 1_000_000 + bin % 4 * 200_000, |_| 0.3);
         assert_eq!(control.limit(), None);
+    }
+
+    #[test]
+    fn a_link_that_loses_most_is_too_narrow_whatever_it_is_given() {
+        let mut control = LossControl::default();
+        run(&mut control, 20, |_| 4_000_000, |_| 0.0);
+        run(&mut control, 4, |_| 4_000_000, |_| 0.75);
+        assert!(control.limit().expect("a limit") <= 2.1e6);
+        run(&mut control, 30, |bin| 1_000_000 + bin % 4 * 200_000, |_| 0.75);
+        assert!(control.limit().expect("a limit") <= 0.5e6);
     }
 }

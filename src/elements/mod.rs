@@ -53,6 +53,14 @@ pub struct Moment {
     pub ntp: NtpTime,
 }
 
+/// Who wants to know the address of a name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Asker {
+    /// A session, with the number of its question.
+    Session(LegKey, u32),
+    Plain(PlainKey),
+}
+
 /// What the graph and the worker ask of the body of any object. An object without media keeps the
 /// defaults.
 pub trait Node {
@@ -182,6 +190,8 @@ pub struct Places {
     pub tcp: Vec<SocketAddr>,
     /// Candidates of peers that found no room, or were none, until they are counted.
     pub refused_candidates: u64,
+    /// Candidates of before an ICE restart.
+    pub old_candidates: u64,
     pub malformed_candidates: u64,
 }
 

@@ -12,6 +12,9 @@ use crate::transport::ports::{PortError, Ports};
 
 use super::{Inbound, Owner, PipelineKey, PlainKey};
 
+/// Bytes of a farewell: a report, a name of 255 bytes at most, a goodbye, and what protects them.
+const MAX_FAREWELL: usize = 512;
+
 /// One section of an endpoint with the party of the router at its other end.
 pub struct PlainLeg {
     pub session: Session,
@@ -28,11 +31,15 @@ pub struct PlainNet {
     ports: Ports,
     /// Sessions that have events to tell which no packet of theirs brought.
     pub touched: Vec<PlainKey>,
+    /// Names of hosts whose addresses are wanted, for [`Session::handle_resolved`].
+    pub questions: Vec<(PlainKey, String)>,
 }
 
 impl PlainNet {
     pub fn new(ports: Ports) -> Self {
-        Self { legs: SlotMap::with_key(), by_local: HashMap::new(), ports, touched: Vec::new() }
+        let (touched, questions) = (Vec::new(), Vec::new());
+        let (legs, by_local) = (SlotMap::with_key(), HashMap::new());
+        Self { legs, by_local, ports, touched, questions }
     }
 
     /// Opens a pair of ports at `ip`.
@@ -45,6 +52,17 @@ impl PlainNet {
         let key = self.legs.insert(PlainLeg { session, owner, peer: None, inbound });
         self.by_local.extend([(pair.rtp, key), (pair.rtcp, key)]);
         Ok(key)
+    }
+
+    /// Says something to the peer by the port of RTCP, if it is known where that is.
+    pub fn say(&mut self, key: PlainKey, compound: &[u8]) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let mut sealed = [0; MAX_FAREWELL];
+        if let Some((from, to)) = leg.session.rtcp_path()
+            && let Some(len) = leg.session.write_rtcp(compound, &mut sealed)
+        {
+            self.ports.send(from, to, &sealed[..len]);
+        }
     }
 
     /// Gives the ports back; what still arrives there is for nobody.

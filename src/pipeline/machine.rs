@@ -10,7 +10,9 @@ use std::time::Instant;
 use slotmap::{SecondaryMap, SlotMap};
 
 use super::{Command, Notice, Pipeline, Ticket, WorkerId};
-use crate::elements::{Inbound, Leg, LegKey, Moment, Net, Owner, PipelineKey, PlainKey, PlainLeg};
+use crate::elements::{
+    Asker, Inbound, Leg, LegKey, Moment, Net, Owner, PipelineKey, PlainKey, PlainLeg,
+};
 use crate::model::{Event, ObjectId, RemoteError};
 use crate::router::{Egress, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
@@ -50,7 +52,7 @@ pub trait Outbox {
     fn send_link(&mut self, _leg: LegKey, _fill: impl FnOnce(&mut [u8]) -> Option<Range<usize>>) {}
 
     /// Looks a name up, for [`Machine::handle_resolved`].
-    fn resolve(&mut self, _leg: LegKey, _number: u32, _name: String) {}
+    fn resolve(&mut self, _asker: Asker, _name: String) {}
 }
 
 /// The way out for what the router of a pipeline sends. The pipeline is borrowed from the machine
@@ -158,6 +160,7 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
+            ("old_candidate", std::mem::take(&mut self.net.places.old_candidates)),
             ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
             ("malformed_candidate", std::mem::take(&mut self.net.places.malformed_candidates)),
         ]);
@@ -222,16 +225,16 @@ impl Machine {
         remote: SocketAddr,
         bytes: &mut [u8],
         out: &mut impl Outbox,
-    ) -> bool {
+    ) -> Option<LegKey> {
         let Some(key) = self.net.demux.find(local, remote, bytes) else {
             self.dropped.unknown_session += 1;
-            return false;
+            return None;
         };
         if self.is_taken(at.now, key, local, remote, bytes) {
             self.dropped.address_in_use += 1;
-            return false;
+            return None;
         }
-        self.handle_of(at, key, local, remote, bytes, out)
+        self.handle_of(at, key, local, remote, bytes, out).then_some(key)
     }
 
     /// Whether a check came over a pair of addresses that another session is using: what comes there
@@ -309,15 +312,24 @@ impl Machine {
     pub fn handle_resolved(
         &mut self,
         at: Moment,
-        key: LegKey,
-        number: u32,
+        asker: Asker,
         ip: Option<IpAddr>,
         out: &mut impl Outbox,
     ) {
-        let Some(leg) = self.net.legs.get_mut(key) else { return };
-        self.at_work = Some(leg.owner.pipeline);
-        leg.session.handle_resolved(at.now, number, ip);
-        self.net.touched.push(key);
+        match asker {
+            Asker::Session(key, number) => {
+                let Some(leg) = self.net.legs.get_mut(key) else { return };
+                self.at_work = Some(leg.owner.pipeline);
+                leg.session.handle_resolved(at.now, number, ip);
+                self.net.touched.push(key);
+            }
+            Asker::Plain(key) => {
+                let Some(leg) = self.net.plain.legs.get_mut(key) else { return };
+                self.at_work = Some(leg.owner.pipeline);
+                leg.session.handle_resolved(ip);
+                self.net.plain.touched.push(key);
+            }
+        }
         self.settle(at, out);
     }
 
@@ -626,11 +638,14 @@ impl Machine {
                         transmit(out, leg.mark, local, remote, &bytes);
                     }
                     Output::Link(output) => out.link(key, output),
-                    Output::Resolve { number, name } => out.resolve(key, number, name),
+                    Output::Resolve { number, name } => {
+                        out.resolve(Asker::Session(key, number), name);
+                    }
                     Output::Expect(transaction) => self.net.demux.expect(transaction, key),
                     Output::Bind { remote, proven } => {
                         self.net.demux.bind(remote, key, proven);
                     }
+                    Output::Live(remote) => self.net.demux.set_live(remote, key),
                     Output::Message { channel, message } => {
                         if let Some(pipeline) = self.pipelines.get_mut(leg.owner.pipeline) {
                             let dropped = &mut self.dropped_by_transport;
@@ -673,6 +688,9 @@ impl Machine {
         }
         while let Some(key) = self.net.plain.touched.pop() {
             self.tell_plain(at, key);
+        }
+        for (key, name) in self.net.plain.questions.drain(..) {
+            out.resolve(Asker::Plain(key), name);
         }
         self.notices.extend(self.events.drain(..).map(Notice::Event));
     }

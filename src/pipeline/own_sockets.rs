@@ -123,6 +123,13 @@ impl Binder for OwnSockets {
         Ok(())
     }
 
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        OwnSockets::send(self, from, to, |slot| {
+            slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some(bytes.len())
+        });
+    }
+
     fn close(&mut self, address: SocketAddr) {
         let inner = &mut *self.0.borrow_mut();
         let Some(slot) = inner.by_address.remove(&address) else { return };

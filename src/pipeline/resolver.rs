@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::worker::{Answer, Mailbox};
 use crate::clock::Clock;
-use crate::elements::LegKey;
+use crate::elements::Asker;
 use crate::transport::mdns;
 
 /// Questions that wait.
@@ -25,14 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A session wants to know an address.
 pub(super) struct Question {
     pub name: String,
-    pub leg: LegKey,
-    pub number: u32,
+    pub asker: Asker,
     pub mailbox: Arc<Mailbox>,
 }
 
 impl Question {
     fn answer(&self, ip: Option<IpAddr>) {
-        self.mailbox.answer(Answer { leg: self.leg, number: self.number, ip });
+        self.mailbox.answer(Answer { asker: self.asker, ip });
     }
 }
 

@@ -2,10 +2,10 @@
 //! each session to its TURN server.
 //!
 //! A connection that says nothing a session understands ends soon, and there is room for so many of them
-//! only; of those that a session took something from there may be more, and they end when they fall
-//! silent, for checks come every few seconds.
+//! only. Of those that a session took something from there may be more, but few for each session; they
+//! end when they fall silent, for checks come every few seconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -23,6 +23,10 @@ use crate::transport::{LinkOutput, path};
 
 /// Connections of one worker that no session has taken anything from; the oldest gives way.
 const MAX_UNKNOWN: usize = 256;
+/// Connections that one session has taken something from; the longest silent gives way.
+const MAX_OF_SESSION: usize = 8;
+/// Connections that are accepted before others have their turn.
+const MAX_ACCEPTED: usize = 64;
 /// All that one worker has open.
 const MAX_OPEN: usize = 8_192;
 /// Time to say something that a session understands.
@@ -115,6 +119,10 @@ struct Open {
     heard_at: Instant,
     /// A session took something from it, or asked for it.
     known: bool,
+    /// Which session it was that took something.
+    holder: Option<LegKey>,
+    /// Tells it from others that had the same place.
+    serial: u64,
     /// It is to be told when it becomes writable.
     waiting: bool,
 }
@@ -124,6 +132,7 @@ struct Open {
 pub(super) struct Cuts {
     pub unknown_evicted: u64,
     pub unknown_silent: u64,
+    pub session_evicted: u64,
     pub idle: u64,
     pub too_many: u64,
     pub no_descriptor: u64,
@@ -145,6 +154,15 @@ pub(super) struct Streams {
     free: Vec<usize>,
     by_path: HashMap<(SocketAddr, SocketAddr), usize>,
     by_leg: HashMap<LegKey, usize>,
+    /// Those that no session knows, the oldest first, among some that are known or gone by now.
+    unknown: VecDeque<(usize, u64)>,
+    /// How many of these are still unknown.
+    strangers: usize,
+    serial: u64,
+    /// Connections of peers that each session knows.
+    of_session: HashMap<LegKey, Vec<usize>>,
+    /// Listeners with more to accept.
+    unfinished: Vec<usize>,
     /// Those with something to send.
     dirty: Vec<usize>,
     /// Ways to TURN servers that opened (true) or were lost.
@@ -177,6 +195,11 @@ impl Streams {
             free: Vec::new(),
             by_path: HashMap::new(),
             by_leg: HashMap::new(),
+            unknown: VecDeque::new(),
+            strangers: 0,
+            serial: 0,
+            of_session: HashMap::new(),
+            unfinished: Vec::new(),
             dirty: Vec::new(),
             news: Vec::new(),
             swept_at: now,
@@ -187,11 +210,18 @@ impl Streams {
 
     /// When [`Self::sweep`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.unfinished.is_empty() {
+            return Some(self.swept_at);
+        }
         (self.open.len() > self.free.len()).then(|| self.swept_at + SWEEP)
     }
 
-    /// Ends what had its time. `lives` says whether a session still exists.
+    /// Ends what had its time, and goes on with what others had to have their turn before. `lives` says
+    /// whether a session still exists.
     pub fn sweep(&mut self, now: Instant, lives: impl Fn(LegKey) -> bool) {
+        for number in std::mem::take(&mut self.unfinished) {
+            self.accept(now, number);
+        }
         if now < self.swept_at + SWEEP {
             return;
         }
@@ -221,8 +251,9 @@ impl Streams {
         }
     }
 
+    /// Accepts what waits, up to a fair share.
     pub fn accept(&mut self, now: Instant, number: usize) {
-        loop {
+        for _ in 0..MAX_ACCEPTED {
             let Some(listener) = self.listeners.get(number) else { return };
             let local = path::tcp(listener.local_addr());
             match listener.accept() {
@@ -239,21 +270,37 @@ impl Streams {
                 }
             }
         }
+        if !self.unfinished.contains(&number) {
+            self.unfinished.push(number);
+        }
     }
 
     /// Of the connections that nobody knows, the oldest gives way to a new one.
     fn make_room(&mut self) {
-        let unknown = |one: &Open| !one.known && matches!(one.owner, Owner::Peer { .. });
-        let all = self.open.iter().enumerate();
-        let mut unknown: Vec<_> = all
-            .filter_map(|(at, one)| {
-                one.as_ref().filter(|one| unknown(one)).map(|one| (one.since, at))
-            })
-            .collect();
-        if unknown.len() >= MAX_UNKNOWN {
-            unknown.sort_unstable();
-            self.cuts.unknown_evicted += 1;
-            self.close(unknown[0].1);
+        while self.strangers >= MAX_UNKNOWN
+            && let Some((at, serial)) = self.unknown.pop_front()
+        {
+            if self.is_stranger(at, serial) {
+                self.cuts.unknown_evicted += 1;
+                self.close(at);
+            }
+        }
+    }
+
+    fn is_stranger(&self, at: usize, serial: u64) -> bool {
+        let one = self.open.get(at).and_then(Option::as_ref);
+        one.is_some_and(|one| one.serial == serial && !one.known)
+    }
+
+    /// Notes a connection that nobody knows yet.
+    fn add_stranger(&mut self, at: usize) {
+        self.strangers += 1;
+        self.unknown.push_back((at, self.serial));
+        // Those that became known or ended stay in the list until they are as many as the others.
+        if self.unknown.len() > 2 * self.strangers.max(MAX_UNKNOWN) {
+            let unknown = std::mem::take(&mut self.unknown);
+            let still = |&(at, serial): &(usize, u64)| self.is_stranger(at, serial);
+            self.unknown = unknown.into_iter().filter(still).collect();
         }
     }
 
@@ -282,7 +329,13 @@ impl Streams {
         if self.open.len() - self.free.len() == 1 {
             self.swept_at = now;
         }
-        self.open[at] = Some(Open { way, owner, since: now, heard_at: now, known, waiting });
+        self.serial += 1;
+        let (since, heard_at, serial) = (now, now, self.serial);
+        self.open[at] =
+            Some(Open { way, owner, since, heard_at, known, holder: None, serial, waiting });
+        if !known && matches!(owner, Owner::Peer { .. }) {
+            self.add_stranger(at);
+        }
         Some(at)
     }
 
@@ -294,6 +347,15 @@ impl Streams {
         }
         match one.owner {
             Owner::Peer { local, remote } => {
+                self.strangers -= usize::from(!one.known);
+                if let Some(holder) = one.holder
+                    && let Some(known) = self.of_session.get_mut(&holder)
+                {
+                    known.retain(|other| *other != at);
+                    if known.is_empty() {
+                        self.of_session.remove(&holder);
+                    }
+                }
                 if self.by_path.get(&(local, remote)) == Some(&at) {
                     self.by_path.remove(&(local, remote));
                 }
@@ -361,10 +423,22 @@ impl Streams {
         }
     }
 
-    /// A session took a message that came over it.
-    pub fn set_known(&mut self, at: usize) {
-        if let Some(Some(one)) = self.open.get_mut(at) {
-            one.known = true;
+    /// A session took a message that came over it. If that one has too many, another of it ends.
+    pub fn set_known(&mut self, at: usize, leg: LegKey) {
+        let Some(Some(one)) = self.open.get_mut(at) else { return };
+        if std::mem::replace(&mut one.known, true) {
+            return;
+        }
+        one.holder = Some(leg);
+        self.strangers -= 1;
+        let known = self.of_session.entry(leg).or_default();
+        let silent_since = |at: &usize| self.open[*at].as_ref().map(|one| one.heard_at);
+        let oldest = known.iter().copied().min_by_key(silent_since);
+        let spare = oldest.filter(|_| known.len() >= MAX_OF_SESSION);
+        known.push(at);
+        if let Some(spare) = spare {
+            self.cuts.session_evicted += 1;
+            self.close(spare);
         }
     }
 
@@ -508,4 +582,120 @@ impl Streams {
 
 const fn interest(writable: bool) -> libc::c_int {
     if writable { libc::EPOLLIN | libc::EPOLLOUT } else { libc::EPOLLIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotmap::SlotMap;
+    use std::net::TcpStream;
+    use std::os::fd::FromRawFd;
+
+    #[expect(clippy::disallowed_methods, reason = "the time of real sockets")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn streams() -> (Streams, SocketAddr) {
+        // SAFETY: no pointers; the descriptor is checked, and nobody else owns it.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        assert!(epoll >= 0);
+        // SAFETY: it is open and nobody else owns it.
+        let epoll = Epoll::new(unsafe { OwnedFd::from_raw_fd(epoll) });
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = listener.local_addr();
+        let streams = Streams::new(now(), epoll, vec![listener], TlsConfig::default());
+        (streams.expect("is watched"), address)
+    }
+
+    fn connect(streams: &mut Streams, address: SocketAddr, count: usize) -> Vec<TcpStream> {
+        (0..count)
+            .map(|_| {
+                let stream = TcpStream::connect(address).expect("is accepted");
+                streams.accept(now(), 0);
+                stream
+            })
+            .collect()
+    }
+
+    fn is_open(streams: &Streams, at: usize) -> bool {
+        streams.open[at].is_some()
+    }
+
+    #[test]
+    fn a_session_has_few_connections_and_takes_none_from_others() {
+        let (mut streams, address) = streams();
+        let mut legs = SlotMap::<LegKey, ()>::with_key();
+        let (greedy, modest) = (legs.insert(()), legs.insert(()));
+        let _peers = connect(&mut streams, address, 100);
+        streams.set_known(0, modest);
+        for at in 1..99 {
+            streams.set_known(at, greedy);
+            streams.set_known(at, greedy);
+        }
+        assert_eq!(streams.cuts.session_evicted, 98 - MAX_OF_SESSION as u64);
+        assert!(is_open(&streams, 0) && is_open(&streams, 98) && is_open(&streams, 99));
+        assert_eq!(streams.open.len() - streams.free.len(), 2 + MAX_OF_SESSION);
+        assert_eq!(streams.strangers, 1);
+        for at in 0..100 {
+            streams.close(at);
+        }
+        assert!(streams.of_session.is_empty() && streams.strangers == 0);
+    }
+
+    #[test]
+    fn the_longest_silent_connection_of_a_session_gives_way() {
+        let (mut streams, address) = streams();
+        let leg = SlotMap::<LegKey, ()>::with_key().insert(());
+        let _peers = connect(&mut streams, address, MAX_OF_SESSION + 1);
+        for at in 0..MAX_OF_SESSION {
+            streams.set_known(at, leg);
+        }
+        let later = now() + Duration::from_secs(1);
+        for at in (0..MAX_OF_SESSION).filter(|at| *at != 5) {
+            streams.open[at].as_mut().expect("is open").heard_at = later;
+        }
+        streams.set_known(MAX_OF_SESSION, leg);
+        let open: Vec<_> = (0..=MAX_OF_SESSION).filter(|at| is_open(&streams, *at)).collect();
+        assert_eq!(open, [0, 1, 2, 3, 4, 6, 7, 8]);
+    }
+
+    #[test]
+    fn strangers_give_way_in_the_order_in_which_they_came() {
+        let (mut streams, address) = streams();
+        let leg = SlotMap::<LegKey, ()>::with_key().insert(());
+        let mut peers = connect(&mut streams, address, MAX_UNKNOWN);
+        streams.set_known(0, leg);
+        peers.extend(connect(&mut streams, address, 3));
+        assert_eq!(streams.cuts.unknown_evicted, 2, "the known one does not count");
+        assert!(is_open(&streams, 0));
+        // Their places are taken by those that came last.
+        let serials: Vec<_> =
+            [1, 2, 3].map(|at| streams.open[at].as_ref().map_or(0, |one| one.serial)).into();
+        assert_eq!(serials, [MAX_UNKNOWN as u64 + 2, MAX_UNKNOWN as u64 + 3, 4]);
+        for _ in 0..2_000 {
+            drop(peers.pop());
+            let at = streams.open.iter().flatten().map(|one| one.serial).max();
+            let newest =
+                streams.open.iter().position(|one| one.as_ref().map(|one| one.serial) == at);
+            streams.close(newest.expect("some are open"));
+            peers.extend(connect(&mut streams, address, 1));
+        }
+        assert!(streams.unknown.len() <= 2 * MAX_UNKNOWN + 1, "{}", streams.unknown.len());
+    }
+
+    #[test]
+    fn a_flood_of_connections_lets_others_have_their_turn() {
+        let (mut streams, address) = streams();
+        let _peers: Vec<_> = (0..3 * MAX_ACCEPTED / 2)
+            .map(|_| TcpStream::connect(address).expect("waits"))
+            .collect();
+        let start = now();
+        streams.accept(start, 0);
+        assert_eq!(streams.open.len(), MAX_ACCEPTED);
+        assert!(streams.poll_timeout().is_some_and(|due| due <= start), "it goes on at once");
+        streams.sweep(start, |_| true);
+        assert_eq!(streams.open.len(), 3 * MAX_ACCEPTED / 2);
+        assert!(streams.poll_timeout().is_some_and(|due| due > start));
+    }
 }

@@ -24,7 +24,7 @@ use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
-use crate::elements::{Certificates, LegKey, Moment, Net, Places, PlainNet};
+use crate::elements::{Asker, Certificates, LegKey, Moment, Net, Places, PlainNet};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::LinkOutput;
@@ -33,10 +33,14 @@ use crate::transport::interfaces::Interface;
 use crate::transport::path::{self, Path};
 use crate::transport::ports::{PortRange, Ports, Quota};
 use crate::transport::tcp::{Listener, MAX_FRAME};
-use crate::transport::udp::{RECV_BATCH, RecvBatch, SendBatch, SendStats, UdpSocket};
+use crate::transport::udp::{RecvBatch, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
+
+/// What came of a datagram waits this long at most for others that arrive meanwhile: what goes to one
+/// destination leaves together, and nobody waits when nothing comes.
+const LEAVES_AFTER: Duration = Duration::from_micros(300);
 
 /// Sockets of endpoints and connections that are told of at once; others are told of the next time.
 const MAX_READY: usize = 64;
@@ -220,8 +224,8 @@ impl Shell {
             let _named = request.entered();
             self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
         }
-        for Answer { leg, number, ip } in answers {
-            self.guarded(at, |machine, out| machine.handle_resolved(at, leg, number, ip, out));
+        for Answer { asker, ip } in answers {
+            self.guarded(at, |machine, out| machine.handle_resolved(at, asker, ip, out));
         }
     }
 
@@ -239,12 +243,12 @@ impl Shell {
             let bytes = &mut message[..];
             match owner {
                 Owner::Peer { local, remote } => {
-                    let mut taken = false;
+                    let mut taken = None;
                     self.guarded(at, |machine, out| {
                         taken = machine.handle_datagram(at, local, remote, bytes, out);
                     });
-                    if taken {
-                        self.out.streams.set_known(number);
+                    if let Some(leg) = taken {
+                        self.out.streams.set_known(number, leg);
                     }
                 }
                 Owner::Link(leg) => {
@@ -292,47 +296,56 @@ impl Shell {
     }
 
     fn read_socket(&mut self, number: usize, batch: &mut RecvBatch) {
-        for _ in 0..MAX_BATCHES {
-            let Some((socket, _)) = self.out.list.get(number) else { return };
+        self.read_batches(|shell| {
+            let (socket, _) = shell.out.list.get(number)?;
             let local = socket.local_addr();
             match socket.recv_batch(batch) {
-                Ok(0) => return,
-                Ok(_) => {}
+                Ok(0) => None,
+                Ok(_) => Some(shell.handle_batch(batch, |machine, at, remote, bytes, out| {
+                    machine.handle_datagram(at, local, remote, bytes, out);
+                })),
                 Err(error) => {
                     tracing::warn!(%local, %error, "cannot receive");
-                    return;
+                    None
                 }
             }
-            self.handle_batch(batch, |machine, at, remote, bytes, out| {
-                machine.handle_datagram(at, local, remote, bytes, out);
-            });
-            if batch.len() < RECV_BATCH {
-                return;
-            }
-        }
+        });
     }
 
     fn read_own_socket(&mut self, token: u64, batch: &mut RecvBatch) {
+        self.read_batches(|shell| {
+            let (local, count) = shell.out.own.receive(token, batch)?;
+            (count > 0).then(|| {
+                shell.handle_batch(batch, |machine, at, remote, bytes, out| {
+                    machine.handle_plain_datagram(at, local, remote, bytes, out);
+                })
+            })
+        });
+    }
+
+    /// Reads batches until none waits, and sends what came of them together, see [`LEAVES_AFTER`].
+    /// `read` gives the time at which what it read had arrived.
+    fn read_batches(&mut self, mut read: impl FnMut(&mut Self) -> Option<Instant>) {
+        let mut oldest = None;
         for _ in 0..MAX_BATCHES {
-            let Some((local, count)) = self.out.own.receive(token, batch) else { return };
-            if count == 0 {
-                return;
+            let Some(arrived) = read(self) else { break };
+            let since = *oldest.get_or_insert(arrived);
+            if self.clock.now().saturating_duration_since(since) >= LEAVES_AFTER {
+                self.flush(since);
+                oldest = None;
             }
-            self.handle_batch(batch, |machine, at, remote, bytes, out| {
-                machine.handle_plain_datagram(at, local, remote, bytes, out);
-            });
-            if count < RECV_BATCH {
-                return;
-            }
+        }
+        if let Some(since) = oldest {
+            self.flush(since);
         }
     }
 
-    /// Gives each datagram to the machine and sends what comes of all of them.
+    /// Gives each datagram to the machine; when they arrived.
     fn handle_batch(
         &mut self,
         batch: &mut RecvBatch,
         handle: impl Fn(&mut Machine, Moment, SocketAddr, &mut [u8], &mut Sockets),
-    ) {
+    ) -> Instant {
         self.counts.truncated += batch.truncated() as u64;
         let at = self.moment();
         for (remote, bytes) in batch.iter_mut() {
@@ -341,7 +354,7 @@ impl Shell {
             self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
         }
         self.guarded(at, |machine, out| machine.end_of_batch(at, out));
-        self.flush(at.now);
+        at.now
     }
 
     /// Sends what came of all that arrived at `arrived`, and looks how long that took where somebody
@@ -373,11 +386,16 @@ impl Shell {
         let mut sent = std::mem::take(&mut self.out.stats);
         sent += self.out.own.take_stats();
         let streamed = std::mem::take(&mut self.out.streams.sent);
-        metrics.sent(sent.sent as u64 + streamed.0, sent.bytes as u64 + streamed.1);
+        metrics.sent(
+            sent.sent as u64 + streamed.0,
+            sent.bytes as u64 + streamed.1,
+            sent.messages as u64 + streamed.0,
+        );
         let cuts = std::mem::take(&mut self.out.streams.cuts);
         let own = [
             ("tcp_unknown_evicted", cuts.unknown_evicted),
             ("tcp_unknown_silent", cuts.unknown_silent),
+            ("tcp_session_evicted", cuts.session_evicted),
             ("tcp_idle", cuts.idle),
             ("tcp_too_many", cuts.too_many),
             ("tcp_no_descriptor", cuts.no_descriptor),
@@ -472,8 +490,8 @@ impl Outbox for Sockets {
         self.streams.send_link(leg, fill);
     }
 
-    fn resolve(&mut self, leg: LegKey, number: u32, name: String) {
-        let question = Question { name, leg, number, mailbox: self.mailbox.clone() };
+    fn resolve(&mut self, asker: Asker, name: String) {
+        let question = Question { name, asker, mailbox: self.mailbox.clone() };
         self.unasked += u64::from(!self.resolver.ask(question));
     }
 }
@@ -498,8 +516,7 @@ impl Drop for Closing {
 
 /// What was found out about a name that a session asked about.
 pub(super) struct Answer {
-    pub leg: LegKey,
-    pub number: u32,
+    pub asker: Asker,
     pub ip: Option<IpAddr>,
 }
 

@@ -178,6 +178,10 @@ impl Router {
                     let sent = self.sinks[sink].report(&block, round_trip);
                     losses.add(sent, block.fraction_lost, round_trip);
                     if let Some(one) = self.peers.get_mut(peer) {
+                        // Pictures and sound go the same way.
+                        for sink in &one.sinks {
+                            self.sinks[*sink].shares_losses(block.fraction_lost);
+                        }
                         one.stats.round_trip = round_trip.or(one.stats.round_trip);
                         one.last_rtcp_at = Some(now);
                     }

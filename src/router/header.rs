@@ -8,7 +8,7 @@ use crate::rtp::{
 
 /// Room for the fixed header and all extensions that are written: 12 bytes, 4 of their own header,
 /// 4 for the time of sending, 3 for the transport's number, 17 for a name, 2 for loudness, 17 for the
-/// time of capture, and what rounds up to a word.
+/// time of capture, 4 for the wait, and what rounds up to a word.
 pub(super) const MAX_HEADER: usize = 64;
 /// Content of an element in the one-byte form.
 const MAX_CONTENT: usize = 16;
@@ -23,6 +23,8 @@ pub(super) struct Fields {
     pub timestamp: u32,
     pub abs_send_time: AbsSendTime,
     pub transport_sequence: u16,
+    /// Where it was agreed on and may be said.
+    pub playout_delay: Option<[u8; 3]>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +39,7 @@ pub(super) struct Layout {
     /// Numbers of elements that only some packets have; zero for none.
     audio_level: u8,
     capture_time: u8,
+    playout_delay: u8,
 }
 
 impl Layout {
@@ -51,6 +54,7 @@ impl Layout {
             transport_sequence: 0,
             audio_level: 0,
             capture_time: 0,
+            playout_delay: 0,
         };
         layout.template[0] = 0x80;
         layout.template[8..12].copy_from_slice(&ssrc.to_be_bytes());
@@ -73,6 +77,7 @@ impl Layout {
         if carries {
             layout.audio_level = agreed.get(Extension::AudioLevel).unwrap_or(0);
             layout.capture_time = agreed.get(Extension::AbsCaptureTime).unwrap_or(0);
+            layout.playout_delay = agreed.get(Extension::PlayoutDelay).unwrap_or(0);
         }
         layout
     }
@@ -102,14 +107,19 @@ impl Layout {
             let number = fields.transport_sequence.to_be_bytes();
             header[self.transport_sequence..][..2].copy_from_slice(&number);
         }
-        if carried.is_empty() {
+        if carried.is_empty() && fields.playout_delay.is_none() {
             return (header, self.length);
         }
-        let length = self.append(&mut header, carried);
+        let length = self.append(&mut header, carried, fields.playout_delay);
         (header, length)
     }
 
-    fn append(&self, header: &mut [u8; MAX_HEADER], carried: &Carried) -> usize {
+    fn append(
+        &self,
+        header: &mut [u8; MAX_HEADER],
+        carried: &Carried,
+        playout_delay: Option<[u8; 3]>,
+    ) -> usize {
         let mut end = self.elements_end;
         if let (Some(level), 1..) = (carried.audio_level, self.audio_level) {
             end = put(header, end, self.audio_level, &[level]);
@@ -122,6 +132,9 @@ impl Layout {
             content[8..].copy_from_slice(&offset.unwrap_or(0).to_be_bytes());
             let length = if offset.is_some() { 16 } else { 8 };
             end = put(header, end, self.capture_time, &content[..length]);
+        }
+        if let (Some(delay), 1..) = (playout_delay, self.playout_delay) {
+            end = put(header, end, self.playout_delay, &delay);
         }
         if end == self.elements_end {
             return self.length;
@@ -165,6 +178,7 @@ mod tests {
         timestamp: 0x5678_9abc,
         abs_send_time: AbsSendTime::from_bits(0x00ab_cdef),
         transport_sequence: 0x4321,
+        playout_delay: Some([1, 0x23, 0xe8]),
     };
 
     fn agreed(wanted: &[(Extension, u8)]) -> Extensions {
@@ -183,6 +197,7 @@ mod tests {
             (Extension::Mid, 3),
             (Extension::AudioLevel, 4),
             (Extension::AbsCaptureTime, 14),
+            (Extension::PlayoutDelay, 13),
         ];
         let layout = Layout::new(7, &agreed(&all), Some("0123456789abcdef"), true);
         let capture_time = Some(CaptureTime { captured: 1 << 40, offset: Some(u64::MAX) });
@@ -196,8 +211,10 @@ mod tests {
         assert_eq!(read.extension(3), Some(&b"0123456789abcdef"[..]));
         assert_eq!(read.extension(4), Some(&[0x91][..]));
         assert_eq!(read.extension(14).map(<[u8]>::len), Some(16));
+        assert_eq!(read.extension(13), Some(&[1, 0x23, 0xe8][..]));
         // Nothing to carry, or nobody to carry it for.
-        let (header, length) = layout.write(&FIELDS, &Carried::default());
+        let bare = Fields { playout_delay: None, ..FIELDS };
+        let (header, length) = layout.write(&bare, &Carried::default());
         let read = RtpPacket::parse(&header[..length]).unwrap();
         assert_eq!((length, read.elements().count()), (layout.len(), 3));
         let (header, length) = Layout::new(7, &agreed(&all), None, false).write(&FIELDS, &carried);

@@ -7,6 +7,8 @@
 
 mod again;
 mod layers;
+mod patience;
+mod redundant;
 
 pub(super) use layers::Layers;
 
@@ -30,6 +32,8 @@ use crate::rtp::{
 };
 use again::{Rtx, SentPacket};
 use layers::{Changes, Choice, Selection};
+use patience::Patience;
+use redundant::Redundant;
 use std::time::{Duration, Instant};
 
 /// Formats of one source that are told apart; an offer has fewer.
@@ -142,6 +146,8 @@ pub(super) struct Sink {
     config: SinkConfig,
     layout: Layout,
     rtx: Option<Rtx>,
+    redundant: Option<Redundant>,
+    patience: Patience,
     repeats: Budget,
     /// Packets and bytes that were sent again on this very stream.
     again: (u64, u64),
@@ -177,6 +183,7 @@ impl Sink {
         };
         let carries = !config.nack || config.formats.iter().all(|(number, _)| again(number));
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
+        let redundant = Self::repeats_sound(&config);
         let rtx = config.rtx.take();
         let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
@@ -192,6 +199,8 @@ impl Sink {
             stats: SinkStats { ssrc: config.ssrc, rtx_ssrc, ..SinkStats::default() },
             layout,
             rtx,
+            redundant,
+            patience: Patience::default(),
             bounds: SendBounds::default(),
             budget: None,
             narrowest: None,
@@ -212,6 +221,15 @@ impl Sink {
             patched: Vec::new(),
             config,
         }
+    }
+
+    /// Whoever asks for sound again gets it from what is kept of the source, as it came from there.
+    fn repeats_sound(config: &SinkConfig) -> Option<Redundant> {
+        let of = |codec| {
+            config.formats.iter().find(|(_, own)| own.codec == codec).map(|(number, _)| *number)
+        };
+        let formats = of(Codec::Red).zip(of(Codec::Opus)).filter(|_| !config.nack);
+        formats.map(|(number, encoding)| Redundant::new(number, encoding))
     }
 
     pub fn ssrc(&self) -> u32 {
@@ -362,22 +380,30 @@ impl Sink {
     ) {
         let Leaving { index, timestamp, payload_type, marker, carried, changes } = *leaving;
         let payload = changed(changes, payload, &mut self.patched);
-        let size = self.layout.len() + payload.len();
-        let transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
+        let redundant =
+            self.redundant.as_mut().and_then(|one| one.wrap(payload_type, timestamp, payload));
+        let size = redundant.map_or(payload.len(), |(_, size)| size);
+        let whole = self.layout.len() + size;
+        let transport_sequence = sending.depart(stamp, whole, self.layout.is_numbered());
         if self.config.nack {
-            self.repeats.sent(stamp.ms, payload.len());
+            self.repeats.sent(stamp.ms, size);
             let sent = (stamp.abs_send_time, transport_sequence, changes);
             Self::remember(&mut self.sent, self.config.kind, index, sent);
         }
         self.stats.packets += 1;
-        self.stats.bytes += payload.len() as u64;
+        self.stats.bytes += size as u64;
         let fields = Fields {
             marker,
-            payload_type,
+            payload_type: redundant.map_or(payload_type, |(number, _)| number),
             sequence: index as u16,
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence,
+            playout_delay: self.patience.told(),
+        };
+        let payload = match &self.redundant {
+            Some(one) if redundant.is_some() => one.written(),
+            _ => payload,
         };
         let (header, length) = self.layout.write(&fields, &carried);
         out.rtp(self.peer, &header[..length], payload, index);
@@ -463,6 +489,13 @@ impl Sink {
         self.measured = None;
     }
 
+    /// The receiver loses so much of another of its streams, in 256ths.
+    pub fn shares_losses(&mut self, fraction_lost: u8) {
+        if let Some(redundant) = &mut self.redundant {
+            redundant.report(fraction_lost);
+        }
+    }
+
     /// Takes in what the receiver reports of this stream; how many packets were sent since the report
     /// before.
     pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) -> u64 {
@@ -471,6 +504,7 @@ impl Sink {
         let nanos = u64::from(block.jitter) * 1_000_000_000 / u64::from(self.clock_rate);
         self.stats.jitter = Duration::from_nanos(nanos);
         self.stats.round_trip = round_trip.or(self.stats.round_trip);
+        self.patience.report(block.fraction_lost, self.stats.round_trip);
         let sent = self.stats.packets - self.reported;
         self.reported = self.stats.packets;
         sent

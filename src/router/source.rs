@@ -34,6 +34,11 @@ use crate::rtp::{
 };
 use std::time::{Duration, Instant};
 
+/// Without a packet for this long the way was cut, and was not merely losing some.
+const OUTAGE: Duration = Duration::from_secs(1);
+/// Up to so many packets are repaired even then: there are sources that send one now and then.
+const FEW: u64 = 8;
+
 /// A step further ahead than this is a jump (MAX_DROPOUT of RFC 3550 appendix A.1).
 const MAX_DROPOUT: u64 = 3_000;
 /// Who spoke within this time is not replaced by an SSRC from before it: that is a late packet, or one of
@@ -233,13 +238,14 @@ impl Source {
         self.reception.take(number, packet.timestamp, arrived);
         self.stats.packets += 1;
         self.stats.bytes += packet.payload().len() as u64;
-        self.last_packet_at = Some(stamp.now);
+        let before_that = self.last_packet_at.replace(stamp.now);
+        let outage = before_that.is_some_and(|at| stamp.now >= at + OUTAGE);
         let newest = match sighting {
             Sighting::Newest => true,
             Sighting::Late => false,
             Sighting::Duplicate | Sighting::TooOld => return Err(DropReason::Duplicate),
         };
-        self.watch_losses(stamp.now, number, before, newest);
+        self.watch_losses(stamp.now, number, before, newest, outage);
         self.measure(stamp.now, packet.payload().len());
         self.admit(stamp, packet, number, newest, known, carried)
     }
@@ -440,12 +446,26 @@ impl Source {
         self.estimate.restart();
     }
 
-    fn watch_losses(&mut self, now: Instant, number: u64, before: Option<u64>, newest: bool) {
+    /// Asks again for what did not come. Not for what was sent while nothing at all came: so late it
+    /// helps nobody, and a player that is given old pictures in a hurry loses its idea of time. A fresh
+    /// start is the quicker way then.
+    fn watch_losses(
+        &mut self,
+        now: Instant,
+        number: u64,
+        before: Option<u64>,
+        newest: bool,
+        outage: bool,
+    ) {
         // What nobody gets of several encodings needs no repair.
         if !self.config.nack || self.lead.is_some() && self.sinks.is_empty() {
             return;
         }
         match before {
+            Some(before) if newest && outage && number > before + FEW => {
+                self.nacks.clear();
+                self.wants_keyframe(now);
+            }
             Some(before) if newest && number > before + 1 => {
                 self.nacks.lost(now, before + 1..number)
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod redundant;
 mod rtx;
+mod sending;
 mod transport_wide;
 
 const VP8: Format = Format { codec: Codec::Vp8, profile: 0 };
@@ -284,6 +285,23 @@ fn a_loss_before_us_stays_a_gap_until_it_is_filled() {
     assert_eq!(bench.sequences(), [500, 502, 501]);
     bench.run_to(400);
     assert_eq!(bench.router.source_stats(bench.source).nacks, 1);
+}
+
+#[test]
+fn what_was_sent_while_the_way_was_cut_is_not_asked_for_but_a_fresh_start_is() {
+    // How long nothing came, how many packets were missed, and whether they are asked for.
+    for (quiet, missed, repaired) in [(2_500, 50, false), (900, 18, true), (2_500, 7, true)] {
+        let mut bench = Bench::video();
+        bench.send(10, KEY);
+        bench.send(11, INTER);
+        bench.run_to(quiet);
+        bench.send(12 + missed, INTER);
+        bench.run_to(quiet + 200);
+        let stats = bench.router.source_stats(bench.source);
+        assert_eq!((stats.nacks > 0, stats.plis > 0), (repaired, !repaired), "{quiet} {missed}");
+        bench.send(13 + missed, KEY);
+        assert_eq!(bench.sequences().last(), Some(&(503 + missed)));
+    }
 }
 
 #[test]

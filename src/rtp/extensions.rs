@@ -21,12 +21,14 @@ pub enum Extension {
     AudioLevel,
     /// When the sender captured it, as NTP time.
     AbsCaptureTime,
+    /// How long a receiver should hold pictures back, at least and at most.
+    PlayoutDelay,
     /// Which frame of which layer a packet belongs to (AV1 RTP payload format, appendix A).
     DependencyDescriptor,
 }
 
 impl Extension {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AbsSendTime,
         Self::TransportSequence,
         Self::Mid,
@@ -34,6 +36,7 @@ impl Extension {
         Self::RepairedStreamId,
         Self::AudioLevel,
         Self::AbsCaptureTime,
+        Self::PlayoutDelay,
         Self::DependencyDescriptor,
     ];
 
@@ -49,6 +52,7 @@ impl Extension {
             Self::RepairedStreamId => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
             Self::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
             Self::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
+            Self::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
             Self::DependencyDescriptor => {
                 "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
             }
@@ -63,11 +67,15 @@ impl Extension {
 /// The number that each extension has on one stream. Only 1 to 14 are given: they fit the one-byte
 /// form, which everybody reads.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Extensions([u8; Extension::ALL.len()]);
+pub struct Extensions {
+    numbers: [u8; Extension::ALL.len()],
+    /// Those that only the other side writes, a bit for each.
+    unwritten: u16,
+}
 
 impl Extensions {
     pub const fn get(&self, extension: Extension) -> Option<u8> {
-        match self.0[extension as usize] {
+        match self.numbers[extension as usize] {
             0 => None,
             id => Some(id),
         }
@@ -75,7 +83,22 @@ impl Extensions {
 
     /// The same numbers but that of one extension.
     pub const fn without(mut self, extension: Extension) -> Self {
-        self.0[extension as usize] = 0;
+        self.numbers[extension as usize] = 0;
+        self
+    }
+
+    /// Agreed on for what the other side sends, and not for what we do.
+    pub fn set_unwritten(&mut self, extension: Extension) {
+        self.unwritten |= 1 << extension as u8;
+    }
+
+    /// Those that may stand in what we send.
+    pub fn written(mut self) -> Self {
+        for extension in Extension::ALL {
+            if self.unwritten & 1 << extension as u8 != 0 {
+                self = self.without(extension);
+            }
+        }
         self
     }
 
@@ -83,7 +106,7 @@ impl Extensions {
     pub fn set(&mut self, extension: Extension, id: u8) -> bool {
         let fits = (1..=14).contains(&id);
         if fits {
-            self.0[extension as usize] = id;
+            self.numbers[extension as usize] = id;
         }
         fits
     }
@@ -197,7 +220,7 @@ mod tests {
         assert!(agreed.set(Extension::Mid, 4) && agreed.set(Extension::AbsCaptureTime, 14));
         assert!(!agreed.set(Extension::AudioLevel, 15) && !agreed.set(Extension::AudioLevel, 0));
         let numbers = Extension::ALL.map(|extension| agreed.get(extension));
-        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14), None]);
+        assert_eq!(numbers, [None, None, Some(4), None, None, None, Some(14), None, None]);
     }
 
     #[test]

@@ -247,7 +247,9 @@ fn extension_is_wanted(extension: Extension, agreed: &Media, capabilities: &Capa
             Extension::Mid => agreed.accepted && agreed.mid.is_some(),
             Extension::StreamId => !agreed.encodings.is_empty(),
             Extension::RepairedStreamId => !agreed.encodings.is_empty() && !agreed.rtx.is_empty(),
-            Extension::AudioLevel | Extension::AbsCaptureTime => agreed.accepted,
+            Extension::AudioLevel | Extension::AbsCaptureTime | Extension::PlayoutDelay => {
+                agreed.accepted
+            }
             // Senders who may use it leave out of VP8 what they would say else, so it is for the codec only
             // that says its layers nowhere else.
             Extension::DependencyDescriptor => {

@@ -46,6 +46,9 @@ pub(super) fn answer(
     let mut agreed = Extensions::default();
     for Listed { extension, number, direction } in listed(offered) {
         if wanted(extension) && agreed.set(extension, number) {
+            if !direction.receives() {
+                agreed.set_unwritten(extension);
+            }
             push(section, extension, number, direction.mirrored());
         }
     }
@@ -56,9 +59,12 @@ pub(super) fn answer(
 pub(super) fn accept(offered: &MediaSection, answered: &MediaSection) -> Extensions {
     let ours = listed(offered);
     let mut agreed = Extensions::default();
-    for Listed { extension, number, .. } in listed(answered) {
+    for Listed { extension, number, direction } in listed(answered) {
         if ours.iter().any(|own| own.extension == extension && own.number == number) {
             agreed.set(extension, number);
+            if !direction.receives() {
+                agreed.set_unwritten(extension);
+            }
         }
     }
     agreed

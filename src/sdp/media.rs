@@ -95,7 +95,7 @@ impl Setup {
 }
 
 /// One agreed (or refused) media section, seen from this server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Media {
     pub index: usize,
     pub kind: MediaKind,
@@ -156,6 +156,20 @@ pub struct Media {
     pub sctp_port: Option<u16>,
     /// The longest message the other side takes over a data channel, in bytes; none if it takes any.
     pub max_message: Option<usize>,
+}
+
+impl Media {
+    /// Whether candidates of this section are of use: it is taken, or shares the transport of those
+    /// that are.
+    pub fn leads_somewhere(&self) -> bool {
+        self.accepted || self.bundled
+    }
+
+    /// Whether another agreement differs from this one in the peer's ICE parameters at most.
+    pub fn agrees_but_for_ice(&self, other: &Self) -> bool {
+        let (ice, candidates) = (self.ice.clone(), self.candidates.clone());
+        *self == Self { ice, candidates, ..other.clone() }
+    }
 }
 
 /// The remote half of a [`Media`]; the local half is refused until the caller says otherwise.

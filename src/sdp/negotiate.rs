@@ -111,6 +111,7 @@ impl Capabilities {
             Extension::AbsSendTime => true,
             Extension::TransportSequence => self.extras.transport_cc(sends),
             Extension::AudioLevel => self.extras.extensions && kind == MediaKind::Audio,
+            Extension::PlayoutDelay => self.extras.extensions && sends && kind == MediaKind::Video,
             Extension::DependencyDescriptor => self.extras.extensions && kind == MediaKind::Video,
             Extension::Mid
             | Extension::StreamId

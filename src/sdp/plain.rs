@@ -28,6 +28,9 @@ use super::negotiate::{Capabilities, has_feedback, session_section_at};
 use super::offer::{OfferWishes, accept_rtp, lines, offer_feedback, offer_section};
 use super::sources;
 
+/// The longest name of a host (RFC 1035 §2.3.4).
+const MAX_NAME: usize = 253;
+
 /// What this side brings along.
 #[derive(Clone, Debug)]
 pub struct PlainLocal {
@@ -69,12 +72,22 @@ pub struct PlainMedia {
 }
 
 /// Where the other side receives, as far as the text tells.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PlainRemote {
     /// None for a name, and for the address that means none.
     pub address: Option<IpAddr>,
     pub rtp: Option<SocketAddr>,
     pub rtcp: Option<SocketAddr>,
+    /// A host that has to be looked up, and its ports there.
+    pub named: Option<Named>,
+}
+
+/// The name of a host (RFC 8866 §5.7), with the ports of RTP and RTCP.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Named {
+    pub name: String,
+    pub rtp: u16,
+    pub rtcp: Option<u16>,
 }
 
 /// An answer as text and as meaning.
@@ -285,7 +298,11 @@ fn remote(description: &Description, index: usize) -> PlainMedia {
 fn address_of(session: &SessionSection, section: &MediaSection) -> PlainRemote {
     let connection = section.connection.as_ref().or(session.connection.as_ref());
     let Some(address) = connection.and_then(|connection| address(connection)) else {
-        return PlainRemote::default();
+        let name = connection.and_then(|connection| host_name(connection));
+        return PlainRemote {
+            named: name.map(|name| Named { name, rtp: section.port, rtcp: rtcp_port(section) }),
+            ..PlainRemote::default()
+        };
     };
     let at = |port: u16| (port > 0).then(|| SocketAddr::new(address, port));
     let rtcp = match section.values("rtcp").next() {
@@ -296,7 +313,33 @@ fn address_of(session: &SessionSection, section: &MediaSection) -> PlainRemote {
         }
         None => section.port.checked_add(1).filter(|_| section.port > 0).and_then(at),
     };
-    PlainRemote { address: Some(address), rtp: at(section.port), rtcp }
+    PlainRemote { address: Some(address), rtp: at(section.port), rtcp, named: None }
+}
+
+/// The port for RTCP, at the same host as that for RTP.
+fn rtcp_port(section: &MediaSection) -> Option<u16> {
+    let port = match section.values("rtcp").next() {
+        Some(value) => value.split_ascii_whitespace().next()?.parse().ok()?,
+        None => section.port.checked_add(1)?,
+    };
+    Some(port).filter(|port| *port > 0)
+}
+
+/// The name of a host in a `c=` line; an address is none, not even one that nobody can have.
+fn host_name(connection: &str) -> Option<String> {
+    let mut words = connection.split_ascii_whitespace();
+    if words.next() != Some("IN") || !matches!(words.next(), Some("IP4" | "IP6")) {
+        return None;
+    }
+    let name = words.next().filter(|name| name.len() <= MAX_NAME)?;
+    let label = |label: &str| {
+        let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.bytes().all(inside) && !label.starts_with('-')
+    };
+    // Names that look like a number are addresses that somebody mistyped.
+    let last = name.trim_end_matches('.').rsplit('.').next()?;
+    let number = last.bytes().all(|byte| byte.is_ascii_digit());
+    (name.trim_end_matches('.').split('.').all(label) && !number).then(|| name.to_owned())
 }
 
 /// The address of a `c=` line, if it is one that a single peer can have.

@@ -617,7 +617,7 @@ mod plain {
 
     #[test]
     fn addresses_are_those_of_the_section_and_of_its_rtcp() {
-        let remote = |section: &str| answered(section, &local()).media[0].remote;
+        let remote = |section: &str| answered(section, &local()).media[0].remote.clone();
         let plain = remote("m=audio 41000 RTP/AVP 0\r\n");
         assert_eq!((plain.rtp, plain.rtcp), (at("127.0.0.1:41000"), at("127.0.0.1:41001")));
         let own = remote("m=audio 41000 RTP/AVP 0\r\nc=IN IP6 2001:db8::7\r\na=rtcp:50001\r\n");
@@ -628,7 +628,10 @@ mod plain {
             "IP4 0.0.0.0",
             "IP4 224.2.1.1/127",
             "IP4 255.255.255.255",
-            "IP4 media.example",
+            "IP4 192.0.2.300",
+            "IP4 -media.example",
+            "IP4 media..example",
+            "IP4 media!",
             "IP6 ::",
             "x",
         ] {
@@ -637,6 +640,15 @@ mod plain {
         }
         let last = remote("m=audio 65535 RTP/AVP 0\r\n");
         assert_eq!((last.rtp, last.rtcp), (at("127.0.0.1:65535"), None));
+        let named = |lines: &str| {
+            let remote = remote(&format!("m=audio 41000 RTP/AVP 0\r\nc=IN {lines}\r\n"));
+            assert_eq!((remote.address, remote.rtp, remote.rtcp), (None, None, None));
+            remote.named.map(|named| (named.name, named.rtp, named.rtcp))
+        };
+        let name = "media-1.example".to_owned();
+        assert_eq!(named("IP4 media-1.example"), Some((name.clone(), 41_000, Some(41_001))));
+        assert_eq!(named("IP6 media-1.example\r\na=rtcp:5"), Some((name, 41_000, Some(5))));
+        assert_eq!(named(&format!("IP4 {}", "a.".repeat(200))), None);
     }
 
     #[test]

@@ -10,8 +10,11 @@ use std::net::SocketAddr;
 use super::path;
 use super::stun::{self, Transaction};
 
-/// How many remote addresses one session may hold; the oldest gives way.
+/// How many remote addresses one session may hold. The oldest gives way that nobody proved, then the
+/// oldest of all, but never the one that media goes to.
 pub const ADDRESSES_PER_SESSION: usize = 16;
+/// How many user fragments lead to one session: the first, which names it, and the last ones.
+const FRAGMENTS_PER_SESSION: usize = 4;
 
 /// What a datagram carries, by its first bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,8 +62,10 @@ pub struct Demux<K> {
 /// What leads to one session.
 #[derive(Debug)]
 struct Held {
-    ufrag: String,
+    ufrags: Vec<String>,
     addresses: VecDeque<SocketAddr>,
+    /// The one that media goes to.
+    live: Option<SocketAddr>,
     transactions: Vec<Transaction>,
 }
 
@@ -87,14 +92,37 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
         }
         self.by_ufrag.insert(ufrag.to_owned(), key);
         let (addresses, transactions) = (VecDeque::new(), Vec::new());
-        self.held.insert(key, Held { ufrag: ufrag.to_owned(), addresses, transactions });
+        let ufrags = vec![ufrag.to_owned()];
+        self.held.insert(key, Held { ufrags, addresses, live: None, transactions });
         true
+    }
+
+    /// Makes a session reachable by a further `ufrag`; false if that is known already, and nothing
+    /// changed. Those between the first and the last few are forgotten.
+    pub fn rename(&mut self, ufrag: &str, key: K) -> bool {
+        let Some(held) = self.held.get_mut(&key) else { return false };
+        if self.by_ufrag.contains_key(ufrag) {
+            return false;
+        }
+        self.by_ufrag.insert(ufrag.to_owned(), key);
+        held.ufrags.push(ufrag.to_owned());
+        if held.ufrags.len() > FRAGMENTS_PER_SESSION {
+            self.by_ufrag.remove(&held.ufrags.remove(1));
+        }
+        true
+    }
+
+    /// Whether a fragment leads to a session.
+    pub fn knows(&self, ufrag: &str) -> bool {
+        self.by_ufrag.contains_key(ufrag)
     }
 
     /// Forgets the session with all that leads to it.
     pub fn remove(&mut self, key: K) {
         let Some(held) = self.held.remove(&key) else { return };
-        self.by_ufrag.remove(&held.ufrag);
+        for ufrag in held.ufrags {
+            self.by_ufrag.remove(&ufrag);
+        }
         for transaction in held.transactions {
             self.by_transaction.remove(&transaction);
         }
@@ -117,9 +145,17 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
             Some(_) if !proven => return None,
             _ => {}
         }
-        let held = &mut self.held.get_mut(&key)?.addresses;
+        let (live, held) = self.held.get_mut(&key).map(|held| (held.live, &mut held.addresses))?;
+        let mut displaced = None;
+        if held.len() >= ADDRESSES_PER_SESSION {
+            let spare = |address: &SocketAddr| Some(*address) != live;
+            let claimed = |address: &SocketAddr| {
+                spare(address) && self.by_address.get(address).is_none_or(|(_, proven)| !proven)
+            };
+            let at = held.iter().position(claimed).or_else(|| held.iter().position(spare));
+            displaced = at.and_then(|at| held.remove(at));
+        }
         held.push_back(remote);
-        let displaced = (held.len() > ADDRESSES_PER_SESSION).then(|| held.pop_front()).flatten();
         if let Some((before, _)) = self.by_address.insert(remote, (key, proven))
             && let Some(held) = self.held.get_mut(&before)
         {
@@ -129,6 +165,16 @@ impl<K: Copy + Eq + std::hash::Hash> Demux<K> {
             self.by_address.remove(&oldest);
         }
         displaced
+    }
+
+    /// Media of a session goes to this address, or by ways that are not told apart here.
+    pub fn set_live(&mut self, remote: Option<SocketAddr>, key: K) {
+        if let Some(remote) = remote {
+            self.bind(remote, key, true);
+        }
+        if let Some(held) = self.held.get_mut(&key) {
+            held.live = remote;
+        }
     }
 
     /// The answer to this transaction is for `key`, wherever it comes from.
@@ -281,6 +327,52 @@ mod tests {
         assert_eq!(demux.by_address.len(), 1);
         demux.remove(2);
         assert!(demux.is_empty() && demux.by_ufrag.is_empty() && demux.by_address.is_empty());
+    }
+
+    #[test]
+    fn the_address_that_media_goes_to_is_never_crowded_out() {
+        let mut demux = Demux::new();
+        demux.insert("abcd", 1);
+        demux.set_live(Some(address(1)), 1);
+        for (port, proven) in (2..=100).map(|port| (port, port % 3 != 0)) {
+            demux.bind(address(port), 1, proven);
+            assert_eq!(demux.find(HERE, address(1), &[20]), Some(1), "after {port}");
+        }
+        assert_eq!(demux.by_address.len(), ADDRESSES_PER_SESSION);
+        // It had given way before it was chosen.
+        demux.set_live(Some(address(2)), 1);
+        for port in 101..=120 {
+            demux.bind(address(port), 1, true);
+        }
+        assert_eq!(demux.find(HERE, address(2), &[20]), Some(1));
+        assert_eq!(demux.find(HERE, address(1), &[20]), None, "nothing goes there any more");
+    }
+
+    #[test]
+    fn what_only_claims_an_address_gives_way_to_what_proved_it() {
+        let mut demux = Demux::new();
+        demux.insert("abcd", 1);
+        demux.bind(address(1), 1, true);
+        for port in 2..=100 {
+            demux.bind(address(port), 1, false);
+        }
+        assert_eq!(demux.find(HERE, address(1), &[20]), Some(1));
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_first_and_by_its_last_fragments() {
+        let mut demux = Demux::new();
+        demux.insert("abcd", 1);
+        demux.insert("efgh", 2);
+        assert!(!demux.rename("efgh", 1) && !demux.rename("new0", 3));
+        for number in 0..20 {
+            assert!(demux.rename(&format!("new{number}"), 1));
+        }
+        let found = |ufrag: &str| demux.find(HERE, address(1), &request(&format!("{ufrag}:peer")));
+        assert_eq!(["abcd", "new19", "new18", "new17"].map(found), [Some(1); 4]);
+        assert_eq!(["new16", "new0"].map(found), [None; 2]);
+        demux.remove(1);
+        assert_eq!(demux.by_ufrag.len(), 1);
     }
 
     proptest! {

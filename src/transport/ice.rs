@@ -6,14 +6,17 @@
 //!
 //! Where it departs from the RFC: all pairs are checked at each tick, and the ticks slow down, in place
 //! of a paced check list; as the controlling side it nominates the first pair that works, except that
-//! TCP and relays wait a moment for something better; there are no restarts, for the remote API has no
-//! second offer, and credentials stay valid for as long as the session lives.
+//! TCP and relays wait a moment for something better; as the controlled side it follows the peer's last
+//! nomination, unless a better pair was nominated at about the same time. What a restart changes, and
+//! what goes on, is told in `generation`.
 
 mod candidate;
 mod gather;
+mod generation;
 mod report;
 mod turn;
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -28,8 +31,10 @@ use super::stun::{self, Builder, Class, Transaction};
 use super::{DropReason, TransportError};
 use candidate::{Kind, RemoteLine, Target};
 use gather::Gathering;
+use generation::{Belongs, Generation, Old};
 
 pub use gather::{LinkOutput, Servers};
+pub use generation::Credentials;
 pub use report::{
     Candidate, CandidateKind, IceReport, MAX_REPORTED_PAIRS, PairReport, PairState, Traffic,
 };
@@ -55,23 +60,24 @@ const MAX_CONNECTS: usize = 8;
 
 /// Between two checks of a connected pair, which are the keepalive and keep the consent fresh.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Between two checks towards a peer that fell silent.
+/// Between two checks towards a peer that fell silent, and before a check that keeps the consent is
+/// repeated: lost ones are not to look like a peer that is gone.
 const REVIVAL: Duration = Duration::from_millis(500);
-/// Silence after which the peer counts as disconnected.
+/// Without an answer for this long the peer counts as disconnected.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Without an answer for this long, the peer's consent is gone (RFC 7675 §5.1), or checking was in vain.
 const FAILURE: Duration = Duration::from_secs(30);
 /// Silence of the selected pair after which any nominated pair replaces it.
 const STALE_PAIR: Duration = Duration::from_secs(3);
+/// Nominations that lie no further apart are of one moment, and then the better pair counts (RFC 8445
+/// §8.1.1): there are peers that nominate all pairs while they check them.
+const SIMULTANEOUS: Duration = Duration::from_secs(2);
 /// How long TCP and relays wait for a better pair before we nominate them.
 const SECOND_BEST: Duration = Duration::from_millis(400);
 /// Without an answer to our nomination for this long the pair works no more.
 const NOMINATION: Duration = Duration::from_secs(1);
 /// An answer later than this is none.
 const LATE: Duration = Duration::from_secs(10);
-
-const UFRAG_LEN: usize = 4;
-const PWD_LEN: usize = 22;
 
 /// The component's state, in Kurento's words.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,6 +114,8 @@ pub(super) enum IceEvent {
     },
     /// The answer to this transaction is for this session, although nothing in it says so.
     Expect(Transaction),
+    /// Media goes to this address of the peer from now on; none if it goes by the relay.
+    Live(Option<SocketAddr>),
     Link(LinkOutput),
 }
 
@@ -127,18 +135,23 @@ struct Remote {
     priority: u32,
     /// None if the address was learnt from a check.
     line: Option<String>,
+    /// The number of the [`Generation`] it was told in.
+    generation: u32,
 }
 
 struct Pair {
     local: SocketAddr,
     remote: SocketAddr,
     priority: u64,
+    /// The number of the [`Generation`] whose checks count for it.
+    generation: u32,
     /// An authenticated message came over it.
     heard_at: Option<Instant>,
     /// A check of ours was answered.
     answered: bool,
-    /// The controlling peer wants it.
-    nominated: bool,
+    answered_at: Option<Instant>,
+    /// When the controlling peer last wanted it.
+    nominated_at: Option<Instant>,
     /// Of the last check that was answered.
     round_trip: Option<Duration>,
     /// What is not STUN.
@@ -153,22 +166,16 @@ struct Check {
     remote: SocketAddr,
     sent_at: Instant,
     nominating: bool,
-}
-
-/// The peer's credentials as they are used.
-struct Peer {
-    /// What its requests to us are addressed with.
-    incoming: String,
-    /// And ours to it.
-    outgoing: String,
-    key: hmac::Key,
+    /// With the credentials of this one.
+    generation: u32,
 }
 
 pub(super) struct Ice {
-    ufrag: String,
-    pwd: String,
-    key: hmac::Key,
-    peer: Option<Peer>,
+    /// The first user fragment of ours: it names the session for as long as that lives.
+    name: String,
+    current: Generation,
+    /// What is in use until a pair of the current generation is.
+    old: Option<Old>,
     controlling: bool,
     /// Settles who controls when both sides want to, or neither (RFC 8445 §7.3.1.1).
     tie_breaker: u64,
@@ -179,6 +186,10 @@ pub(super) struct Ice {
     remotes: Vec<Remote>,
     /// Names of candidates that are being looked up: what came with them, by number.
     names: Vec<RemoteLine>,
+    /// How many names were looked up for earlier generations.
+    past_names: u32,
+    /// Candidates with a user fragment that may become the peer's.
+    coming: Vec<RemoteLine>,
     pairs: Vec<Pair>,
     last_pair: usize,
     /// Which pair is checked first at the next tick.
@@ -191,6 +202,8 @@ pub(super) struct Ice {
     checks: VecDeque<Check>,
     connects: usize,
     selected: Option<(SocketAddr, SocketAddr)>,
+    /// In which generation it was selected.
+    selected_in: u32,
     /// A nomination of ours is under way.
     nominating: Option<(SocketAddr, SocketAddr)>,
     nominating_since: Instant,
@@ -200,9 +213,10 @@ pub(super) struct Ice {
     transmits: VecDeque<(SocketAddr, SocketAddr, BytesMut)>,
     /// Since when the checks go on: the start, or the last candidate.
     checking_since: Instant,
-    heard_at: Instant,
-    /// When the peer last answered.
+    /// When the peer last answered over the selected pair.
     consent_at: Instant,
+    /// When that pair is to be checked again.
+    consent_due: Instant,
     round_trip: Option<Duration>,
     next_tick: Option<Instant>,
 }
@@ -213,14 +227,13 @@ impl Ice {
         controlling: bool,
         provider: Arc<dyn RTCCryptoProvider>,
     ) -> Result<Self, TransportError> {
-        let (ufrag, pwd) = (random_text(UFRAG_LEN)?, random_text(PWD_LEN)?);
+        let credentials = Credentials::generate()?;
         let mut tie_breaker = [0; 8];
         rand::fill(&mut tie_breaker).map_err(|_| TransportError::Randomness)?;
         Ok(Self {
-            key: stun::key(pwd.as_bytes()),
-            ufrag,
-            pwd,
-            peer: None,
+            name: credentials.ufrag.clone(),
+            current: Generation::new(0, credentials),
+            old: None,
             controlling,
             tie_breaker: u64::from_ne_bytes(tie_breaker),
             role_switches: 0,
@@ -228,6 +241,8 @@ impl Ice {
             lines: 0,
             remotes: Vec::new(),
             names: Vec::new(),
+            past_names: 0,
+            coming: Vec::new(),
             pairs: Vec::new(),
             last_pair: 0,
             turn: 0,
@@ -237,6 +252,7 @@ impl Ice {
             checks: VecDeque::new(),
             connects: 0,
             selected: None,
+            selected_in: 0,
             nominating: None,
             nominating_since: now,
             state: IceState::Disconnected,
@@ -244,19 +260,19 @@ impl Ice {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             checking_since: now,
-            heard_at: now,
             consent_at: now,
+            consent_due: now,
             round_trip: None,
             next_tick: None,
         })
     }
 
     pub(super) fn ufrag(&self) -> &str {
-        &self.ufrag
+        self.current.ufrag()
     }
 
     pub(super) fn pwd(&self) -> &str {
-        &self.pwd
+        self.current.pwd()
     }
 
     pub(super) fn state(&self) -> IceState {
@@ -287,7 +303,7 @@ impl Ice {
         addr: SocketAddr,
         shown: Option<IpAddr>,
     ) -> Result<(), TransportError> {
-        let session = self.ufrag.as_bytes().try_into().unwrap_or_default();
+        let session = self.name.as_bytes().try_into().unwrap_or_default();
         self.add_host(Kind::TcpActive, path::outward(addr.ip(), session), shown)?;
         self.add_host(Kind::TcpPassive, path::tcp(addr), shown)
     }
@@ -308,7 +324,7 @@ impl Ice {
         let base = path::plain(addr);
         let shown = SocketAddr::new(shown.unwrap_or(base.ip()), base.port());
         self.insert_local(kind, addr, shown, at as u32);
-        if self.state == IceState::Disconnected && self.peer.is_none() {
+        if self.state == IceState::Disconnected && self.current.peer.is_none() {
             self.enter(IceState::Gathering);
         }
         Ok(())
@@ -318,6 +334,10 @@ impl Ice {
     fn insert_local(&mut self, kind: Kind, addr: SocketAddr, shown: SocketAddr, at: u32) -> bool {
         let paired = kind != Kind::ServerReflexive;
         if paired && self.locals.iter().any(|known| known.addr == addr && known.paired) {
+            return false;
+        }
+        let again = |known: &Local| !known.paired && (known.addr, known.shown) == (addr, shown);
+        if !paired && self.locals.iter().any(again) {
             return false;
         }
         let priority = candidate::local_priority(kind, at);
@@ -330,8 +350,9 @@ impl Ice {
         }
         self.locals.push(Local { addr, priority, shown, line, paired });
         if paired {
-            let remotes: Vec<_> =
-                self.remotes.iter().map(|remote| (remote.addr, remote.priority)).collect();
+            let current = |remote: &&Remote| remote.generation == self.current.number;
+            let remotes = self.remotes.iter().filter(current);
+            let remotes: Vec<_> = remotes.map(|remote| (remote.addr, remote.priority)).collect();
             for (remote, remote_priority) in remotes {
                 self.add_pair(addr, remote, priority, remote_priority);
             }
@@ -354,13 +375,14 @@ impl Ice {
             self.drain_gathering(now);
             return;
         }
-        let known = self.names.get((number - gather::FIRST_NAME) as usize).cloned();
-        if let (Some(ip), Some(RemoteLine { priority, line, target: Target::Name(_, port) })) =
-            (ip, known)
+        let at = (number - gather::FIRST_NAME).checked_sub(self.past_names);
+        let known = at.and_then(|at| self.names.get(at as usize)).cloned();
+        if let (Some(ip), Some(mut found)) = (ip, known)
+            && let Target::Name(_, port) = found.target
         {
-            let target = Target::Address(SocketAddr::new(ip, port));
+            found.target = Target::Address(SocketAddr::new(ip, port));
             // One too many is as good as one whose name nobody knows.
-            let _ = self.add_remote_line(now, RemoteLine { priority, line, target });
+            let _ = self.add_remote_line(now, found);
         }
     }
 
@@ -393,6 +415,11 @@ impl Ice {
         self.gathering.relayed()
     }
 
+    /// Whether a relay was wanted and there is none.
+    pub(super) fn lacks_relay(&self) -> bool {
+        self.gathering.lacks_relay()
+    }
+
     /// Wraps the `len` bytes that follow the first [`HEADROOM`] of `slot` for the relay: where the result
     /// lies. None as long as the relay is not ready for that peer.
     pub(super) fn wrap(
@@ -407,7 +434,13 @@ impl Ice {
     /// Takes a line that the peer trickled; those that lead nowhere are no error.
     pub(super) fn add_remote(&mut self, now: Instant, line: &str) -> Result<(), TransportError> {
         match candidate::parse(line)? {
-            Some(remote) => self.add_remote_line(now, remote),
+            Some(remote) => match self.place(&remote)? {
+                Belongs::Now => self.add_remote_line(now, remote),
+                Belongs::Later => {
+                    self.coming.push(remote);
+                    Ok(())
+                }
+            },
             None => Ok(()),
         }
     }
@@ -422,23 +455,26 @@ impl Ice {
                 if self.names.len() >= MAX_REMOTE_CANDIDATES {
                     return Err(TransportError::TooManyCandidates(MAX_REMOTE_CANDIDATES));
                 }
-                let number = gather::FIRST_NAME + self.names.len() as u32;
+                let number = gather::FIRST_NAME + self.past_names + self.names.len() as u32;
                 self.events.push_back(IceEvent::Resolve { number, name: name.clone() });
                 self.names.push(found);
                 return Ok(());
             }
         };
-        if let Some(known) = self.remotes.iter_mut().find(|known| known.addr == addr) {
+        let generation = self.current.number;
+        let current = |known: &&mut Remote| known.generation == generation;
+        if let Some(known) = self.remotes.iter_mut().filter(current).find(|one| one.addr == addr) {
             // The peer's own checks taught us that address.
             known.line.get_or_insert(found.line);
             return Ok(());
         }
-        let told = self.remotes.iter().filter(|remote| remote.line.is_some()).count();
+        let told = |known: &&Remote| known.line.is_some() && known.generation == generation;
+        let told = self.remotes.iter().filter(told).count();
         if told >= MAX_REMOTE_CANDIDATES {
             return Err(TransportError::TooManyCandidates(MAX_REMOTE_CANDIDATES));
         }
         self.insert_remote(addr, found.priority, Some(found.line));
-        if self.selected.is_none() {
+        if self.is_searching() {
             self.checking_since = now;
             self.resume(now);
         }
@@ -446,7 +482,7 @@ impl Ice {
     }
 
     fn insert_remote(&mut self, addr: SocketAddr, priority: u32, line: Option<String>) {
-        self.remotes.push(Remote { addr, priority, line });
+        self.put_remote(addr, priority, line);
         let locals: Vec<_> = self
             .locals
             .iter()
@@ -455,6 +491,15 @@ impl Ice {
             .collect();
         for (local, local_priority) in locals {
             self.add_pair(local, addr, local_priority, priority);
+        }
+    }
+
+    /// Notes an address of the peer; one of an earlier generation is of the current one then.
+    fn put_remote(&mut self, addr: SocketAddr, priority: u32, line: Option<String>) {
+        let remote = Remote { addr, priority, line, generation: self.current.number };
+        match self.remotes.iter_mut().find(|known| known.addr == addr) {
+            Some(known) => *known = remote,
+            None => self.remotes.push(remote),
         }
     }
 
@@ -481,16 +526,25 @@ impl Ice {
     }
 
     fn insert_pair(&mut self, local: SocketAddr, remote: SocketAddr, priority: u64) {
-        if self.pairs.iter().any(|pair| pair.local == local && pair.remote == remote) {
+        let generation = self.current.number;
+        if let Some(known) = self.pair_mut(local, remote) {
+            if known.generation != generation {
+                // The way is known, and what came over it stays; whether the peer is behind it with its
+                // new credentials has to be seen.
+                (known.generation, known.priority) = (generation, priority);
+                (known.answered, known.nominated_at) = (false, None);
+            }
             return;
         }
         let pair = Pair {
             local,
             remote,
             priority,
+            generation,
             heard_at: None,
             answered: false,
-            nominated: false,
+            answered_at: None,
+            nominated_at: None,
             round_trip: None,
             sent: Traffic::default(),
             received: Traffic::default(),
@@ -514,11 +568,7 @@ impl Ice {
     }
 
     pub(super) fn start(&mut self, now: Instant, ufrag: &str, pwd: &str) {
-        self.peer = Some(Peer {
-            incoming: format!("{}:{ufrag}", self.ufrag),
-            outgoing: format!("{ufrag}:{}", self.ufrag),
-            key: stun::key(pwd.as_bytes()),
-        });
+        self.current.meet(ufrag, pwd);
         self.checking_since = now;
         self.resume(now);
     }
@@ -550,12 +600,9 @@ impl Ice {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         let username = stun::attribute(bytes, stun::USERNAME).ok_or(DropReason::StunUsername)?;
-        let ours = username.strip_prefix(self.ufrag.as_bytes());
-        if ours.and_then(<[u8]>::first) != Some(&b':') {
-            return Err(DropReason::StunUsername);
-        }
-        verify(bytes, &self.key)?;
-        let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
+        let named = self.named(username).ok_or(DropReason::StunUsername)?;
+        verify(bytes, &named.key)?;
+        let peer = named.peer.as_ref().ok_or(DropReason::NotStarted)?;
         if username != peer.incoming.as_bytes() {
             return Err(DropReason::StunUsername);
         }
@@ -563,6 +610,11 @@ impl Ice {
             return Err(DropReason::StunUnexpected);
         }
         let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
+        let use_candidate = stun::attribute(bytes, stun::USE_CANDIDATE).is_some();
+        if named.number != self.current.number {
+            self.handle_old_request(now, local, remote, &transaction);
+            return Ok(());
+        }
         if !self.settle_roles(now, local, remote, &transaction, bytes)? {
             return Ok(());
         }
@@ -572,15 +624,14 @@ impl Ice {
 
         let answer = Builder::new(stun::BINDING_SUCCESS, &transaction)
             .xor_address(stun::XOR_MAPPED_ADDRESS, path::plain(remote))
-            .integrity(&self.key)
+            .integrity(&self.current.key)
             .fingerprint();
         self.transmit(now, local, remote, answer);
 
         self.begin(now);
-        self.heard(now, local, remote, false);
-        let use_candidate = stun::attribute(bytes, stun::USE_CANDIDATE).is_some();
+        self.heard(now, local, remote, None);
         let answered = self.pair_mut(local, remote).is_some_and(|pair| {
-            pair.nominated |= use_candidate;
+            pair.nominated_at = if use_candidate { Some(now) } else { pair.nominated_at };
             pair.answered
         });
         if !answered || self.state != IceState::Ready {
@@ -611,7 +662,7 @@ impl Ice {
         if (self.tie_breaker >= theirs) == self.controlling {
             let refusal = Builder::new(stun::BINDING_ERROR, transaction)
                 .error(487, "Role Conflict")
-                .integrity(&self.key)
+                .integrity(&self.current.key)
                 .fingerprint();
             self.transmit(now, local, remote, refusal);
             return Ok(false);
@@ -633,15 +684,17 @@ impl Ice {
 
     /// Makes the pair that a request came over, with a candidate for an unknown address (§7.3.1.3).
     fn learn(&mut self, local: SocketAddr, remote: SocketAddr, priority: u32) {
-        if self.pairs.iter().any(|pair| pair.local == local && pair.remote == remote) {
+        let generation = self.current.number;
+        let is = |pair: &Pair| (pair.local, pair.remote) == (local, remote);
+        if self.pairs.iter().any(|pair| is(pair) && pair.generation == generation) {
             return;
         }
-        let known = self.remotes.iter().find(|known| known.addr == remote);
-        let theirs = known.map(|known| known.priority);
+        let mut known = self.remotes.iter().filter(|known| known.generation == generation);
+        let theirs = known.find(|known| known.addr == remote).map(|known| known.priority);
         if theirs.is_none() {
             self.forget_one();
             // Only the path that it came over is tried: the address may mean nothing on others.
-            self.remotes.push(Remote { addr: remote, priority, line: None });
+            self.put_remote(remote, priority, None);
         }
         let ours = self.locals.iter().find(|known| known.addr == local).map(|known| known.priority);
         let priority = self.pair_priority(ours.unwrap_or(1), theirs.unwrap_or(priority));
@@ -671,17 +724,19 @@ impl Ice {
         remote: SocketAddr,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let peer = self.peer.as_ref().ok_or(DropReason::NotStarted)?;
-        verify(bytes, &peer.key)?;
         let transaction = stun::transaction(bytes).ok_or(DropReason::StunMalformed)?;
         let known = self.checks.iter().position(|check| check.transaction == transaction);
+        let generation = known.map_or(self.current.number, |at| self.checks[at].generation);
+        let asked = self.generation(generation).ok_or(DropReason::StunUnexpected)?;
+        let peer = asked.peer.as_ref().ok_or(DropReason::NotStarted)?;
+        verify(bytes, &peer.key)?;
         let check = known.and_then(|at| self.checks.remove(at));
         // An answer over another path than its request proves nothing (RFC 8445 §7.2.5.2.1).
         let check = check
             .filter(|check| (check.local, check.remote) == (local, remote))
             .ok_or(DropReason::StunUnexpected)?;
         if stun::binding_class(bytes) == Some(Class::Error) {
-            if stun::error_code(bytes) == Some(487) {
+            if stun::error_code(bytes) == Some(487) && generation == self.current.number {
                 self.switch_role()?;
                 self.check(now, local, remote, false);
             }
@@ -692,8 +747,12 @@ impl Ice {
         if let Some(pair) = self.pair_mut(local, remote) {
             pair.round_trip = round_trip;
         }
-        self.heard(now, local, remote, true);
-        let nominated = self.pair_mut(local, remote).is_some_and(|pair| pair.nominated);
+        self.heard(now, local, remote, Some(generation));
+        if generation != self.current.number {
+            return Ok(());
+        }
+        let nominated =
+            self.pair_mut(local, remote).is_some_and(|pair| pair.nominated_at.is_some());
         if self.controlling {
             if check.nominating {
                 self.nominating = None;
@@ -715,15 +774,16 @@ impl Ice {
         {
             pair.answered = false;
         }
-        if !self.controlling || self.nominating.is_some() || !self.is_stale(now) {
+        let wanted = self.is_restarting() || self.is_stale(now);
+        if !self.controlling || self.nominating.is_some() || !wanted {
             return;
         }
         let patient = now.saturating_duration_since(self.checking_since) < SECOND_BEST;
-        let current = self.selected;
         let fresh = |pair: &&Pair| {
             let heard = pair.heard_at.is_some_and(|at| now < at + STALE_PAIR);
-            let other = Some((pair.local, pair.remote)) != current;
-            pair.answered && heard && other && !(patient && path::of(pair.local) != Path::Udp)
+            let works = pair.answered && pair.generation == self.current.number;
+            let other = self.is_restarting() || !self.is_chosen(pair);
+            works && heard && other && !(patient && path::of(pair.local) != Path::Udp)
         };
         let best = self.pairs.iter().filter(fresh).max_by_key(|pair| pair.priority);
         if let Some((local, remote)) = best.map(|pair| (pair.local, pair.remote)) {
@@ -733,11 +793,22 @@ impl Ice {
         }
     }
 
-    /// Whether there is no selected pair, or one that fell silent.
+    /// Whether there is no selected pair, or one that fell silent, or only asks and never answers.
     fn is_stale(&self, now: Instant) -> bool {
-        let Some((local, remote)) = self.selected else { return true };
-        let current = self.pairs.iter().find(|pair| pair.local == local && pair.remote == remote);
-        current.and_then(|pair| pair.heard_at).is_none_or(|at| now >= at + STALE_PAIR)
+        let Some(pair) = self.pairs.iter().find(|pair| self.is_chosen(pair)) else { return true };
+        let before = |at: Option<Instant>, limit| at.is_none_or(|at| now >= at + limit);
+        before(pair.heard_at, STALE_PAIR)
+            || before(pair.answered_at.max(Some(self.consent_at)), SILENCE)
+    }
+
+    /// Whether it was selected, though the peer may be lost since.
+    fn is_chosen(&self, pair: &Pair) -> bool {
+        self.selected == Some((pair.local, pair.remote))
+    }
+
+    /// Whether there is a pair to be found.
+    fn is_searching(&self) -> bool {
+        self.selected.is_none() || self.is_restarting()
     }
 
     /// Whether authenticated STUN messages came over this pair.
@@ -756,7 +827,8 @@ impl Ice {
     pub(super) fn uses(&self, now: Instant, remote: SocketAddr) -> bool {
         let fresh = |pair: &Pair| pair.heard_at.is_some_and(|at| now < at + SILENCE);
         let direct = |pair: &Pair| pair.remote == remote && path::of(pair.local) != Path::Relay;
-        self.pairs.iter().any(|pair| direct(pair) && pair.answered && fresh(pair))
+        let proven = |pair: &Pair| pair.answered || self.is_chosen(pair);
+        self.pairs.iter().any(|pair| direct(pair) && proven(pair) && fresh(pair))
     }
 
     /// Counts a datagram that came over the pair that [`Self::is_validated`] was asked about last.
@@ -808,6 +880,7 @@ impl Ice {
             return;
         }
         self.judge_silence(now);
+        self.forget_old(now);
         if self.state == IceState::Failed {
             self.next_tick = None;
             self.checks.clear();
@@ -816,53 +889,73 @@ impl Ice {
         while self.checks.front().is_some_and(|check| now >= check.sent_at + LATE) {
             self.checks.pop_front();
         }
-        self.check_pairs(now);
+        if let Some((local, remote)) = self.selected
+            && now >= self.consent_due
+        {
+            self.consent_due = now + REVIVAL;
+            self.check_in(self.selected_in, now, local, remote, false);
+        }
+        if self.is_checking(now) {
+            self.check_pairs(now);
+        }
+        self.consider(now);
+        self.follow_last(now);
         self.next_tick = Some(self.after(now));
     }
 
+    /// Whether pairs other than the selected one are checked. A restart that leads nowhere ends, as long
+    /// as there is the old pair.
+    fn is_checking(&self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.checking_since);
+        self.state != IceState::Ready || self.is_restarting() && since < FAILURE
+    }
+
     fn check_pairs(&mut self, now: Instant) {
-        match (self.selected, self.state) {
-            (Some((local, remote)), IceState::Ready) => self.check(now, local, remote, false),
-            _ => {
-                if let Some((local, remote)) = self.nominating {
-                    self.check(now, local, remote, true);
-                }
-                let revive = self.selected.is_some();
-                let due = |pair: &&Pair| revive || !pair.answered;
-                let (before, behind) = self.pairs.split_at(self.turn.min(self.pairs.len()));
-                let pairs: Vec<_> = behind.iter().chain(before).filter(due).collect();
-                let many = pairs.len() > CHECKS_AT_ONCE;
-                let pairs: Vec<_> = pairs[..pairs.len().min(CHECKS_AT_ONCE)]
-                    .iter()
-                    .map(|pair| (pair.local, pair.remote))
-                    .collect();
-                if let Some(&last) = pairs.last().filter(|_| many) {
-                    let is_last = |pair: &Pair| (pair.local, pair.remote) == last;
-                    self.turn = self.pairs.iter().position(is_last).map_or(0, |at| at + 1);
-                }
-                for (local, remote) in pairs {
-                    self.check(now, local, remote, false);
-                }
-            }
+        if let Some((local, remote)) = self.nominating {
+            self.check(now, local, remote, true);
         }
-        self.consider(now);
+        let revive = self.selected.is_some() && self.state != IceState::Ready;
+        let due = |pair: &&Pair| {
+            let current = pair.generation == self.current.number;
+            // The selected one is checked by itself.
+            let other = self.is_restarting() || !self.is_chosen(pair);
+            current && other && (revive || !pair.answered)
+        };
+        let (before, behind) = self.pairs.split_at(self.turn.min(self.pairs.len()));
+        let pairs: Vec<_> = behind.iter().chain(before).filter(due).collect();
+        let many = pairs.len() > CHECKS_AT_ONCE;
+        let pairs: Vec<_> = pairs[..pairs.len().min(CHECKS_AT_ONCE)]
+            .iter()
+            .map(|pair| (pair.local, pair.remote))
+            .collect();
+        if let Some(&last) = pairs.last().filter(|_| many) {
+            let is_last = |pair: &Pair| (pair.local, pair.remote) == last;
+            self.turn = self.pairs.iter().position(is_last).map_or(0, |at| at + 1);
+        }
+        for (local, remote) in pairs {
+            self.check(now, local, remote, false);
+        }
     }
 
     /// When to look again: sooner in the beginning, and no later than silence is to be judged.
     fn after(&self, now: Instant) -> Instant {
-        let Some(_) = self.selected else {
-            let since = now.saturating_duration_since(self.checking_since);
-            return now
-                + match since.as_millis() {
-                    0..250 => Duration::from_millis(25),
-                    250..1_000 => Duration::from_millis(50),
-                    1_000..5_000 => Duration::from_millis(200),
-                    _ => Duration::from_millis(500),
-                };
-        };
-        let next = now + if self.state == IceState::Ready { KEEPALIVE } else { REVIVAL };
-        let limits = [self.heard_at + SILENCE, self.consent_at + FAILURE];
-        limits.into_iter().filter(|limit| *limit > now).fold(next, Instant::min)
+        let since = now.saturating_duration_since(self.checking_since);
+        let search = now
+            + match since.as_millis() {
+                0..250 => Duration::from_millis(25),
+                250..1_000 => Duration::from_millis(50),
+                1_000..5_000 => Duration::from_millis(200),
+                _ => REVIVAL,
+            };
+        if self.selected.is_none() {
+            return search;
+        }
+        let search = if self.is_restarting() { search } else { now + REVIVAL };
+        let search = Some(search).filter(|_| self.is_checking(now));
+        let old = self.old.as_ref().and_then(|old| old.until);
+        let limits = [self.consent_at + SILENCE, self.consent_at + FAILURE];
+        let limits = limits.into_iter().chain(search).chain(old).filter(|limit| *limit > now);
+        limits.fold(self.consent_due.max(now), Instant::min)
     }
 
     /// Stops checks and forgets the peer.
@@ -883,7 +976,8 @@ impl Ice {
 
     /// Whether there is anybody to check.
     fn has_peer(&self) -> bool {
-        self.peer.is_some() && !self.remotes.is_empty()
+        let current = |remote: &Remote| remote.generation == self.current.number;
+        self.current.peer.is_some() && self.remotes.iter().any(current)
     }
 
     /// Checks begin with the first candidate of the peer, trickled or seen in a check of its own.
@@ -905,44 +999,54 @@ impl Ice {
     }
 
     fn judge_silence(&mut self, now: Instant) {
-        let (silent_since, fruitless_since) = match self.selected {
-            Some(_) => (self.heard_at, self.consent_at),
-            None => (self.checking_since, self.checking_since),
+        let fruitless_since = match self.selected {
+            // A restart has its own time to find a way.
+            Some(_) if self.is_restarting() => self.consent_at.max(self.checking_since),
+            Some(_) => self.consent_at,
+            None => self.checking_since,
         };
         if now.saturating_duration_since(fruitless_since) >= FAILURE {
             self.nominating = None;
             self.enter(IceState::Failed);
         } else if self.state == IceState::Ready
-            && now.saturating_duration_since(silent_since) >= SILENCE
+            && now.saturating_duration_since(self.consent_at) >= SILENCE
         {
             self.enter(IceState::Disconnected);
         }
     }
 
-    /// Notes an authenticated message. A request shows that the peer lives; only an answer shows that it
-    /// hears us, too, and brings back what had failed.
-    fn heard(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, answer: bool) {
-        // Consent is for the pair that carries the media (RFC 7675 §5.1); another one revives it only by
-        // taking its place.
-        let counts = self.selected.is_none_or(|selected| selected == (local, remote));
-        if counts {
-            self.heard_at = now;
-            self.consent_at = if answer { now } else { self.consent_at };
-        }
+    /// Notes an authenticated message: a request, or the answer to a check with the credentials of
+    /// `answered`. A request shows that the peer lives; only an answer shows that it hears us and still
+    /// wants to. That is the consent (RFC 7675 §5.1), and it is for the pair that carries the media:
+    /// another one revives it only by taking its place.
+    fn heard(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        answered: Option<u32>,
+    ) {
         let Some(pair) = self.pair_mut(local, remote) else { return };
         let first = pair.heard_at.is_none();
-        let proven = answer && !pair.answered;
+        let works = answered == Some(pair.generation);
+        let proven = works && !pair.answered;
         pair.heard_at = Some(now);
-        pair.answered |= answer;
+        pair.answered |= works;
+        if answered.is_some() {
+            pair.answered_at = Some(now);
+        }
         // What comes by the relay comes by our connection to it: elsewhere the address may be another's.
         if (first || proven) && path::of(local) != Path::Relay {
             self.events.push_back(IceEvent::Validated { remote, proven });
         }
-        let back = answer || self.state != IceState::Failed;
-        if self.selected.is_some() && counts && self.state != IceState::Ready && back {
-            self.enter(IceState::Connected);
-            self.enter(IceState::Ready);
-            self.next_tick = Some(now + KEEPALIVE);
+        if answered.is_some() && self.selected == Some((local, remote)) {
+            self.consent_at = now;
+            self.consent_due = now + KEEPALIVE;
+            if self.state != IceState::Ready {
+                self.enter(IceState::Connected);
+                self.enter(IceState::Ready);
+            }
+            self.next_tick = Some(self.after(now));
         }
     }
 
@@ -952,31 +1056,65 @@ impl Ice {
 
     /// The controlling peer nominated this pair. It becomes the selected one if there is none, if that
     /// fell silent, or if this is not worse: behind a router that changed its address, the peer's
-    /// candidate is the same as before, and the last nomination is the one that counts.
+    /// candidate is the same as before, and the last nomination is the one that counts. A worse pair has
+    /// to wait until no better one was nominated lately.
     fn follow_nomination(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
-        if self.controlling || self.selected == Some((local, remote)) {
-            return;
-        }
-        let priority = |of: Option<(SocketAddr, SocketAddr)>| {
-            let found = self.pairs.iter().find(|pair| Some((pair.local, pair.remote)) == of);
-            found.map(|pair| pair.priority)
+        let is = |pair: &&Pair| (pair.local, pair.remote) == (local, remote);
+        let Some(pair) = self.pairs.iter().find(is).filter(|_| !self.controlling) else { return };
+        let current = self.pairs.iter().find(|pair| self.is_chosen(pair));
+        let follow = match current.filter(|_| pair.generation == self.selected_in) {
+            None => true,
+            Some(current) => {
+                let lately =
+                    |pair: &Pair| pair.nominated_at.is_some_and(|at| now < at + SIMULTANEOUS);
+                let later = pair.nominated_at >= current.nominated_at;
+                self.is_stale(now)
+                    || match pair.priority.cmp(&current.priority) {
+                        Ordering::Greater => later || lately(pair),
+                        Ordering::Equal => later,
+                        Ordering::Less => later && !lately(current),
+                    }
+            }
         };
-        let worse = priority(Some((local, remote))) < priority(self.selected);
-        if !worse || self.is_stale(now) {
+        if follow {
             self.select(now, local, remote);
         }
     }
 
+    /// The same for a nomination that had to wait.
+    fn follow_last(&mut self, now: Instant) {
+        let works = |pair: &&Pair| {
+            let heard = pair.heard_at.is_some_and(|at| now < at + SILENCE);
+            pair.answered && heard && pair.generation == self.current.number
+        };
+        let nominated = self.pairs.iter().filter(|pair| pair.nominated_at.is_some());
+        let last = nominated.filter(works).max_by_key(|pair| (pair.nominated_at, pair.priority));
+        let chosen = self.pairs.iter().find(|pair| self.is_chosen(pair));
+        if let Some(last) = last
+            && last.nominated_at > chosen.and_then(|pair| pair.nominated_at)
+        {
+            self.follow_nomination(now, last.local, last.remote);
+        }
+    }
+
+    /// Sends over this pair of the current generation from now on.
     fn select(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
-        if self.selected.replace((local, remote)) == Some((local, remote)) {
+        let before = self.selected.replace((local, remote));
+        let restarted = std::mem::replace(&mut self.selected_in, self.current.number);
+        if before == Some((local, remote)) && restarted == self.current.number {
             return;
         }
         self.consent_at = now;
-        self.heard_at = now;
+        self.consent_due = now + KEEPALIVE;
+        if let Some(old) = &mut self.old {
+            old.until = Some(now + generation::GRACE);
+        }
         let ours = self.locals.iter().find(|known| known.addr == local && !known.line.is_empty());
         let ours = ours.map(|known| known.line.clone());
         let theirs = self.remotes.iter().find(|known| known.addr == remote);
         let theirs = theirs.and_then(|known| known.line.clone());
+        let direct = path::of(local) != Path::Relay;
+        self.events.push_back(IceEvent::Live(Some(remote).filter(|_| direct)));
         self.events.push_back(IceEvent::Selected {
             local: ours.unwrap_or_else(|| candidate::reflexive_line(local)),
             remote: theirs.unwrap_or_else(|| candidate::reflexive_line(remote)),
@@ -985,11 +1123,22 @@ impl Ice {
             self.enter(IceState::Connected);
             self.enter(IceState::Ready);
         }
-        self.next_tick = Some(now + KEEPALIVE);
+        self.next_tick = Some(self.after(now));
     }
 
     fn check(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, nominating: bool) {
-        let Some(peer) = &self.peer else { return };
+        self.check_in(self.current.number, now, local, remote, nominating);
+    }
+
+    /// Checks a pair with the credentials of a generation.
+    fn check_in(
+        &mut self,
+        number: u32,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        nominating: bool,
+    ) {
         let outward = path::of(local) == Path::Tcp && path::plain(local).port() == 0;
         let pair = self.pairs.iter().find(|pair| pair.local == local && pair.remote == remote);
         if outward && pair.is_some_and(|pair| pair.heard_at.is_none()) {
@@ -1000,13 +1149,14 @@ impl Ice {
             }
             self.connects += usize::from(!asked);
         }
+        let Some(peer) = self.generation(number).and_then(|one| one.peer.as_ref()) else { return };
         let ours = self.locals.iter().find(|known| known.addr == local);
         let priority = match path::of(local) {
             Path::Udp => candidate::REFLEXIVE_PRIORITY,
             _ => ours.map_or(1, |known| known.priority),
         };
         let role = if self.controlling { stun::ICE_CONTROLLING } else { stun::ICE_CONTROLLED };
-        let transaction = stun::own_transaction(&self.ufrag);
+        let transaction = stun::own_transaction(&self.name);
         let mut message = Builder::new(stun::BINDING_REQUEST, &transaction)
             .attribute(stun::USERNAME, peer.outgoing.as_bytes())
             .attribute(role, &self.tie_breaker.to_be_bytes())
@@ -1018,7 +1168,15 @@ impl Ice {
         if self.checks.len() >= MAX_CHECKS {
             self.checks.pop_front();
         }
-        self.checks.push_back(Check { transaction, local, remote, sent_at: now, nominating });
+        let (sent_at, generation) = (now, number);
+        self.checks.push_back(Check {
+            transaction,
+            local,
+            remote,
+            sent_at,
+            nominating,
+            generation,
+        });
         self.transmit(now, local, remote, message);
     }
 
@@ -1074,7 +1232,7 @@ impl Ice {
         if let Some(local) = self.locals.last().filter(|_| new) {
             self.events.push_back(IceEvent::Candidate(local.line.clone()));
         }
-        if kind == Kind::Relay && self.selected.is_none() {
+        if kind == Kind::Relay && self.is_searching() {
             self.checking_since = now;
             self.resume(now);
         }
@@ -1098,14 +1256,6 @@ impl Ice {
 fn verify(bytes: &[u8], key: &hmac::Key) -> Result<(), DropReason> {
     stun::verify(bytes, key).ok_or(DropReason::StunIntegrity)?;
     if stun::is_garbled(bytes) { Err(DropReason::StunFingerprint) } else { Ok(()) }
-}
-
-/// Random characters of the ICE alphabet (RFC 8839 §5.4), 6 bits each.
-fn random_text(len: usize) -> Result<String, TransportError> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bytes = vec![0; len];
-    rand::fill(&mut bytes).map_err(|_| TransportError::Randomness)?;
-    Ok(bytes.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect())
 }
 
 #[cfg(test)]

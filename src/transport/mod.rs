@@ -25,15 +25,16 @@ pub mod webrtc;
 pub use certificate::{Certificate, Fingerprint, KeyKind};
 pub use dtls::{DtlsRole, DtlsState};
 pub use ice::{
-    Candidate, CandidateKind, HEADROOM, IceReport, IceState, LinkOutput, MAX_LOCAL_CANDIDATES,
-    MAX_REPORTED_PAIRS, PairReport, PairState, Refusal, Servers, Traffic, Trial,
+    Candidate, CandidateKind, Credentials, HEADROOM, IceReport, IceState, LinkOutput,
+    MAX_LOCAL_CANDIDATES, MAX_REPORTED_PAIRS, PairReport, PairState, Refusal, Servers, Traffic,
+    Trial,
 };
 pub use sctp::{MAX_MESSAGE, Reliability};
 
 use srtp::SrtpError;
 
 /// What a transport refuses.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TransportError {
     #[error("certificate: {0}")]
     Certificate(String),
@@ -45,6 +46,8 @@ pub enum TransportError {
     Candidate(&'static str),
     #[error("more than {0} candidates")]
     TooManyCandidates(usize),
+    #[error("a candidate of before the restart")]
+    OldCandidate,
     #[error("the session was already started")]
     AlreadyStarted,
     #[error("the session is closed")]

@@ -46,6 +46,8 @@ pub struct Remote {
     pub address: Option<IpAddr>,
     pub rtp: Option<SocketAddr>,
     pub rtcp: Option<SocketAddr>,
+    /// Its ports, if its address is still being looked up, for [`Session::handle_resolved`].
+    pub awaited: Option<(u16, Option<u16>)>,
     /// Whether it is sent to where it sends from, whatever ports it names.
     pub learns: bool,
     /// Ours and the peer's.
@@ -85,6 +87,7 @@ pub struct Session {
 
 struct Started {
     address: Option<IpAddr>,
+    awaited: Option<(u16, Option<u16>)>,
     learns: bool,
     /// A bit for each payload type.
     formats: u128,
@@ -146,11 +149,31 @@ impl Session {
         let bits = remote.formats.iter().map(|number| 1_u128 << (number & 127));
         self.started = Some(Started {
             address: remote.address,
+            awaited: remote.awaited,
             learns: remote.learns,
             formats: bits.fold(0, |all, one| all | one),
             sealing,
         });
         Ok(())
+    }
+
+    /// The name of the peer has this address. None if nobody knows it: then the peer may be anywhere, as
+    /// if its description had not said where, and is not sent to.
+    pub fn handle_resolved(&mut self, ip: Option<IpAddr>) {
+        let Some(started) = &mut self.started else { return };
+        let Some((rtp, rtcp)) = started.awaited.take() else { return };
+        // A name may lead to what a description may not say.
+        let ip = ip.filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
+        started.address = ip;
+        let Some(ip) = ip.filter(|_| !started.learns) else { return };
+        let both =
+            [(&mut self.rtp, Some(rtp), Channel::Rtp), (&mut self.rtcp, rtcp, Channel::Rtcp)];
+        for (path, port, channel) in both {
+            if let Some(port) = port.filter(|port| *port > 0) {
+                path.to = Some(SocketAddr::new(ip, port));
+                self.events.push_back(Event::Learnt(channel));
+            }
+        }
     }
 
     /// Takes a datagram that arrived at `local` from `remote`; sealed media is opened in place.
@@ -294,7 +317,7 @@ impl Path {
         }
         sealed
             || match started.address {
-                None => true,
+                None => started.awaited.is_none(),
                 // Who says "this machine" may be seen at any of its addresses.
                 Some(address) if address.is_loopback() => {
                     remote.ip().is_loopback() || remote.ip() == own

@@ -20,6 +20,9 @@ pub trait Binder {
     /// What the system says, [`io::ErrorKind::AddrInUse`] above all.
     fn bind(&mut self, address: SocketAddr) -> io::Result<()>;
 
+    /// Sends a last datagram from an address that is about to be closed.
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]);
+
     /// Lets go of an address that was bound.
     fn close(&mut self, address: SocketAddr);
 }
@@ -134,6 +137,11 @@ impl Ports {
         self.binder.bind(pair.rtcp).inspect_err(|_| self.binder.close(pair.rtp))
     }
 
+    /// Sends from a port of a pair that is about to be closed.
+    pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.binder.send(from, to, bytes);
+    }
+
     /// Lets go of a pair; one that is not held is no error.
     pub fn close(&mut self, pair: Pair) {
         if self.held.remove(&pair.rtp) {
@@ -166,6 +174,8 @@ mod tests {
             }
             Ok(())
         }
+
+        fn send(&mut self, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
 
         fn close(&mut self, address: SocketAddr) {
             assert!(self.bound.borrow_mut().remove(&address.port()), "closed what was not bound");

@@ -147,7 +147,19 @@ pub(super) fn error_code(bytes: &[u8]) -> Option<u16> {
 
 /// The address in an XOR-MAPPED-ADDRESS or one of its relatives (RFC 8489 §14.2).
 pub(super) fn xor_address(bytes: &[u8], kind: u16) -> Option<SocketAddr> {
-    let value = attribute(bytes, kind)?;
+    xor_of(bytes, attribute(bytes, kind)?)
+}
+
+/// All of them that can be somebody's address: a server may say first what it has none of.
+pub(super) fn xor_addresses(bytes: &[u8], kind: u16) -> impl Iterator<Item = SocketAddr> {
+    attributes(bytes)
+        .take_while(|attribute| attribute.kind != MESSAGE_INTEGRITY)
+        .filter(move |attribute| attribute.kind == kind)
+        .filter_map(|attribute| xor_of(bytes, attribute.value))
+        .filter(|addr| addr.port() > 0 && !addr.ip().is_unspecified())
+}
+
+fn xor_of(bytes: &[u8], value: &[u8]) -> Option<SocketAddr> {
     let mask = mask(bytes.get(8..HEADER)?.try_into().ok()?);
     let [_, family, high, low, ip @ ..] = value else { return None };
     let port = u16::from_be_bytes([*high, *low]) ^ (COOKIE >> 16) as u16;

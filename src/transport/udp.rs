@@ -1,7 +1,11 @@
 //! Shell: batches of datagrams over non-blocking UDP sockets (`recvmmsg`, `sendmmsg`).
 //!
 //! One socket per local address, so that the local address of a datagram is that of its socket. Left
-//! out: segmentation offload, and waiting, which is the worker's.
+//! out: waiting, which is the worker's.
+
+mod send;
+
+pub use send::{SEND_BATCH, SEND_SLOT, SendBatch, SendStats};
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,10 +16,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub const RECV_BATCH: usize = 32;
 /// Bytes of a received datagram that are kept; a longer one is dropped as a whole.
 pub const RECV_SLOT: usize = 2048;
-/// Datagrams that a batch holds before it must be flushed.
-pub const SEND_BATCH: usize = 128;
-/// The longest datagram that a batch takes.
-pub const SEND_SLOT: usize = 1500;
 /// What is asked of the kernel for each direction; it may give less.
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
 
@@ -209,195 +209,6 @@ impl RecvBatch {
     }
 }
 
-/// What became of a flushed batch.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct SendStats {
-    pub sent: usize,
-    pub bytes: usize,
-    /// Dropped, for the socket's buffer was full.
-    pub dropped_full: usize,
-    /// Dropped, for the kernel refused this destination or datagram.
-    pub dropped_refused: usize,
-}
-
-impl std::ops::AddAssign for SendStats {
-    fn add_assign(&mut self, one: Self) {
-        self.sent += one.sent;
-        self.bytes += one.bytes;
-        self.dropped_full += one.dropped_full;
-        self.dropped_refused += one.dropped_refused;
-    }
-}
-
-/// Datagrams to be sent in one go. Write into [`SendBatch::slot`], then [`SendBatch::commit`].
-pub struct SendBatch {
-    slots: Box<[[u8; SEND_SLOT]; SEND_BATCH]>,
-    addresses: Box<[libc::sockaddr_in6; SEND_BATCH]>,
-    vectors: Box<[libc::iovec; SEND_BATCH]>,
-    headers: Box<[libc::mmsghdr; SEND_BATCH]>,
-    /// The control message of those that are marked.
-    marks: Box<[Option<Mark>; SEND_BATCH]>,
-    len: usize,
-}
-
-/// A control message with the byte that routers look at: `cmsghdr`, then an `int`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Mark {
-    head: libc::cmsghdr,
-    value: libc::c_int,
-}
-
-// SAFETY: the raw pointers are set and used within one call, and point into boxes of the same batch.
-unsafe impl Send for SendBatch {}
-
-impl Default for SendBatch {
-    fn default() -> Self {
-        // Straight onto the heap: the slots are larger than some stacks like.
-        let slots = vec![[0; SEND_SLOT]; SEND_BATCH].into_boxed_slice();
-        Self {
-            slots: slots.try_into().expect("the length is that of the array"),
-            addresses: Box::new([zeroed_address(); SEND_BATCH]),
-            vectors: Box::new([EMPTY_VECTOR; SEND_BATCH]),
-            headers: Box::new([empty_header(); SEND_BATCH]),
-            marks: Box::new([None; SEND_BATCH]),
-            len: 0,
-        }
-    }
-}
-
-impl SendBatch {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Whether the batch must be flushed before the next slot.
-    pub fn is_full(&self) -> bool {
-        self.len == SEND_BATCH
-    }
-
-    /// Room for the next datagram. It stays the same until [`SendBatch::commit`].
-    ///
-    /// # Panics
-    /// If the batch is full: ask [`SendBatch::is_full`] first.
-    pub fn slot(&mut self) -> &mut [u8] {
-        &mut self.slots[self.len]
-    }
-
-    /// Takes the first `len` bytes of the slot as a datagram for `to`.
-    ///
-    /// # Panics
-    /// If the batch is full or `len` exceeds [`SEND_SLOT`].
-    pub fn commit(&mut self, len: usize, to: SocketAddr) {
-        self.commit_marked(len, to, 0);
-    }
-
-    /// The same, with the byte of the IP header that routers look at (RFC 2474); 0 leaves it alone.
-    ///
-    /// # Panics
-    /// As [`SendBatch::commit`].
-    pub fn commit_marked(&mut self, len: usize, to: SocketAddr, mark: u8) {
-        assert!(len <= SEND_SLOT, "a datagram is no longer than its slot");
-        let (raw, address_len) = to_raw(to);
-        self.addresses[self.len] = raw;
-        self.vectors[self.len].iov_len = len;
-        self.headers[self.len].msg_hdr.msg_namelen = address_len;
-        self.marks[self.len] = (mark != 0).then(|| Mark::new(mark, to.is_ipv4()));
-        self.len += 1;
-    }
-
-    /// Copies a datagram into the next slot; false if it is too long or the batch is full.
-    pub fn push(&mut self, bytes: &[u8], to: SocketAddr) -> bool {
-        if self.is_full() || bytes.len() > SEND_SLOT {
-            return false;
-        }
-        self.slot()[..bytes.len()].copy_from_slice(bytes);
-        self.commit(bytes.len(), to);
-        true
-    }
-
-    /// Sends all datagrams and empties the batch. A full buffer drops the rest; a refused destination
-    /// drops its datagram only.
-    pub fn flush(&mut self, socket: &UdpSocket) -> SendStats {
-        let mut stats = SendStats::default();
-        self.arm();
-        let mut from = 0;
-        while from < self.len {
-            let left = (self.len - from) as libc::c_uint;
-            // SAFETY: `arm` pointed the headers up to `len` at addresses and slots that this batch
-            // owns.
-            let sent = unsafe {
-                libc::sendmmsg(
-                    socket.as_raw_fd(),
-                    self.headers[from..].as_mut_ptr(),
-                    left,
-                    libc::MSG_DONTWAIT as _,
-                )
-            };
-            if sent > 0 {
-                let done = from + sent as usize;
-                stats.sent += sent as usize;
-                stats.bytes +=
-                    self.vectors[from..done].iter().map(|vector| vector.iov_len).sum::<usize>();
-                from = done;
-                continue;
-            }
-            match io::Error::last_os_error().raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EAGAIN | libc::ENOBUFS) => {
-                    stats.dropped_full += self.len - from;
-                    break;
-                }
-                // The error is that of the first datagram left, or one that an earlier datagram
-                // brought back; either way the others still have a chance.
-                _ => {
-                    stats.dropped_refused += 1;
-                    from += 1;
-                }
-            }
-        }
-        self.len = 0;
-        stats
-    }
-
-    fn arm(&mut self) {
-        for at in 0..self.len {
-            self.vectors[at].iov_base = self.slots[at].as_mut_ptr().cast();
-            let header = &mut self.headers[at].msg_hdr;
-            header.msg_name = (&raw mut self.addresses[at]).cast();
-            header.msg_iov = &raw mut self.vectors[at];
-            header.msg_iovlen = 1;
-            (header.msg_control, header.msg_controllen) = match &mut self.marks[at] {
-                Some(mark) => ((mark as *mut Mark).cast(), size_of::<Mark>() as _),
-                None => (std::ptr::null_mut(), 0),
-            };
-        }
-    }
-}
-
-impl Mark {
-    fn new(mark: u8, ipv4: bool) -> Self {
-        let (level, kind) = match ipv4 {
-            true => (libc::IPPROTO_IP, libc::IP_TOS),
-            false => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-        };
-        // SAFETY: the head of a control message consists of integers, for which zero is a value.
-        let mut head: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        head.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<libc::c_int>()) as _;
-        head.cmsg_level = level;
-        head.cmsg_type = kind;
-        Self { head, value: mark.into() }
-    }
-}
-
 const EMPTY_VECTOR: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 /// Enough for IPv4 as well: its address is the shorter one.
 const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
@@ -499,17 +310,17 @@ mod tests {
             let (ours, theirs) = pair(ip);
             let to = theirs.local_addr().expect("bound");
             let mut batch = SendBatch::new();
-            for number in 0..SEND_BATCH {
-                assert!(batch.push(&[number as u8; 40], to));
+            // More than one run of the kernel's, and fewer than its buffer has room for.
+            for number in 0..100 {
+                assert!(batch.push(&[number; 40], to));
             }
-            assert!(batch.is_full() && !batch.push(&[0], to));
             let stats = batch.flush(&ours);
-            assert_eq!((stats.sent, stats.bytes), (SEND_BATCH, 40 * SEND_BATCH), "{stats:?}");
+            assert_eq!((stats.sent, stats.bytes, stats.messages), (100, 4_000, 2));
             assert!(batch.is_empty());
             let mut bytes = [0; 100];
-            for number in 0..SEND_BATCH {
+            for number in 0..100 {
                 let (len, from) = theirs.recv_from(&mut bytes).expect("arrives");
-                assert_eq!((len, bytes[0], from), (40, number as u8, ours.local_addr()));
+                assert_eq!((len, bytes[0], from), (40, number, ours.local_addr()));
             }
             theirs.send_to(b"back", ours.local_addr()).expect("sends");
             assert_eq!(received(&ours), [(to, b"back".to_vec())]);
@@ -553,6 +364,25 @@ mod tests {
         received(&ours);
     }
 
+    /// The one byte of the next datagram, and the mark in its header.
+    fn received_mark(fd: &OwnedFd, level: libc::c_int, kind: libc::c_int) -> (u8, u8) {
+        let (mut byte, mut control) = ([0_u8; 1], [0_u64; 8]);
+        let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+        let mut header = empty_header().msg_hdr;
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: the header points to places that outlive the call, with their lengths.
+        let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) };
+        assert_eq!(len, 1);
+        // SAFETY: the kernel wrote the control messages that the macro walks over.
+        let first = unsafe { &*libc::CMSG_FIRSTHDR(&raw const header) };
+        assert_eq!((first.cmsg_level, first.cmsg_type), (level, kind));
+        // SAFETY: the message holds at least the byte that was asked for.
+        (byte[0], unsafe { *libc::CMSG_DATA(first) })
+    }
+
     #[test]
     fn a_mark_reaches_the_header_of_its_packet_only() {
         for (ip, level, ask, kind) in [
@@ -570,24 +400,85 @@ mod tests {
             }
             assert_eq!(batch.flush(&ours).sent, 3);
             for expected in [0, 46 << 2, 0] {
-                let (mut byte, mut control) = ([0_u8; 1], [0_u64; 8]);
-                let mut vector =
-                    libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
-                let mut header = empty_header().msg_hdr;
-                header.msg_iov = &raw mut vector;
-                header.msg_iovlen = 1;
-                header.msg_control = control.as_mut_ptr().cast();
-                header.msg_controllen = size_of_val(&control) as _;
-                // SAFETY: the header points to places that outlive the call, with their lengths.
-                let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) };
-                assert_eq!((len, byte[0]), (1, expected));
-                // SAFETY: the kernel wrote the control messages that the macro walks over.
-                let first = unsafe { &*libc::CMSG_FIRSTHDR(&raw const header) };
-                assert_eq!((first.cmsg_level, first.cmsg_type), (level, kind));
-                // SAFETY: the message holds at least the byte that was asked for.
-                let value = unsafe { *libc::CMSG_DATA(first) };
-                assert_eq!(value, expected);
+                assert_eq!(received_mark(&fd, level, kind), (expected, expected));
             }
+        }
+    }
+
+    #[test]
+    fn datagrams_of_one_length_leave_as_one_message_and_arrive_one_by_one() {
+        for ip in ["127.0.0.1", "::1"] {
+            let (ours, first) = pair(ip);
+            let (_, second) = pair(ip);
+            let mut batch = SendBatch::new();
+            // Lengths for each of two, taking turns: a shorter one ends a run, a longer one begins one.
+            let lengths = [40, 40, 30, 40, 50, 50, 50, 1];
+            for (number, len) in lengths.into_iter().enumerate() {
+                for to in [&first, &second] {
+                    let to = to.local_addr().expect("bound");
+                    assert!(batch.push(&vec![number as u8; len], to));
+                }
+            }
+            let stats = batch.flush(&ours);
+            assert_eq!((stats.sent, stats.messages), (16, 6), "{stats:?}");
+            assert_eq!(stats.bytes, 2 * lengths.iter().sum::<usize>());
+            for socket in [first, second] {
+                let mut bytes = [0; 100];
+                for (number, len) in lengths.into_iter().enumerate() {
+                    let (arrived, _) = socket.recv_from(&mut bytes).expect("arrives");
+                    assert_eq!((arrived, bytes[0]), (len, number as u8));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_so_much_and_no_more() {
+        let (ours, _) = pair("127.0.0.1");
+        let mut batch = SendBatch::new();
+        let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(!batch.push(&[0; SEND_SLOT + 1], to(1)));
+        for number in 0..SEND_BATCH {
+            assert!(batch.push(&[], to(1_000 + number as u16)));
+        }
+        assert!(batch.is_full() && !batch.push(&[], to(1)));
+        let stats = batch.flush(&ours);
+        assert_eq!(stats.sent + stats.dropped_refused, SEND_BATCH, "{stats:?}");
+        assert!(batch.is_empty() && batch.push(&[], to(1)));
+    }
+
+    #[test]
+    fn a_run_that_is_refused_is_sent_one_by_one() {
+        let (ours, theirs) = pair("127.0.0.1");
+        let to = theirs.local_addr().expect("bound");
+        let closed = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut batch = SendBatch::new();
+        for to in [closed, to, closed, to] {
+            batch.push(&[7; 1_400], to);
+        }
+        // Port 0 is refused in pieces as well; the other destination is not held up.
+        let stats = batch.flush(&ours);
+        assert_eq!((stats.sent, stats.dropped_refused), (2, 2), "{stats:?}");
+        batch.push(&[8; 10], to);
+        batch.push(&[9; 10], to);
+        // And runs are still sent as such.
+        assert_eq!(batch.flush(&ours).messages, 1);
+    }
+
+    #[test]
+    fn marks_and_runs_go_together() {
+        let (ours, theirs) = pair("127.0.0.1");
+        let to = theirs.local_addr().expect("bound");
+        let fd = OwnedFd::from(theirs);
+        set_option(&fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1).expect("sets");
+        let mut batch = SendBatch::new();
+        for mark in [46 << 2, 46 << 2, 0, 0] {
+            batch.slot()[0] = mark;
+            batch.commit_marked(1, to, mark);
+        }
+        assert_eq!(batch.flush(&ours).messages, 2);
+        for expected in [46 << 2, 46 << 2, 0, 0] {
+            assert_eq!(received_mark(&fd, libc::IPPROTO_IP, libc::IP_TOS), (expected, expected));
         }
     }
 

@@ -8,7 +8,9 @@
 //! Addresses are marked by their path, see [`path`]. What goes over a relay is wrapped here, and leaves
 //! as [`Output::Link`]; media is wrapped by whoever seals it, with [`Session::wrap`].
 //!
-//! Left out: ICE restarts, separate transports per media section.
+//! An ICE restart changes credentials and ways, and nothing above them: DTLS, SRTP and SCTP go on.
+//!
+//! Left out: separate transports per media section.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +26,7 @@ use super::data_channel::{
 };
 use super::demux::{Datagram, classify};
 use super::dtls::{Dtls, DtlsRole, DtlsState};
-use super::ice::{Ice, IceEvent, IceReport, IceState, LinkOutput, Servers};
+use super::ice::{Credentials, Ice, IceEvent, IceReport, IceState, LinkOutput, Servers};
 use super::path::{self, Path};
 use super::srtp::{Receiver, Sender};
 use super::{DropReason, TransportError};
@@ -73,6 +75,9 @@ pub enum Output {
         remote: SocketAddr,
         proven: bool,
     },
+    /// Media goes to this address: whatever else is forgotten, it stays with this session. None if it
+    /// goes by the relay.
+    Live(Option<SocketAddr>),
     /// The answer to this STUN transaction is for this session.
     Expect([u8; 12]),
     /// The address of a name is wanted, for [`Session::handle_resolved`].
@@ -213,6 +218,11 @@ impl Session {
         }
     }
 
+    /// Whether there is a TURN server that was asked for an address, and none of it is left.
+    pub fn lacks_relay(&self) -> bool {
+        !self.closed && self.ice.lacks_relay()
+    }
+
     /// A name that [`Output::Resolve`] asked about has this address; `None` if nobody knows.
     pub fn handle_resolved(&mut self, now: Instant, number: u32, ip: Option<IpAddr>) {
         if !self.closed {
@@ -305,6 +315,24 @@ impl Session {
         }
         self.ice.start(now, &remote.ufrag, &remote.pwd);
         self.dtls = Some(dtls);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// New credentials of both sides: a way is looked for anew, and meanwhile all goes on over the old
+    /// one. Before [`Session::start`] only ours are taken.
+    ///
+    /// # Errors
+    /// [`TransportError::Closed`]
+    pub fn restart(
+        &mut self,
+        now: Instant,
+        ours: Credentials,
+        ufrag: &str,
+        pwd: &str,
+    ) -> Result<(), TransportError> {
+        self.check_open()?;
+        self.ice.restart(now, ours, ufrag, pwd);
         self.advance(now);
         Ok(())
     }
@@ -580,6 +608,7 @@ impl Session {
                     Output::Event(Event::SelectedPair { local, remote })
                 }
                 IceEvent::Validated { remote, proven } => Output::Bind { remote, proven },
+                IceEvent::Live(remote) => Output::Live(remote),
                 IceEvent::Candidate(line) => Output::Event(Event::Candidate(line)),
                 IceEvent::GatheringDone => Output::Event(Event::GatheringDone),
                 IceEvent::Resolve { number, name } => Output::Resolve { number, name },

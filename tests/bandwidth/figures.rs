@@ -31,7 +31,13 @@ fn told(seed: u64, link: Conditions, source: Source, receiver: Receiver, seconds
 }
 
 /// When after `from` something holds to stay so for half a second, in ms.
-fn within(flow: &Flow, from: Micros, most: Micros, what: &str, holds: impl Fn(&Sample) -> bool) {
+pub fn within(
+    flow: &Flow,
+    from: Micros,
+    most: Micros,
+    what: &str,
+    holds: impl Fn(&Sample) -> bool,
+) {
     let after = flow.first(from, holds);
     let name = format!("{what}: {after:?} µs instead of {most}\n{}", flow.table());
     assert!(after.is_some_and(|after| after <= most), "{name}");

@@ -1,7 +1,7 @@
 //! Calls over a bottleneck: a camera, the estimator and the pacer on one side, a receiver that reports
 //! on the other.
 
-use super::link::{Conditions, Link, MS, Micros, SECOND};
+use super::link::{Course, Link, MS, Micros, SECOND};
 use crate::support::link::Random;
 use rivero::bandwidth::{Bandwidth, Bounds, Class, Fate, Limit, Means, Pacer};
 use rivero::rtp::Bitrate;
@@ -376,10 +376,11 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    pub fn new(seed: u64, conditions: Conditions) -> Self {
+    pub fn new(seed: u64, course: impl Into<Course>) -> Self {
         #[expect(clippy::disallowed_methods, reason = "an origin is needed, and any will do")]
         let epoch = Instant::now();
-        Self { epoch, seed, link: Link::new(seed, conditions), flows: Vec::new(), now: 0 }
+        let link = Link::new(epoch, seed, course.into());
+        Self { epoch, seed, link, flows: Vec::new(), now: 0 }
     }
 
     pub fn flow(self, source: Source) -> Self {

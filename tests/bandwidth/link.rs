@@ -1,8 +1,10 @@
-//! A bottleneck: a rate that changes over time, a queue with an end, delay, jitter, loss at random and
-//! in bursts, and packets that overtake.
+//! The link of the network bench on the clock of these simulations, which counts microseconds: a
+//! bottleneck whose rate changes over time, a queue with an end, delay, jitter, loss at random and in
+//! bursts, and packets that overtake.
 
-use crate::support::link::Random;
-use std::collections::{BTreeMap, VecDeque};
+use rivero_network::{Burst, Direction, Queue, Trace};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// Times are microseconds since the start of a simulation.
 pub type Micros = i64;
@@ -49,91 +51,89 @@ impl Conditions {
         self
     }
 
-    fn rate_at(&self, now: Micros) -> f64 {
-        self.rates.iter().rev().find(|(from, _)| *from <= now).map_or(0.0, |(_, rate)| *rate)
+    fn at(&self, now: Micros) -> rivero_network::Conditions {
+        let rate = self.rates.iter().rev().find(|(from, _)| *from <= now);
+        let share = |per_mille: u64| per_mille as f64 / 1_000.0;
+        let loss = if now >= self.loss_from { share(self.loss_per_mille) } else { 0.0 };
+        let goes_on = share(self.loss_goes_on_per_mille);
+        let row = Burst { begins: loss, ends: (1.0 - goes_on) * (1.0 - loss), lost: 1.0 };
+        rivero_network::Conditions {
+            rate: Some(rate.map_or(0.0, |(_, rate)| *rate)),
+            queue: Queue::Time(after(self.queue)),
+            delay: after(self.delay),
+            jitter: after(self.jitter),
+            loss: if goes_on > 0.0 { 0.0 } else { loss },
+            burst: (goes_on > 0.0).then_some(row),
+            reorder: share(self.reorder_per_mille),
+            reorder_by: after(self.reorder_by),
+            ..rivero_network::Conditions::default()
+        }
     }
+}
+
+/// What a link is like from when on.
+#[derive(Clone, Debug)]
+pub struct Course(VecDeque<(Micros, rivero_network::Conditions)>);
+
+impl From<Conditions> for Course {
+    fn from(conditions: Conditions) -> Self {
+        let rates = conditions.rates.iter().map(|(at, _)| *at);
+        let mut times: Vec<_> = rates.chain([conditions.loss_from]).collect();
+        times.sort_unstable();
+        Self(times.into_iter().map(|at| (at, conditions.at(at))).collect())
+    }
+}
+
+impl From<&Trace> for Course {
+    fn from(trace: &Trace) -> Self {
+        let course = trace.course(Direction::Down).into_iter();
+        Self(course.map(|(at, conditions)| (at.as_micros() as Micros, conditions)).collect())
+    }
+}
+
+fn after(time: Micros) -> Duration {
+    Duration::from_micros(time.max(0) as u64)
 }
 
 #[derive(Debug)]
 pub struct Link<T> {
-    conditions: Conditions,
-    random: Random,
-    queue: VecDeque<(Micros, u32, T)>,
-    queued: u64,
-    /// When what has left the queue has left it.
-    free: Micros,
-    in_a_row: bool,
-    in_order: Micros,
-    under_way: BTreeMap<(Micros, u64), T>,
-    inserted: u64,
+    epoch: Instant,
+    course: Course,
+    link: rivero_network::Link<T>,
 }
 
-impl<T> Link<T> {
-    pub fn new(seed: u64, conditions: Conditions) -> Self {
-        Self {
-            conditions,
-            random: Random::seeded(seed),
-            queue: VecDeque::new(),
-            queued: 0,
-            free: 0,
-            in_a_row: false,
-            in_order: 0,
-            under_way: BTreeMap::new(),
-            inserted: 0,
-        }
+impl<T: Clone> Link<T> {
+    pub fn new(epoch: Instant, seed: u64, course: Course) -> Self {
+        let link = rivero_network::Link::new(seed, rivero_network::Conditions::default());
+        let mut link = Self { epoch, course, link };
+        link.run(0);
+        link
+    }
+
+    fn instant(&self, at: Micros) -> Instant {
+        self.epoch + after(at)
     }
 
     /// How long a packet that is sent now waits.
     pub fn waits(&self, now: Micros) -> Micros {
-        let bits = self.queued as f64 * 8.0;
-        (bits * 1e6 / self.conditions.rate_at(now).max(1.0)) as Micros + (self.free - now).max(0)
+        self.link.waits(self.instant(now)).as_micros() as Micros
     }
 
     pub fn send(&mut self, now: Micros, size: u32, packet: T) {
-        let conditions = &self.conditions;
-        let lost = now >= conditions.loss_from
-            && (self.random.per_mille(conditions.loss_per_mille)
-                || self.in_a_row && self.random.per_mille(conditions.loss_goes_on_per_mille));
-        self.in_a_row = lost;
-        if lost || self.waits(now) > self.conditions.queue {
-            return;
-        }
-        self.queue.push_back((now, size, packet));
-        self.queued += u64::from(size);
+        self.link.send(self.instant(now), size, packet);
     }
 
-    /// Lets leave what has left by `now`, at the rate of the moment.
+    /// Lets leave what has left by `now`, and takes the changes that are due.
     pub fn run(&mut self, now: Micros) {
-        while let Some(&(since, size, _)) = self.queue.front() {
-            let takes = f64::from(size) * 8e6 / self.conditions.rate_at(now).max(1.0);
-            let begins = self.free.max(since);
-            if begins + takes as Micros > now {
-                break;
-            }
-            self.free = begins + (takes as Micros).max(1);
-            let Some((_, _, packet)) = self.queue.pop_front() else { break };
-            self.queued -= u64::from(size);
-            self.fly(self.free, packet);
+        while let Some((at, conditions)) = self.course.0.pop_front_if(|(at, _)| *at <= now) {
+            self.link.set(self.instant(at), conditions);
         }
-    }
-
-    fn fly(&mut self, at: Micros, packet: T) {
-        let Conditions { delay, jitter, reorder_per_mille, reorder_by, .. } = self.conditions;
-        let mut arrives = at + delay + self.random.below(jitter as u64 + 1) as Micros;
-        if self.random.per_mille(reorder_per_mille) {
-            arrives += self.random.below(reorder_by as u64 + 1) as Micros;
-        } else {
-            arrives = arrives.max(self.in_order);
-            self.in_order = arrives;
-        }
-        self.inserted += 1;
-        self.under_way.insert((arrives, self.inserted), packet);
+        self.link.run(self.instant(now));
     }
 
     /// The next packet that has arrived by `now`, and when.
     pub fn receive(&mut self, now: Micros) -> Option<(Micros, T)> {
-        let first = self.under_way.first_entry()?;
-        let at = first.key().0;
-        (at <= now).then(|| (at, first.remove()))
+        let (at, packet) = self.link.receive(self.instant(now))?;
+        Some((at.duration_since(self.epoch).as_micros() as Micros, packet))
     }
 }

@@ -6,3 +6,4 @@ mod flow;
 mod liar;
 mod lies;
 mod link;
+mod traces;

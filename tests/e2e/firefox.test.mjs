@@ -6,6 +6,7 @@ import { Call, HelloWorld } from './support/behaviours.mjs';
 import { launchBrowser } from './support/browser.mjs';
 import { DataPeer } from './support/data_peer.mjs';
 import { launchFirefox } from './support/firefox.mjs';
+import { restartsTwice } from './support/restarting.mjs';
 import { staged } from './support/stage.mjs';
 
 let started;
@@ -57,6 +58,22 @@ for (const codec of ['VP8', 'VP9']) {
     assert.deepEqual(application.errors, []);
   });
 }
+
+/** Without a camera in use, Firefox tells no address of its own. */
+const HIDING = { browser: () => launchFirefox({ preferences: { 'media.peerconnection.ice.obfuscate_host_addresses': true } }), timeout: 120_000 };
+
+staged('Firefox that hides its addresses behind names of multicast DNS is found', HIDING, async (stage) => {
+  const application = await stage.application(new HelloWorld());
+  const own = await stage.join(application, { source: 'red' });
+  await own.sees();
+  assert.deepEqual(application.errors, []);
+  const lines = await own.page.evaluate(() => window.candidatesSent);
+  stage.context.diagnostic(lines.join('; '));
+  const hosts = lines.filter((line) => line.includes(' typ host'));
+  assert.ok(hosts.length > 0 && hosts.every((line) => line.includes('.local ')), lines.join('\n'));
+});
+
+staged('Firefox restarts ICE twice, and the picture never stands still', ALONE, restartsTwice);
 
 staged('Firefox and the server open channels, and messages come back whole', ALONE, async (stage) => {
   const pipeline = await (await stage.kurento()).create('MediaPipeline');

@@ -156,7 +156,20 @@ across('a call goes on when the browser\'s router gets another address', publish
   assert.ok(!events.some(({ state }) => state === 'FAILED'));
 });
 
-// Neither this server nor the original takes a second offer, which an ICE restart would need.
+across('a browser that loses its own address comes back by an ICE restart', published(), async ({ own, net, application, stage }) => {
+  const [{ events }] = application.participants;
+  const told = (state) => events.some(({ type, state: now }) => type === 'IceComponentStateChanged' && now === state);
+  net.move('client', '10.2.0.77');
+  await until(() => told('DISCONNECTED'), 'the silence is told');
+  await own.restartIce();
+  const took = await until(async () => (await own.watch(300)).changes > 2, 'the picture moves again');
+  stage.context.diagnostic(`the picture moved again after ${(took / 1000).toFixed(1)} s`);
+  await until(() => own.seesAndHears().then(() => true, () => false), 'the call is well again');
+  assert.ok(!told('FAILED'));
+  assert.deepEqual(application.errors, []);
+});
+
+// Without a restart nothing brings it back; any other second offer is refused, as by the original.
 across('a browser that loses its own address is given up, and is welcome again', published(), async ({ own, net, application, stage }) => {
   const [{ events, endpoint }] = application.participants;
   net.move('client', '10.2.0.77');

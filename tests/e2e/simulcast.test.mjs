@@ -45,7 +45,7 @@ async function broadcast(stage, presenting) {
 }
 
 staged('of three sizes each viewer gets what it is allowed', { timeout: 120_000 }, async (stage) => {
-  const { application, presenter, viewers, source, sinks } = await broadcast(stage, { codecs: { video: 'VP8' }, encodings: SIZES });
+  const { application, presenter, viewers, source, sinks } = await broadcast(stage, { codecs: { video: 'VP8' }, encodings: { video: SIZES } });
   const [free, bounded] = viewers;
   const sending = async () => video(await presenter.report(), 'outbound-rtp').filter((one) => one.active && one.framesSent > 0);
   const sent = await until(sending, (streams) => streams.length === 3);
@@ -90,7 +90,7 @@ for (const { codec, mode, rate, most, height, source, less } of LAYERED) {
       return;
     }
     const encodings = [{ scalabilityMode: mode, maxBitrate: rate }];
-    const { application, presenter, viewers, sinks } = await broadcast(stage, { source, codecs: { video: codec }, encodings });
+    const { application, presenter, viewers, sinks } = await broadcast(stage, { source, codecs: { video: codec }, encodings: { video: encodings } });
     const [free, bounded] = viewers;
     const both = async () => {
       const [outbound] = video(await presenter.report(), 'outbound-rtp');

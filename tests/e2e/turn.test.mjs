@@ -12,12 +12,12 @@ import { staged } from './support/stage.mjs';
 const NOWHERE = 'none0';
 
 /** A coturn for the time of the test; the server takes its certificate for a good one if it is `trusted`. */
-function relayed(name, run, { trusted = true } = {}) {
+function relayed(name, run, { trusted = true, address } = {}) {
   let coturn;
   staged(name, {
     timeout: 120_000,
     prepare: async (stage) => {
-      coturn = await startCoturn();
+      coturn = await startCoturn({ address });
       stage.later(() => coturn.stop());
       stage.context.after(() => {
         if (!stage.failed) return;
@@ -62,6 +62,17 @@ for (const transport of ['udp', 'tcp', 'tls']) {
     }
   });
 }
+
+relayed('a call passes a relay that has addresses of IPv6 only', async (stage, coturn) => {
+  const application = await stage.application(mirror({ url: coturn.url('udp') }));
+  const own = await stage.join(application);
+  await own.seesAndHears();
+  assert.deepEqual(application.errors, []);
+  const [{ events }] = application.participants;
+  const pairs = events.filter(({ type }) => type === 'NewCandidatePairSelected').map(({ candidatePair }) => candidatePair);
+  assert.ok(pairs.length > 0, 'a pair was selected');
+  for (const { localCandidate } of pairs) assert.match(localCandidate, / ::1 \d+ typ relay/);
+}, { address: '::1' });
 
 relayed('a wrong password is told in the log, and the call finds another way', async (stage, coturn) => {
   const url = coturn.url('udp', { password: 'wrong' });

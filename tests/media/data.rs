@@ -52,7 +52,7 @@ impl Side {
                 }
                 Output::Drained => self.drained += 1,
                 Output::Dropped(reason) => self.dropped.push(reason),
-                Output::Event(_) | Output::Bind { .. } => {}
+                Output::Event(_) | Output::Bind { .. } | Output::Live(_) => {}
                 other => panic!("nobody asked for {other:?}"),
             }
         }

@@ -10,7 +10,7 @@ use super::{
 use crate::support::link::{Conditions, Link};
 use rivero::{
     config::Limits,
-    elements::{Certificates, LegKey, Moment, Net, PlainNet},
+    elements::{Asker, Certificates, Moment, Net, PlainNet},
     model::{Class, ObjectId, class, value},
     pipeline::{
         Command, Notice,
@@ -52,6 +52,8 @@ impl Binder for Bound {
         let free = self.0.borrow_mut().insert(address);
         if free { Ok(()) } else { Err(std::io::ErrorKind::AddrInUse.into()) }
     }
+
+    fn send(&mut self, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
 
     fn close(&mut self, address: SocketAddr) {
         assert!(self.0.borrow_mut().remove(&address), "closed what was not bound");
@@ -97,7 +99,7 @@ impl Outbox for Wire {
         }
     }
 
-    fn resolve(&mut self, _leg: LegKey, _number: u32, name: String) {
+    fn resolve(&mut self, _asker: Asker, name: String) {
         self.asked.push(name);
     }
 }

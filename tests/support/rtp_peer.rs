@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a peer describes itself.
 pub struct Wishes {
+    /// Where it says that it is.
+    pub host: &'static str,
     pub profile: &'static str,
     pub port: Option<u16>,
     /// Lines of the video section.
@@ -25,7 +27,7 @@ pub struct Wishes {
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { profile: "RTP/AVPF", port: None, lines: FEEDBACK.to_owned() }
+        Self { host: "127.0.0.1", profile: "RTP/AVPF", port: None, lines: FEEDBACK.to_owned() }
     }
 }
 
@@ -94,10 +96,10 @@ impl RtpPeer {
         let port = |socket: &UdpSocket| socket.local_addr().expect("is bound").port();
         let (rtp_port, rtcp_port) = (wishes.port.unwrap_or(port(&rtp)), port(&rtcp));
         let offer = format!(
-            "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+            "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 {}\r\nt=0 0\r\n\
              m=video {rtp_port} {} {PAYLOAD_TYPE}\r\na=rtpmap:{PAYLOAD_TYPE} VP8/90000\r\n\
              a=rtcp:{rtcp_port}\r\n{}",
-            wishes.profile, wishes.lines
+            wishes.host, wishes.profile, wishes.lines
         );
         let answer = client.invoke(&endpoint, "processOffer", json!({"offer": offer})).await;
         let answer = answer.as_str().expect("a description").to_owned();

@@ -107,6 +107,7 @@ impl Driver {
                 }
                 Output::Event(event) => self.events.push(event),
                 Output::Message { channel, message } => self.messages.push((channel, message)),
+                Output::Live(remote) => self.demux.set_live(remote, 1),
                 Output::Drained | Output::Dropped(_) => {}
                 other => panic!("nobody asked for {other:?}"),
             }

@@ -2,6 +2,7 @@
 
 mod driver;
 mod hostile;
+mod ice_restart;
 mod independent_data;
 mod independent_peer;
 mod loopback;

@@ -198,6 +198,31 @@ async fn gathering_ends_although_no_server_answers() {
     side.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn candidates_of_a_refused_section_are_those_of_its_group() {
+    let mut side = Side::new(|_| ()).await;
+    let transport = "c=IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\n\
+        a=fingerprint:sha-256 00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F\r\n\
+        a=setup:actpass\r\na=rtcp-mux\r\n";
+    let offer = format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE a v\r\n\
+         m=audio 9 UDP/TLS/RTP/SAVPF 9\r\n{transport}a=mid:a\r\na=rtpmap:9 G722/8000\r\n\
+         a=candidate:1 1 udp 99 127.0.0.1 40001 typ host\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 96\r\n{transport}a=mid:v\r\na=rtpmap:96 VP8/90000\r\n"
+    );
+    let answer = side.invoke("processOffer", json!({"offer": offer})).await;
+    assert!(answer.as_str().expect("a description").contains("\r\nm=audio 0 "), "{answer}");
+    side.invoke("gatherCandidates", json!({})).await;
+    let line = "candidate:1 1 udp 98 127.0.0.1 40002 typ host";
+    let candidate = json!({"candidate": line, "sdpMid": "a", "sdpMLineIndex": 0});
+    side.invoke("addIceCandidate", json!({"candidate": candidate})).await;
+    let stats = side.invoke("getStats", json!({})).await.to_string();
+    for port in ["40001", "40002"] {
+        assert!(stats.contains(&format!("\"portNumber\":{port}")), "{stats}");
+    }
+    side.stop().await;
+}
+
 /// Joins two sides of which one is reached over a relay only.
 async fn relayed(transport: &str) {
     let turn = TurnServer::start();

@@ -175,6 +175,7 @@ async fn keys_in_the_description_seal_what_flows_in_every_suite() {
             let endpoint = client.create("RtpEndpoint", constructor).await;
             client.subscribe(&endpoint, "OnKeySoftLimit").await;
             let wishes = Wishes {
+                host: "127.0.0.1",
                 profile: "RTP/SAVPF",
                 port: None,
                 lines: format!("{FEEDBACK}a=crypto:{}|2^8\r\n", crypto.value()),
@@ -291,6 +292,7 @@ async fn bad_input_to_plain_rtp_is_dropped_and_counted_and_others_go_on() {
     let constructor = json!({"mediaPipeline": pipeline, "crypto": {"crypto": suite, "key": key}});
     let endpoint = client.create("RtpEndpoint", constructor).await;
     let wishes = Wishes {
+        host: "127.0.0.1",
         profile: "RTP/SAVPF",
         lines: "a=crypto:1 AES_CM_128_HMAC_SHA1_80 \
                 inline:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNk\r\n"
@@ -460,5 +462,45 @@ async fn keys_and_descriptions_that_do_not_fit_get_the_errors_that_clients_know(
     assert_eq!(state, "CONNECTED");
     let (code, _) = client.fail("invoke", invoke("generateOffer", json!({}))).await;
     assert_eq!(code, 40208);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_may_be_named_instead_of_addressed() {
+    let server = server().await;
+    let mut client = Client::connect(server.address()).await;
+    let pipeline = client.create("MediaPipeline", json!({})).await;
+    let mut publisher = RtpPeer::join(&mut client, &pipeline, 4_242, Wishes::default()).await;
+    let named = Wishes { host: "localhost", ..Wishes::default() };
+    let mut viewer = RtpPeer::join(&mut client, &pipeline, 7, named).await;
+    client.invoke(&publisher.endpoint, "connect", json!({"sink": viewer.endpoint})).await;
+    // Reports begin once its address is known.
+    viewer.receive_report().await;
+    publisher.plays(&mut viewer, 0..100, frame).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_released_says_goodbye() {
+    let server = server().await;
+    let mut client = Client::connect(server.address()).await;
+    let pipeline = client.create("MediaPipeline", json!({})).await;
+    let clear = RtpPeer::join(&mut client, &pipeline, 7, Wishes::default()).await;
+    let second = RtpPeer::join(&mut client, &pipeline, 8, Wishes::default()).await;
+    // One by itself, and one with its pipeline.
+    client.call("release", json!({"object": clear.endpoint})).await;
+    client.call("release", json!({"object": pipeline})).await;
+    for mut peer in [clear, second] {
+        let ssrc = peer.answer.split("a=ssrc:").nth(1).and_then(|rest| rest.split(' ').next());
+        let ssrc: u32 = ssrc.and_then(|word| word.parse().ok()).expect("is promised");
+        let goodbye = [&[0x81, 203, 0, 1][..], &ssrc.to_be_bytes()].concat();
+        loop {
+            let report = peer.receive_report().await;
+            if report.ends_with(&goodbye) {
+                assert!(matches!(report[1], 200 | 201), "a report goes first");
+                break;
+            }
+        }
+    }
     server.stop().await;
 }

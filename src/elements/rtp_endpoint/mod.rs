@@ -26,7 +26,7 @@ use crate::model::types::{
 };
 use crate::model::{IntoValue, RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, RouterEvent, SinkKey, SourceKey};
-use crate::rtp::{Codec, Kind};
+use crate::rtp::{Codec, Kind, rtcp};
 use crate::sdp::crypto::decode_base64;
 use crate::sdp::plain::{PlainLocal, PlainMedia, accept_plain, answer_plain, offer_plain};
 use crate::sdp::{Capabilities, Crypto, Description, Extras, OfferWishes, Suite};
@@ -74,6 +74,8 @@ struct Section {
     kind: Kind,
     peer: Option<PeerKey>,
     sink: Option<SinkKey>,
+    /// Our own stream, whether it sends or only reports.
+    ssrc: u32,
     /// Control packets arrive.
     reporting: bool,
     /// Names the statistics of the ports.
@@ -321,6 +323,7 @@ impl RtpEndpoint {
             address: agreed.remote.address,
             rtp: agreed.remote.rtp,
             rtcp: agreed.remote.rtcp,
+            awaited: agreed.remote.named.as_ref().map(|named| (named.rtp, named.rtcp)),
             learns: agreed.learns,
             keys: ours.zip(agreed.crypto.as_ref().map(key)),
             formats: formats.clone(),
@@ -330,6 +333,10 @@ impl RtpEndpoint {
             tracing::warn!(%error, "keys of a description cannot be used");
             return false;
         }
+        if let Some(named) = &agreed.remote.named {
+            cx.net.plain.questions.push((section.leg, named.name.clone()));
+        }
+        section.ssrc = agreed.media.local_ssrc;
         let (sends, reports) =
             (leg.session.rtp_path().is_some(), leg.session.rtcp_path().is_some());
         let config = PeerConfig { cname: self.cname.clone(), remb: agreed.media.remb };
@@ -400,6 +407,7 @@ impl Opened {
                     kind,
                     peer: None,
                     sink: None,
+                    ssrc: 0,
                     reporting: false,
                     stats_id: uuid::Uuid::new_v4(),
                 };
@@ -508,6 +516,7 @@ impl Node for RtpEndpoint {
             if let Some(peer) = section.peer {
                 cx.router.remove_peer(peer);
                 cx.plain_peers.remove(peer);
+                cx.net.plain.say(section.leg, &farewell(section.ssrc, &self.cname));
             }
             cx.net.plain.close(section.leg);
         }
@@ -515,6 +524,16 @@ impl Node for RtpEndpoint {
         self.sinks = [None; 2];
         *cx.stale = true;
     }
+}
+
+/// The last control packets of a stream: a report without anything to report, who it was, and a goodbye
+/// (RFC 3550 §6.1, §6.6).
+fn farewell(ssrc: u32, cname: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    rtcp::write_receiver_report(&mut bytes, ssrc, &[]);
+    rtcp::write_sdes_cname(&mut bytes, &[ssrc], cname);
+    rtcp::write_bye(&mut bytes, &[ssrc]);
+    bytes
 }
 
 const fn profile(suite: Suite) -> Profile {

@@ -1,12 +1,14 @@
 //! A WebRTC peer: offer and answer, candidates, and its streams in the router.
 //!
-//! Negotiation happens once (there is no renegotiation in the remote API). From it come the transport
+//! Negotiation happens once (there is no renegotiation in the remote API), but for a second offer that
+//! asks for an ICE restart. From it come the transport
 //! sessions, one when the sections are bundled (RFC 9143) and one for each group or section else, and
 //! for each accepted section a source and a sink in the router. Messages
 //! of data channels do not go through the router: the pipeline hands them from session to session.
 
 mod data;
 pub(super) mod properties;
+mod restart;
 pub(super) mod stats;
 pub(super) mod transports;
 
@@ -54,6 +56,8 @@ pub struct WebRtcEndpoint {
     /// Candidates that came before the sessions they are for.
     early: Vec<IceCandidate>,
     gathering: bool,
+    /// Candidates may be asked for once more, after a restart.
+    retell: bool,
     /// What comes; of several encodings of one the first, and then the others with the names of their
     /// statistics.
     sources: [Option<SourceKey>; 2],
@@ -108,6 +112,7 @@ impl WebRtcEndpoint {
             data: Data::new(use_data_channels),
             early: Vec::new(),
             gathering: false,
+            retell: false,
             sources: [None; 2],
             encodings: Vec::new(),
             sinks: [None; 2],
@@ -148,7 +153,7 @@ impl WebRtcEndpoint {
         Ok(text)
     }
 
-    /// Answers an offer. Allowed once.
+    /// Answers an offer. Allowed once; after that only offers of the same peer that restart ICE.
     ///
     /// # Errors
     /// [`SdpFailure::EmptyOffer`], [`SdpFailure::Syntax`], [`SdpFailure::Invalid`],
@@ -158,6 +163,9 @@ impl WebRtcEndpoint {
             return Err(SdpFailure::EmptyOffer.into());
         }
         let remote = parse(&offer)?;
+        if matches!(self.negotiation, Negotiation::Done(_)) {
+            return self.restart(cx, remote);
+        }
         self.expect_new()?;
         let layout = sdp::Layout::of(&remote);
         self.transports.open(cx, layout.transports, false)?;
@@ -230,12 +238,13 @@ impl WebRtcEndpoint {
     }
 
     /// Tells all local candidates by events and starts connectivity checks. Called before there is a
-    /// description it has no effect, as in the original.
+    /// description it has no effect, as in the original; after an ICE restart it tells them again.
     ///
     /// # Errors
     /// None.
     pub fn gather_candidates(&mut self, cx: &mut Context<'_>) -> Result<()> {
         if self.gathering || matches!(self.negotiation, Negotiation::New) {
+            self.tell_again(cx);
             return Ok(());
         }
         self.gathering = true;
@@ -245,17 +254,21 @@ impl WebRtcEndpoint {
             }
         }
         let complete = self.transports.gather(cx, &self.properties);
+        self.tell_candidates(cx);
+        if complete {
+            cx.raise(IceGatheringDone {});
+        }
+        self.start(cx);
+        Ok(())
+    }
+
+    fn tell_candidates(&self, cx: &mut Context<'_>) {
         for number in 0..self.transports.len() {
             let Some(transport) = self.transports.get(number) else { continue };
             for candidate in transport.candidates(cx) {
                 self.tell_candidate(cx, number, candidate);
             }
         }
-        if complete {
-            cx.raise(IceGatheringDone {});
-        }
-        self.start(cx);
-        Ok(())
     }
 
     /// Tells of a local candidate, once for each section that it is for.
@@ -299,7 +312,7 @@ impl WebRtcEndpoint {
             .filter(|section| *section < agreed.media.len())
             .ok_or(RemoteError::AddCandidate)?;
         let line = candidate.candidate.trim();
-        if line.is_empty() || !agreed.media[section].accepted {
+        if line.is_empty() || !agreed.media[section].leads_somewhere() {
             return Ok(());
         }
         let number = agreed.media[section].transport;

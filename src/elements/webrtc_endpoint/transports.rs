@@ -13,11 +13,11 @@ use crate::model::types::{
 };
 use crate::model::{RemoteError, SdpFailure};
 use crate::router::{PeerConfig, PeerKey, RtxConfig, SinkConfig, SinkKey, SourceConfig, SourceKey};
-use crate::rtp::{Codec, Kind};
+use crate::rtp::{Codec, Kind, extensions::Extension};
 use crate::sdp::{Capabilities, Credentials, Extras, Local, Media, Setup};
 use crate::transport::data_channel::DataSettings;
 use crate::transport::webrtc::{RemoteParameters, Session, Settings};
-use crate::transport::{DtlsRole, Fingerprint, KeyKind, TransportError};
+use crate::transport::{self, DtlsRole, Fingerprint, KeyKind, TransportError};
 
 use super::properties::Properties;
 
@@ -233,8 +233,10 @@ impl Transports {
     /// What this side brings into a description of `sections` sections.
     pub fn local(&self, cx: &Context<'_>, sections: usize) -> Local {
         let credentials = self.list.iter().map(|transport| {
-            let session = &cx.net.legs[transport.leg].session;
-            Credentials { ufrag: session.ufrag().to_owned(), pwd: session.pwd().to_owned() }
+            // Those of refused sections are closed.
+            let leg = cx.net.legs.get(transport.leg);
+            let said = leg.map(|leg| (leg.session.ufrag(), leg.session.pwd())).unwrap_or_default();
+            Credentials { ufrag: said.0.to_owned(), pwd: said.1.to_owned() }
         });
         let fingerprint = match cx.net.certificates.get(self.key_kind) {
             Ok(certificate) => certificate.fingerprint().to_owned(),
@@ -350,14 +352,60 @@ impl Transports {
             if let Err(error) = leg.session.start(cx.at.now, remote) {
                 tracing::warn!(%error, "the peer's description cannot be used");
             }
-            for candidate in &first.candidates {
-                if let Err(error) = leg.session.add_remote_candidate(cx.at.now, candidate) {
-                    count_candidate(&mut cx.net.places, &error);
-                    tracing::debug!(%error, "candidate ignored");
-                }
-            }
-            cx.net.touched.push(transport.leg);
+            tell_candidates(cx, transport.leg, number, media);
         }
+    }
+
+    /// Credentials for each session, that no session of the worker has.
+    pub fn fresh_credentials(&self, cx: &Context<'_>) -> Result<Vec<Credentials>, TransportError> {
+        let mut fresh: Vec<Credentials> = Vec::with_capacity(self.list.len());
+        let mut attempts = 0..MAX_ATTEMPTS + self.list.len();
+        while fresh.len() < self.list.len() {
+            attempts.next().ok_or(TransportError::Randomness)?;
+            let transport::Credentials { ufrag, pwd } = transport::Credentials::generate()?;
+            if !cx.net.demux.knows(&ufrag) && fresh.iter().all(|other| other.ufrag != ufrag) {
+                fresh.push(Credentials { ufrag, pwd });
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Gives each session its new credentials and those that `media` has of the peer.
+    pub fn restart(
+        &mut self,
+        cx: &mut Context<'_>,
+        media: &[Media],
+        credentials: Vec<Credentials>,
+    ) {
+        for (number, (transport, ours)) in self.list.iter().zip(credentials).enumerate() {
+            let mut sections =
+                media.iter().filter(|agreed| agreed.accepted && agreed.transport == number);
+            let Some((ufrag, pwd)) = sections.next().and_then(|first| first.ice.as_ref()) else {
+                continue;
+            };
+            let Some(leg) = cx.net.legs.get_mut(transport.leg) else { continue };
+            cx.net.demux.rename(&ours.ufrag, transport.leg);
+            let ours = transport::Credentials { ufrag: ours.ufrag, pwd: ours.pwd };
+            if let Err(error) = leg.session.restart(cx.at.now, ours, ufrag, pwd) {
+                tracing::warn!(%error, "no restart");
+            }
+            if transport.started {
+                tell_candidates(cx, transport.leg, number, media);
+            }
+        }
+    }
+
+    /// Asks for what was lost of the candidates; whether all are known already.
+    pub fn gather_again(&mut self, cx: &mut Context<'_>, properties: &Properties) -> bool {
+        for transport in &mut self.list {
+            let Some(leg) = cx.net.legs.get_mut(transport.leg) else { continue };
+            if leg.session.lacks_relay() && !transport.gathering {
+                transport.gathering = true;
+                leg.session.gather(cx.at.now, properties.servers());
+                cx.net.touched.push(transport.leg);
+            }
+        }
+        !self.list.iter().any(|transport| transport.gathering)
     }
 
     /// Hands on a candidate of the peer; whether it was understood.
@@ -468,6 +516,19 @@ impl Transports {
     pub fn pairs(&self) -> Vec<IceCandidatePair> {
         self.list.iter().filter_map(|transport| transport.pair.clone()).collect()
     }
+}
+
+/// Tells a session of the candidates in its peer's description.
+fn tell_candidates(cx: &mut Context<'_>, key: LegKey, number: usize, media: &[Media]) {
+    let Some(leg) = cx.net.legs.get_mut(key) else { return };
+    let sections = media.iter().filter(|one| one.transport == number && one.leads_somewhere());
+    for candidate in sections.flat_map(|agreed| &agreed.candidates) {
+        if let Err(error) = leg.session.add_remote_candidate(cx.at.now, candidate) {
+            count_candidate(&mut cx.net.places, &error);
+            tracing::debug!(%error, "candidate ignored");
+        }
+    }
+    cx.net.touched.push(key);
 }
 
 /// Ends a session and says goodbye to its peer.
@@ -583,6 +644,8 @@ pub fn join_router(
         .collect();
     cx.router.join_encodings(&sources);
     let sink = agreed.send.then(|| {
+        let extensions = agreed.extensions.written();
+        let numbered = extensions.get(Extension::TransportSequence).is_some();
         let config =
             SinkConfig {
                 kind,
@@ -592,8 +655,8 @@ pub fn join_router(
                 rtx: agreed.local_rtx_ssrc.filter(|_| !agreed.rtx.is_empty()).map(|ssrc| {
                     RtxConfig { ssrc, formats: agreed.rtx.clone(), sequence_start: random() }
                 }),
-                extensions: agreed.extensions,
-                transport_cc: agreed.transport_cc,
+                extensions,
+                transport_cc: agreed.transport_cc && numbered,
                 mid: agreed.mid.clone(),
                 sequence_start: random(),
                 timestamp_start: random(),
@@ -609,6 +672,7 @@ fn count_candidate(places: &mut Places, error: &TransportError) {
     match error {
         TransportError::TooManyCandidates(_) => places.refused_candidates += 1,
         TransportError::Candidate(_) => places.malformed_candidates += 1,
+        TransportError::OldCandidate => places.old_candidates += 1,
         _ => {}
     }
 }

@@ -15,7 +15,9 @@ use std::time::Duration;
 /// Packets that can be asked for again.
 const SENT_VIDEO: usize = 1_024;
 const SENT_AUDIO: usize = 128;
-/// Between two retransmissions of a packet while no round trip was measured.
+/// Between two retransmissions of a packet while no round trip was measured; else it is half of that.
+/// Receivers that only receive do not know the round trip and ask again every 100 ms: a whole round
+/// trip would let a request that comes a moment early wait for yet another one.
 const DEFAULT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Probes repeat the newest packets, no more than so many of them, and none so small.
@@ -59,7 +61,8 @@ impl Sink {
         }
         let index = nearest(self.rewriter.next().saturating_sub(1), sequence);
         let (_, kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
-        let pause = round_trip.unwrap_or(DEFAULT_PAUSE).as_millis() as u32;
+        let pause =
+            round_trip.map_or(DEFAULT_PAUSE, |round_trip| round_trip / 2).as_millis() as u32;
         let (slot, turn) = (slot_of(&self.sent, index), turn_of(&self.sent, index));
         let sent = self.sent.get(slot).copied().unwrap_or_default();
         // What stood here is forgotten, and with it what exactly was sent.
@@ -110,6 +113,7 @@ impl Sink {
             timestamp,
             abs_send_time: stamp.abs_send_time,
             transport_sequence: 0,
+            playout_delay: None,
         };
         if let Some(rtx) = self.rtx.as_mut().filter(|_| !first)
             && let Some((number, _)) = rtx.formats.iter().find(|(_, of)| *of == payload_type)
@@ -181,6 +185,7 @@ impl Sink {
                     timestamp,
                     abs_send_time: stamp.abs_send_time,
                     transport_sequence: 0,
+                    playout_delay: None,
                 };
                 buffer.clear();
                 buffer.extend((index as u16).to_be_bytes());

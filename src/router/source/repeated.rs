@@ -89,7 +89,7 @@ impl Source {
         self.repaired += 1;
         self.stats.repaired += 1;
         self.last_packet_at = Some(stamp.now);
-        self.watch_losses(stamp.now, number, Some(before), newest);
+        self.watch_losses(stamp.now, number, Some(before), newest, false);
         self.measure(stamp.now, packet.payload().len());
         // What was captured when is known from the packets that came by themselves.
         self.admit(stamp, packet, number, newest, Some(index as u8), Carried::default())

@@ -10,7 +10,7 @@ fn agreed(wanted: &[(Extension, u8)]) -> Extensions {
 }
 
 /// Publisher and viewer with numbers over all they send.
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     let source = SourceConfig {
         transport_cc: true,
         extensions: agreed(&[(Extension::TransportSequence, 4)]),

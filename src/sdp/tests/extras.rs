@@ -152,6 +152,14 @@ fn directions_of_extensions_are_mirrored() {
     ));
     let lines: Vec<_> = negotiated.local.media[0].values("extmap").collect();
     assert_eq!(lines, [format!("1/recvonly {time}"), format!("2/sendonly {mid}")]);
+    let agreed = negotiated.media[0].extensions;
+    let numbers = |of: Extensions| [Extension::AbsSendTime, Extension::Mid].map(|one| of.get(one));
+    assert_eq!(numbers(agreed), [Some(1), Some(2)]);
+    assert_eq!(
+        numbers(agreed.written()),
+        [None, Some(2)],
+        "what they only send is not for us to write"
+    );
 }
 
 #[test]

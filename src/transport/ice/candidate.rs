@@ -25,6 +25,10 @@ pub(super) struct RemoteLine {
     /// The line as it came, with `candidate:` in front.
     pub(super) line: String,
     pub(super) target: Target,
+    /// The user fragment that it belongs to, if it says so.
+    pub(super) ufrag: Option<String>,
+    /// How many restarts there were before it, if it says so.
+    pub(super) generation: Option<u32>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -110,7 +114,15 @@ pub(super) fn parse(line: &str) -> Result<Option<RemoteLine>, TransportError> {
     let component: u16 = component.parse().map_err(|_| TransportError::Candidate("component"))?;
     let priority: u32 = priority.parse().map_err(|_| TransportError::Candidate("priority"))?;
     let port: u16 = port.parse().map_err(|_| TransportError::Candidate("port"))?;
-    let waits = words.any(|word| word == "passive");
+    let (mut waits, mut ufrag, mut generation) = (false, None, None);
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        match name {
+            "tcptype" => waits = value == "passive",
+            "ufrag" => ufrag = Some(value.to_owned()),
+            "generation" => generation = value.parse().ok(),
+            _ => {}
+        }
+    }
     let mark: fn(SocketAddr) -> SocketAddr = match transport {
         _ if transport.eq_ignore_ascii_case("udp") => std::convert::identity,
         _ if transport.eq_ignore_ascii_case("tcp") && waits => path::tcp,
@@ -124,7 +136,8 @@ pub(super) fn parse(line: &str) -> Result<Option<RemoteLine>, TransportError> {
         Err(_) if address.ends_with(".local") && !waits => Target::Name(address.to_owned(), port),
         _ => return Ok(None),
     };
-    Ok(Some(RemoteLine { priority: priority.max(1), line: format!("candidate:{line}"), target }))
+    let (priority, line) = (priority.max(1), format!("candidate:{line}"));
+    Ok(Some(RemoteLine { priority, line, target, ufrag, generation }))
 }
 
 fn is_reachable(ip: IpAddr) -> bool {
@@ -154,6 +167,8 @@ mod tests {
             let remote = parse(line).expect(line).expect(line);
             assert_eq!(remote.target, at("192.0.2.7:46154"));
             assert_eq!(remote.priority, 1_677_729_535);
+            assert_eq!(remote.ufrag.as_deref(), line.contains("EEtu").then_some("EEtu"));
+            assert_eq!(remote.generation, line.contains("generation").then_some(0));
             assert!(remote.line.starts_with("candidate:842163049 1 "));
         }
         let ipv6 = parse("candidate:1 1 UDP 5 2001:db8::7 9 typ host").expect("reads");

@@ -252,6 +252,11 @@ impl Gathering {
         self.turn.as_ref().and_then(Turn::relayed)
     }
 
+    /// Whether a relay is configured and neither there nor asked for.
+    pub(super) fn lacks_relay(&self) -> bool {
+        self.servers.turn.is_some() && self.turn.is_none() && self.until.is_none()
+    }
+
     pub(super) fn send_relayed(&mut self, now: Instant, peer: SocketAddr, bytes: &[u8]) {
         if let Some(turn) = &mut self.turn {
             turn.send(now, peer, bytes);

@@ -123,7 +123,7 @@ impl Ice {
                 remote: self.remotes.iter().position(|remote| remote.addr == pair.remote)?,
                 state: self.state_of(pair),
                 priority: pair.priority,
-                nominated: pair.nominated || self.is_selected(pair),
+                nominated: pair.nominated_at.is_some() || self.is_selected(pair),
                 selected: self.is_selected(pair),
                 writable: pair.answered && self.state != IceState::Failed,
                 readable: pair.heard_at.is_some(),

@@ -28,8 +28,8 @@ fn agent(now: Instant, controlling: bool) -> Ice {
 /// A request of the peer with its credentials and whatever else.
 fn request(ice: &Ice, extra: impl Fn(Builder) -> Builder) -> BytesMut {
     let builder = Builder::new(stun::BINDING_REQUEST, &stun::new_transaction())
-        .attribute(stun::USERNAME, format!("{}:peer", ice.ufrag).as_bytes());
-    extra(builder).integrity(&stun::key(ice.pwd.as_bytes())).fingerprint()
+        .attribute(stun::USERNAME, format!("{}:peer", ice.ufrag()).as_bytes());
+    extra(builder).integrity(&stun::key(ice.pwd().as_bytes())).fingerprint()
 }
 
 /// The peer answers all checks that wait; how many there were.
@@ -73,17 +73,22 @@ fn requests_alone_do_not_keep_the_consent() {
     let mut now = origin();
     let mut ice = connected(now);
     let start = now;
-    let mut failed_after = None;
+    let (mut silent_after, mut failed_after) = (None, None);
     while now < start + Duration::from_secs(40) {
         now += Duration::from_millis(100);
         let alive = request(&ice, |builder| builder);
         ice.handle_stun(now, at(OURS), at(THEIRS), &alive).expect("is the peer's");
         ice.handle_timeout(now);
         while ice.poll_transmit().is_some() {}
-        if failed_after.is_none() && states(&mut ice).contains(&IceState::Failed) {
-            failed_after = Some(now - start);
+        for state in states(&mut ice) {
+            match state {
+                IceState::Disconnected => silent_after = Some(now - start),
+                IceState::Failed => failed_after = Some(now - start),
+                other => panic!("{other:?} though nobody answers"),
+            }
         }
     }
+    assert_eq!(silent_after, Some(SILENCE), "a way that carries in one direction only is none");
     let failed_after = failed_after.expect("nobody answers");
     assert!(failed_after <= FAILURE + Duration::from_millis(100), "{failed_after:?}");
     assert_eq!(ice.selected(), None, "media stops");
@@ -216,9 +221,9 @@ fn a_peer_that_moved_is_followed_by_the_side_that_controls() {
 
 #[test]
 fn of_equally_good_pairs_the_one_that_was_nominated_last_is_used_at_once() {
-    let now = origin();
-    let mut ice = agent(now, false);
-    let mut nominate = |from: &str, priority: u32| {
+    let start = origin();
+    let mut ice = agent(start, false);
+    let mut nominate = |now: Instant, from: &str, priority: u32| {
         let message = request(&ice, |builder| {
             let told = builder.attribute(stun::PRIORITY, &priority.to_be_bytes());
             told.attribute(stun::USE_CANDIDATE, &[])
@@ -227,17 +232,81 @@ fn of_equally_good_pairs_the_one_that_was_nominated_last_is_used_at_once() {
         while answer_all(&mut ice, now) > 0 {}
         ice.selected()
     };
-    assert_eq!(nominate(THEIRS, 100), Some((at(OURS), at(THEIRS))));
+    assert_eq!(nominate(start, THEIRS, 100), Some((at(OURS), at(THEIRS))));
     // Its router has another address now, and another port.
     let moved = Some((at(OURS), at("10.0.0.3:7000")));
-    assert_eq!(nominate("10.0.0.3:7000", 100), moved);
-    assert_eq!(nominate("10.0.0.4:7000", 50), moved, "a worse one waits for silence");
+    assert_eq!(nominate(start, "10.0.0.3:7000", 100), moved);
+    assert_eq!(
+        nominate(start, "10.0.0.4:7000", 50),
+        moved,
+        "of those of one moment it is the worse"
+    );
+}
+
+/// The controlling peer nominates the pair with one of its addresses; which one is used then.
+fn nominate(ice: &mut Ice, now: Instant, from: &str, priority: u32) -> Option<u16> {
+    let message = request(ice, |builder| {
+        let told = builder.attribute(stun::PRIORITY, &priority.to_be_bytes());
+        told.attribute(stun::USE_CANDIDATE, &[])
+    });
+    ice.handle_stun(now, at(OURS), at(from), &message).expect("is the peer's");
+    while answer_all(ice, now) > 0 {}
+    ice.selected().map(|(_, remote)| remote.port())
+}
+
+const GOOD: &str = "10.0.0.2:1";
+const WORSE: &str = "10.0.0.2:2";
+
+#[test]
+fn a_peer_that_nominates_a_worse_pair_is_followed_although_the_better_one_lives() {
+    let start = origin();
+    let mut ice = agent(start, false);
+    assert_eq!(nominate(&mut ice, start, GOOD, 100), Some(1));
+    // Both are alive; it is a network that costs less, perhaps.
+    let later = start + SIMULTANEOUS;
+    assert_eq!(nominate(&mut ice, later, WORSE, 50), Some(2));
+    assert_eq!(nominate(&mut ice, later + KEEPALIVE, GOOD, 100), Some(1), "and back again");
+}
+
+#[test]
+fn a_nomination_that_came_too_soon_is_followed_when_the_other_is_not_repeated() {
+    let start = origin();
+    let mut ice = agent(start, false);
+    assert_eq!(nominate(&mut ice, start, GOOD, 100), Some(1));
+    let soon = start + Duration::from_millis(300);
+    assert_eq!(nominate(&mut ice, soon, WORSE, 50), Some(1));
+    let mut now = soon;
+    while now < start + SIMULTANEOUS + KEEPALIVE {
+        now = ice.poll_timeout().expect("the consent is kept");
+        ice.handle_timeout(now);
+        answer_all(&mut ice, now);
+    }
+    assert_eq!(ice.selected(), Some((at(OURS), at(WORSE))));
+}
+
+#[test]
+fn a_peer_that_nominates_all_pairs_all_the_time_does_not_make_media_jump() {
+    let start = origin();
+    let mut ice = agent(start, false);
+    let mut used = Vec::new();
+    for round in 0..40 {
+        let now = start + round * Duration::from_millis(500);
+        ice.handle_timeout(now);
+        answer_all(&mut ice, now);
+        used.push(nominate(&mut ice, now, WORSE, 50));
+        used.push(nominate(&mut ice, now, GOOD, 100));
+    }
+    assert_eq!(used.remove(0), Some(2), "the first is better than none");
+    used.dedup();
+    assert_eq!(used, [Some(1)]);
 }
 
 /// A relay's server, message by message.
 struct Server {
     key: hmac::Key,
     nonce: Vec<u8>,
+    /// It lends addresses of IPv6 only, to those who ask for one.
+    ipv6: bool,
     asked: Vec<u16>,
 }
 
@@ -250,7 +319,8 @@ impl Server {
             .crypto()
             .hash(rtc::crypto::HashAlgorithm::Md5, b"me:realm:secret")
             .expect("hashes");
-        Self { key: stun::key(hash.as_ref()), nonce: b"one".to_vec(), asked: Vec::new() }
+        let (key, nonce) = (stun::key(hash.as_ref()), b"one".to_vec());
+        Self { key, nonce, ipv6: false, asked: Vec::new() }
     }
 
     fn answer(&mut self, bytes: &[u8]) -> Option<BytesMut> {
@@ -267,8 +337,15 @@ impl Server {
             let answer = answer.attribute(0x0014, b"realm").attribute(0x0015, &self.nonce);
             return Some(answer.finish());
         }
+        if self.ipv6 && kind == 0x0003 && stun::attribute(bytes, 0x0017) != Some(&[2, 0, 0, 0]) {
+            let answer = Builder::new(kind | 0x0110, &transaction).error(440, "no");
+            return Some(answer.integrity(&self.key).finish());
+        }
+        let lent = if self.ipv6 { "[2001:db8::5]:50000" } else { LENT };
         let answer = Builder::new(kind | 0x0100, &transaction)
-            .xor_address(0x0016, at(LENT))
+            // A server may say that it has none of the other family.
+            .xor_address(0x0016, at("0.0.0.0:0"))
+            .xor_address(0x0016, at(lent))
             .attribute(0x000d, &600_u32.to_be_bytes());
         Some(answer.integrity(&self.key).finish())
     }
@@ -292,7 +369,11 @@ fn talk(ice: &mut Ice, server: &mut Server, now: Instant) -> Vec<IceEvent> {
 }
 
 fn lease(now: Instant) -> (Ice, Server, Vec<IceEvent>) {
-    let (mut ice, mut server) = (agent(now, true), Server::new());
+    lease_from(now, Server::new())
+}
+
+fn lease_from(now: Instant, mut server: Server) -> (Ice, Server, Vec<IceEvent>) {
+    let mut ice = agent(now, true);
     let turn = TurnServer {
         user: "me".to_owned(),
         password: Secret::new("secret"),
@@ -344,6 +425,15 @@ fn a_relay_is_leased_with_the_password_and_kept() {
     let Some(IceEvent::Link(LinkOutput::Send(goodbye))) = last.next() else { panic!("says so") };
     assert_eq!(stun::attribute(&goodbye, 0x000d), Some(&[0; 4][..]), "gives the address back");
     assert_eq!(last.next(), Some(IceEvent::Link(LinkOutput::Close)));
+}
+
+#[test]
+fn a_relay_without_ipv4_is_asked_for_an_address_of_ipv6() {
+    let (ice, server, told) = lease_from(origin(), Server { ipv6: true, ..Server::new() });
+    assert_eq!(ice.relayed(), Some(at("[2001:db8::5]:50000")));
+    assert_eq!(server.asked, [0x0003; 3], "with credentials, and then with the family");
+    let line = |event: &&IceEvent| matches!(event, IceEvent::Candidate(line) if line.contains(" 2001:db8::5 50000 typ relay "));
+    assert_eq!(told.iter().filter(line).count(), 1, "{told:?}");
 }
 
 #[test]

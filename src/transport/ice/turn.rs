@@ -34,7 +34,10 @@ const DATA: u16 = 0x0013;
 const REALM: u16 = 0x0014;
 const NONCE: u16 = 0x0015;
 const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 const REQUESTED_TRANSPORT: u16 = 0x0019;
+/// The code of a server that has no address of the family that is asked for (RFC 8656 §19).
+const WRONG_FAMILY: u16 = 440;
 
 /// What a channel's header takes before a datagram.
 pub const HEADROOM: usize = 4;
@@ -92,6 +95,8 @@ pub(super) struct Turn {
     /// A connection delivers by itself.
     reliable: bool,
     relayed: Option<SocketAddr>,
+    /// It has none of IPv4, which is asked for first, and so one of IPv6 is asked for.
+    ipv6: bool,
     requests: Vec<Request>,
     channels: Vec<Channel>,
     refresh_at: Option<Instant>,
@@ -112,6 +117,7 @@ impl Refusal {
         let because = match code {
             401 => "user or password are wrong",
             403 => "forbidden by its rules",
+            440 => "it has none of IPv4, nor of IPv6",
             437 | 486 => "this user has all that he may have",
             508 => "it has no port left",
             _ => "see its log",
@@ -164,6 +170,7 @@ impl Turn {
             nonce: Vec::new(),
             key: None,
             relayed: None,
+            ipv6: false,
             requests: Vec::new(),
             channels: Vec::new(),
             refresh_at: None,
@@ -235,7 +242,7 @@ impl Turn {
             Duration::from_secs(told.unwrap_or(DEFAULT_LIFETIME).clamp(10, 86_400).into())
         };
         match kind {
-            Kind::Allocate => match stun::xor_address(bytes, XOR_RELAYED_ADDRESS) {
+            Kind::Allocate => match stun::xor_addresses(bytes, XOR_RELAYED_ADDRESS).next() {
                 Some(relayed) => {
                     self.relayed = Some(relayed);
                     self.refresh_at = Some(now + lifetime() / 2);
@@ -268,6 +275,11 @@ impl Turn {
                 self.request(now, request.kind, request.challenges + 1);
                 return;
             }
+        }
+        if code == WRONG_FAMILY && request.kind == Kind::Allocate && !self.ipv6 {
+            self.ipv6 = true;
+            self.request(now, Kind::Allocate, request.challenges);
+            return;
         }
         let server = &self.config;
         match request.kind {
@@ -370,7 +382,11 @@ impl Turn {
         let mut message = Builder::new(method, &transaction);
         message = match kind {
             // The number is that of UDP among the protocols over IP.
-            Kind::Allocate => message.attribute(REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
+            Kind::Allocate => {
+                let message = message.attribute(REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+                let ipv6 = |one: Builder| one.attribute(REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+                if self.ipv6 { ipv6(message) } else { message }
+            }
             Kind::Refresh { lifetime } => message.attribute(LIFETIME, &lifetime.to_be_bytes()),
             Kind::Bind { channel, peer } => {
                 let [high, low] = channel.to_be_bytes();

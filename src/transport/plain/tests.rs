@@ -17,6 +17,7 @@ fn declared() -> Remote {
         address: Some(address("192.0.2.9:0").ip()),
         rtp: Some(address("192.0.2.9:7000")),
         rtcp: Some(address("192.0.2.9:7001")),
+        awaited: None,
         learns: false,
         keys: None,
         formats: vec![0, FORMAT],
@@ -233,4 +234,45 @@ fn a_packet_that_does_not_fit_is_not_sent() {
     }
     assert_eq!(session.write_rtp(&plain[..12], &plain[12..], 1, &mut [0; 16]), Some(16));
     assert_eq!(session.write_rtcp(&report(), &mut [0; 7]), None);
+}
+
+#[test]
+fn a_peer_whose_name_is_looked_up_is_nowhere_until_it_is_known() {
+    let named = Remote {
+        address: None,
+        rtp: None,
+        rtcp: None,
+        awaited: Some((7_000, Some(7_001))),
+        ..declared()
+    };
+    let (mut session, at) = (started(named), now());
+    assert_eq!(media(&mut session, at, "192.0.2.9:4000", &packet(FORMAT, 1)), UNEXPECTED);
+    session.handle_resolved(Some(address("192.0.2.9:0").ip()));
+    let told: Vec<_> = std::iter::from_fn(|| session.poll_event()).collect();
+    assert_eq!(told, [Event::Learnt(Channel::Rtp), Event::Learnt(Channel::Rtcp)]);
+    assert_eq!(session.rtp_path(), Some((pair().rtp, address("192.0.2.9:7000"))));
+    assert_eq!(session.rtcp_path(), Some((pair().rtcp, address("192.0.2.9:7001"))));
+    assert_eq!(media(&mut session, at, "203.0.113.5:7000", &packet(FORMAT, 1)), UNEXPECTED);
+    let from = "192.0.2.9:4000";
+    assert_eq!(media(&mut session, at, from, &packet(FORMAT, 1)), Received::Rtp(16));
+    session.handle_resolved(Some(address("203.0.113.5:0").ip()));
+    assert_eq!(session.rtp_path(), Some((pair().rtp, address("192.0.2.9:7000"))), "asked once");
+}
+
+#[test]
+fn a_name_that_nobody_knows_or_that_means_everybody_is_sent_nothing() {
+    for answer in [None, Some("0.0.0.0:0"), Some("224.0.0.1:0")] {
+        let named = Remote {
+            address: None,
+            rtp: None,
+            rtcp: None,
+            awaited: Some((7_000, None)),
+            ..declared()
+        };
+        let (mut session, at) = (started(named), now());
+        session.handle_resolved(answer.map(|text| address(text).ip()));
+        assert_eq!((session.rtp_path(), session.poll_event()), (None, None));
+        let from = "192.0.2.9:4000";
+        assert_eq!(media(&mut session, at, from, &packet(FORMAT, 1)), Received::Rtp(16));
+    }
 }

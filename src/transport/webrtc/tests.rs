@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+mod restart;
+
 use super::*;
 use crate::transport::certificate::KeyKind;
 use crate::transport::srtp::Profile;
@@ -17,6 +19,8 @@ const ADDRESSES: [&str; 2] = ["10.0.0.1:8000", "10.0.0.2:9000"];
 struct Side {
     session: Session,
     addr: SocketAddr,
+    /// Where the network sees it.
+    shown: SocketAddr,
     events: Vec<Event>,
     bound: Vec<(SocketAddr, bool)>,
     received: Vec<Vec<u8>>,
@@ -75,6 +79,7 @@ impl Net {
             Side {
                 session,
                 addr,
+                shown: addr,
                 events: vec![],
                 bound: vec![],
                 received: vec![],
@@ -132,11 +137,15 @@ impl Net {
                 match output {
                     Output::Event(event) => self.sides[at].events.push(event),
                     Output::Bind { remote, proven } => self.sides[at].bound.push((remote, proven)),
-                    Output::Message { .. } | Output::Drained | Output::Dropped(_) => {}
+                    Output::Message { .. }
+                    | Output::Drained
+                    | Output::Dropped(_)
+                    | Output::Live(_) => {}
                     Output::Transmit { local, remote, bytes } => {
                         assert_eq!(local, self.sides[at].addr);
                         self.sides[at].sent += 1;
-                        self.send(remote, local, bytes.to_vec());
+                        let from = self.sides[at].shown;
+                        self.send(remote, from, bytes.to_vec());
                     }
                     other => panic!("nobody asked for {other:?}"),
                 }
@@ -146,7 +155,7 @@ impl Net {
 
     fn send(&mut self, to: SocketAddr, from: SocketAddr, bytes: Vec<u8>) {
         let lost = self.random() % 1_000 < self.loss_per_mille;
-        let target = self.sides.iter().position(|side| side.addr == to);
+        let target = self.sides.iter().position(|side| side.shown == to);
         if let Some(target) = target.filter(|_| !lost) {
             self.flying.push((self.now + self.delay, target, from, bytes));
         }
@@ -211,8 +220,9 @@ impl Net {
         let session = &mut self.sides[from].session;
         let sender = session.srtp().expect("connected");
         let len = sender.seal_rtp(header, b"payload", index, &mut out).expect("seals");
-        let (local, remote) = session.selected().expect("connected");
-        self.send(remote, local, out[..len].to_vec());
+        let (_, remote) = session.selected().expect("connected");
+        let from = self.sides[from].shown;
+        self.send(remote, from, out[..len].to_vec());
         out[..len].to_vec()
     }
 }
@@ -410,6 +420,17 @@ fn an_idle_connection_wakes_rarely() {
         // One check every two seconds, and the answer to the peer's.
         assert!(side.wakes - wakes <= 11, "{} wakes", side.wakes - wakes);
         assert!(side.sent - sent <= 33, "{} datagrams", side.sent - sent);
+    }
+}
+
+#[test]
+fn loss_of_checks_does_not_look_like_a_peer_that_is_gone() {
+    for seed in 1..=5 {
+        let mut net = Net::connect(&Call { seed, ..CALL });
+        net.sides.iter_mut().for_each(|side| side.events.clear());
+        net.loss_per_mille = 100;
+        net.run_until(Duration::from_secs(600), |_| false);
+        assert_eq!(net.sides.each_ref().map(|side| side.events.len()), [0, 0], "seed {seed}");
     }
 }
 

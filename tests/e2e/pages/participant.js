@@ -31,6 +31,7 @@ function colouredSource(name, frequency) {
 }
 
 function openSource(source) {
+  if (source instanceof MediaStream) return source;
   if (source === 'none') return new MediaStream();
   // Of what is smaller browsers do not make three sizes.
   if (source === 'large') {
@@ -65,10 +66,10 @@ function codecsNamed(kind, name) {
 
 class Participant {
   /**
-   * Joins the application's call. `codecs` may force one codec: { video: 'VP8', audio: 'opus' };
-   * `encodings` are those that the picture is sent in.
+   * Joins the application's call. `source` is a name or a stream of the caller's own. `codecs` may force one
+   * codec: { video: 'VP8', audio: 'opus' }; `encodings` are what to send of it, as RTCRtpSender has them.
    */
-  async join({ source = 'camera', receive = true, codecs = {}, encodings, serverOffers = false, iceServers = [], ...request } = {}) {
+  async join({ source = 'camera', receive = true, codecs = {}, encodings = {}, serverOffers = false, iceServers = [], ...request } = {}) {
     this.startedAt = performance.now();
     this.errors = [];
     this.stream = await openSource(source);
@@ -98,13 +99,13 @@ class Participant {
     await this.connected();
   }
 
-  addSenders(receive, codecs, encodings) {
+  addSenders(receive, codecs, encodings = {}) {
     for (const kind of ['audio', 'video']) {
       const track = this.stream.getTracks().find((candidate) => candidate.kind === kind);
       if (!track && !receive) continue;
       const direction = track ? (receive ? 'sendrecv' : 'sendonly') : 'recvonly';
       const init = { direction, streams: [this.stream] };
-      if (kind === 'video' && track && encodings) init.sendEncodings = encodings;
+      if (track && encodings[kind]) init.sendEncodings = encodings[kind];
       const transceiver = this.peer.addTransceiver(track ?? kind, init);
       if (codecs[kind]) transceiver.setCodecPreferences(codecsNamed(kind, codecs[kind]));
     }
@@ -178,6 +179,34 @@ class Participant {
     this.paint ??= this.canvas.getContext('2d', { willReadFrequently: true });
     this.paint.drawImage(this.video, 0, 0, 80, 60);
     return this.paint.getImageData(0, 0, 80, 60).data;
+  }
+
+  /** Looks for another way, as pages do when their network changed; until the answer is there. */
+  async restartIce() {
+    this.peer.restartIce();
+    await this.peer.setLocalDescription();
+    const answered = new Promise((resolve) => {
+      this.peer.onsignalingstatechange = () => { if (this.peer.signalingState === 'stable') resolve(); };
+    });
+    this.send({ id: 'restart', sdpOffer: this.peer.localDescription.sdp });
+    await Promise.race([answered, pause(5_000).then(() => { throw new Error(`No answer: ${this.errors.join('; ')}`); })]);
+  }
+
+  /** Waits until the way in use belongs to the last restart; the pair, and the fragments of both sides. */
+  async newWay(ms = 10_000) {
+    const [, ufrag] = /a=ice-ufrag:(.*)\r/.exec(this.peer.localDescription.sdp);
+    for (const end = performance.now() + ms; ;) {
+      const report = await this.peer.getStats();
+      const entries = [...report.values()];
+      const transport = entries.find(({ type }) => type === 'transport');
+      const pair = report.get(transport?.selectedCandidatePairId) ?? entries.find((entry) => entry.type === 'candidate-pair' && entry.selected);
+      const [local, remote] = [report.get(pair?.localCandidateId), report.get(pair?.remoteCandidateId)];
+      if (local?.usernameFragment === ufrag || (local && local.usernameFragment === undefined)) {
+        return { pair: pair.id, local: local.usernameFragment, remote: remote.usernameFragment, state: pair.state, connection: this.peer.connectionState };
+      }
+      if (performance.now() > end) throw new Error(`${JSON.stringify([pair, local])} is used, not ${ufrag}`);
+      await pause(SAMPLE_MS);
+    }
   }
 
   /** Sends nothing any more, and stays in the call. */

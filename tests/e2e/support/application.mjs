@@ -133,6 +133,7 @@ export class Application {
       const message = JSON.parse(bytes);
       switch (message.id) {
         case 'join': return run(this.behaviour.join(participant, message));
+        case 'restart': return run(participant.answer(message.sdpOffer));
         case 'answer': return run(participant.processAnswer(message.sdpAnswer));
         case 'iceCandidate': return run(participant.addCandidate(message.candidate));
         case 'leave': return run(leave());

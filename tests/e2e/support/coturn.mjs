@@ -73,7 +73,7 @@ export async function startCoturn({ address = '127.0.0.1', ports, before = [] } 
     certificate,
     log: () => log,
     /** For `setTurnUrl`. */
-    url: (transport, { password = PASSWORD, host = address } = {}) => (
+    url: (transport, { password = PASSWORD, host = address.includes(':') ? `[${address}]` : address } = {}) => (
       `${USER}:${password}@${host}:${transport === 'tls' ? tls : plain}?transport=${transport}`),
     stop,
   };

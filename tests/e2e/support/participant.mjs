@@ -23,6 +23,8 @@ class Remote {
   timeToFirstFrame = (...ms) => this.#call('timeToFirstFrame', ...ms);
   report = () => this.#call('report');
   agreedOn = (text) => this.#call('agreedOn', text);
+  restartIce = () => this.#call('restartIce');
+  newWay = () => this.#call('newWay');
   fallSilent = () => this.#call('fallSilent');
   leave = () => this.#call('leave');
 

@@ -40,12 +40,14 @@ export async function startServer({ flags = [], command = [binary()], env = {}, 
     env: { RUST_LOG: 'rivero=debug,info', RUST_BACKTRACE: '1', ...process.env, ...env },
   });
   // A test that failed half-way or ran out of time leaves no server behind.
-  process.once('exit', () => child.kill('SIGKILL'));
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
   let output = '';
   const exited = new Promise((resolve) => {
     child.once('exit', (code, signal) => resolve(signal ?? code));
     child.once('error', (error) => resolve(error.message));
   });
+  exited.then(() => process.off('exit', kill));
   const own = await new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`The server is not ready:\n${output}`)), START_MS);
     const take = (bytes) => {
