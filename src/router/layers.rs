@@ -132,10 +132,11 @@ impl Router {
             let Some(source) = self.sources.get_mut(key).filter(|one| one.is_live(now)) else {
                 continue;
             };
+            let measured = source.rates.total(ms).map(Bitrate::bps);
+            source.most = source.most.max(measured.unwrap_or(0));
             // As much as it was, while nobody knows; what never came before may be anything.
-            let before = Some(source.most).filter(|most| *most > 0).unwrap_or(UNKNOWN);
-            let rate = source.rates.total(ms).map_or(before, Bitrate::bps);
-            source.most = source.most.max(rate % UNKNOWN);
+            let lately = Some(source.most).filter(|most| *most > 0);
+            let rate = measured.or(lately).unwrap_or(UNKNOWN);
             sizes.push((key, source.pixels.map_or(0, u64::from), rate));
         }
         // By size where all tell theirs, else by rate.
