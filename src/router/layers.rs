@@ -30,6 +30,8 @@ const REST: Duration = Duration::from_secs(3);
 const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Nobody who sends several encodings is told to send less.
 const LEAST: Bitrate = Bitrate::from_kbps(150);
+/// The rate of what was not measured yet: more than fits anywhere.
+const UNKNOWN: u64 = u64::MAX / 1_024;
 /// Points that are looked at.
 const MAX_POINTS: usize = 64;
 
@@ -130,8 +132,12 @@ impl Router {
             let Some(source) = self.sources.get_mut(key).filter(|one| one.is_live(now)) else {
                 continue;
             };
-            let rate = source.rates.total(ms).unwrap_or_default();
-            sizes.push((key, source.pixels.map_or(0, u64::from), rate.bps()));
+            let measured = source.rates.total(ms).map(Bitrate::bps);
+            source.most = source.most.max(measured.unwrap_or(0));
+            // As much as it was, while nobody knows; what never came before may be anything.
+            let lately = Some(source.most).filter(|most| *most > 0);
+            let rate = measured.or(lately).unwrap_or(UNKNOWN);
+            sizes.push((key, source.pixels.map_or(0, u64::from), rate));
         }
         // By size where all tell theirs, else by rate.
         let sized = sizes.iter().all(|(_, pixels, _)| *pixels > 0);
@@ -336,7 +342,7 @@ impl Source {
                 let best = (size, speed) == (spatial, temporal);
                 let layers =
                     if best { Layers::ALL } else { Layers { spatial: size, temporal: speed } };
-                let rate = rate * self.rates.share(size, speed) / 256;
+                let rate = rate.saturating_mul(self.rates.share(size, speed)) / 256;
                 points.push(Point { source: key, layers, rate: Bitrate::from_bps(rate) });
             }
         }

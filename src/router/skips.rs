@@ -70,8 +70,7 @@ mod tests {
     }
     #[test]
     fn what_was_applied_can_be_inverted_and_is_forgotten_in_the_end() {
-        let mut skips = Skips::<4>::default();
-        skips.next = 10;
+        let mut skips = Skips::<4> { next: 10, ..Skips::default() };
         skips.begin(10);
         for number in [12, 13, 16, 20] {
             skips.skip(number);

@@ -402,8 +402,8 @@ mod tests {
 
     #[test]
     fn sizes_are_left_at_once_and_entered_with_a_keyframe() {
-        let mut selection = Selection::default();
-        selection.wanted = Layers { spatial: 1, temporal: u8::MAX };
+        let wanted = Layers { spatial: 1, temporal: u8::MAX };
+        let mut selection = Selection { wanted, ..Selection::default() };
         let two = vec![(0, false), (1, true)];
         assert_eq!(sizes(&mut selection, 0, 3, Some(0)), vec![two.clone(); 3]);
         selection.wanted = Layers { spatial: 2, temporal: u8::MAX };
@@ -417,8 +417,8 @@ mod tests {
 
     #[test]
     fn a_speed_is_entered_layer_by_layer_where_a_picture_says_so() {
-        let mut selection = Selection::default();
-        selection.wanted = Layers { spatial: 0, temporal: 0 };
+        let wanted = Layers { spatial: 0, temporal: 0 };
+        let mut selection = Selection { wanted, ..Selection::default() };
         let mut sent = Vec::new();
         let pattern = [(0, false), (2, true), (1, true), (2, false)];
         selection.begin(100, Place::of(Codec::Vp8, &vp8(100, 0, false)));
@@ -450,8 +450,8 @@ mod tests {
 
     #[test]
     fn a_late_packet_of_a_layer_that_is_left_out_fills_its_gap() {
-        let mut selection = Selection::default();
-        selection.wanted = Layers { spatial: 0, temporal: 0 };
+        let wanted = Layers { spatial: 0, temporal: 0 };
+        let mut selection = Selection { wanted, ..Selection::default() };
         let packet = |sequence: u64, temporal| {
             let payload = vp9(sequence as u8, 0, temporal, false);
             arrival(Codec::Vp9, sequence, sequence as u32, &payload)

@@ -48,6 +48,10 @@ impl Rates {
         self.turn(ms);
         let bytes = bytes as u32;
         let at = (self.piece as usize) % PIECES;
+        if self.bytes[at] == 0 && self.bytes.iter().all(|piece| *piece == 0) {
+            // The silence before is no part of the rate.
+            self.whole = 0;
+        }
         self.bytes[at] = self.bytes[at].saturating_add(bytes);
         self.layers[layer] = self.layers[layer].saturating_add(bytes);
         match self.picture {
@@ -146,6 +150,18 @@ mod tests {
         assert!(rates.total(600).unwrap().kbps() > 900);
         assert_eq!(rates.total(9_000).unwrap().bps(), 0);
         assert_eq!(rates.highest(), (0, 0));
+    }
+
+    #[test]
+    fn a_silence_is_no_part_of_the_rate_after_it() {
+        let mut rates = Rates::default();
+        rates.add(0, 1_250, 0, 0);
+        for ms in (8_200..9_000).step_by(10) {
+            let known = rates.total(ms);
+            assert!(ms < 8_300 || known.is_none_or(|rate| rate.kbps() > 800), "{ms}: {known:?}");
+            rates.add(ms, 1_250, 0, ms);
+        }
+        assert!(rates.total(9_000).is_some());
     }
 
     #[test]
