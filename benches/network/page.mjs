@@ -32,7 +32,7 @@ function step(range) {
 function plot(title, end, lines, { marks = [], most = Infinity, bars = false } = {}) {
   const values = lines.flatMap(({ points }) => points.map(([, value]) => value)).filter(Number.isFinite);
   if (values.length === 0) return '';
-  const highest = Math.min(most, Math.max(...values, 1e-9));
+  const highest = Math.min(most, Math.max(...values, 0.1));
   const rise = step(highest);
   const top = Math.ceil(highest / rise - 1e-9) * rise;
   const x = (at) => (LEFT + Math.max(0, Math.min(at, end)) / end * (WIDTH - LEFT - RIGHT)).toFixed(1);
@@ -123,8 +123,8 @@ function viewerPlots(name, viewer, end) {
       { name: 'in bursts', style: 'd', points: down.map((line) => [line.time, line.lostBurst]) },
       { name: 'queue full', style: 'limit', points: down.map((line) => [line.time, line.lostQueue]) },
     ], { ...shown, bars: true }),
-    plot(`${name}: jitter buffer of the picture and sound made up`, end, [
-      { name: 'buffer, ms', style: 'c', points: waits(samples, seconds) },
+    plot(`${name}: jitter buffer and sound`, end, [
+      { name: 'picture waits, ms', style: 'c', points: waits(samples, seconds) },
       { name: 'sound made up, samples per ms', style: 'limit', points: speed(samples, seconds, ({ audio }) => audio && (audio.concealedSamples - audio.silentConcealedSamples) / 1000) },
     ], shown),
   ];

@@ -44,7 +44,10 @@ class Sampled extends window.Participant {
       if (entry.type === 'inbound-rtp') sample[entry.kind] = pick(entry, entry.kind === 'video' ? VIDEO_IN : AUDIO_IN);
       if (entry.type === 'outbound-rtp' && entry.kind === 'video') (sample.sent ??= []).push(pick(entry, VIDEO_OUT));
       if (entry.type === 'transport' && entry.selectedCandidatePairId) {
-        sample.pair = pick(report.get(entry.selectedCandidatePairId), ['currentRoundTripTime', 'availableOutgoingBitrate', 'bytesReceived', 'bytesSent']);
+        sample.pair = {
+          ...pick(report.get(entry.selectedCandidatePairId) ?? {}, ['currentRoundTripTime', 'availableOutgoingBitrate']),
+          ...pick(entry, ['bytesReceived', 'bytesSent']),
+        };
       }
     }
     this.samples.push(sample);

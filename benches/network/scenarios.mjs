@@ -209,13 +209,23 @@ export const SHORT = {
   },
 };
 
+/** What was measured on a machine that had no time to encode says little of the server. */
+function busy({ participants: { publisher } }, { rate = 30 }) {
+  const encoded = ({ sent }) => sent && Math.max(...sent.map(({ framesEncoded }) => framesEncoded ?? 0));
+  const known = publisher.samples.filter((sample) => encoded(sample) > 0);
+  const [first, last] = [known.at(Math.floor(known.length / 5)), known.at(-1)];
+  if (!first || first === last) return [];
+  const made = (encoded(last) - encoded(first)) * 1000 / (last.at - first.at);
+  return made < 0.9 * rate ? [info('THE ENCODER CAME SHORT: frames per second', made, (value) => value.toFixed(1))] : [];
+}
+
 /** Runs one on a stage of its own; all that was measured, and the verdicts. */
 export async function play(name, scenario = SCENARIOS[name]) {
   const stage = await Stage.open(scenario);
   try {
     const more = await scenario.run(stage);
     const run = { name, title: scenario.title, at: new Date().toISOString(), ...await stage.collect(), ...more };
-    run.verdicts = scenario.judge(run);
+    run.verdicts = [...scenario.judge(run), ...busy(run, scenario)];
     return run;
   } finally {
     await stage.close();

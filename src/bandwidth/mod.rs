@@ -317,6 +317,12 @@ impl Bandwidth {
         known.then_some(target)
     }
 
+    /// What was sent of late says nothing of the link, which was the limit before.
+    pub fn stay_narrow(&mut self) {
+        self.narrow = true;
+        self.roomy = None;
+    }
+
     /// Whether the link turned out to be the limit.
     pub fn is_narrow(&self) -> bool {
         self.narrow

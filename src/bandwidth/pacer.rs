@@ -21,6 +21,10 @@ const BURST: Duration = Duration::from_millis(20);
 const FACTOR: f64 = 2.5;
 /// What waits is sent faster rather than waiting longer than this.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// The same for links that are known to be narrow. What leaves faster than they carry it is lost in their
+/// queue, and a keyframe of which a part is lost is worth less than one that comes late.
+const NARROW_FACTOR: f64 = 1.25;
+const NARROW_WAIT: Duration = Duration::from_millis(1_500);
 /// No more is remembered of what left ahead of its time, in ns.
 const MOST_OWED: i64 = 10_000_000_000;
 /// Packets that may wait: two of the largest pictures that cameras make.
@@ -45,6 +49,8 @@ pub struct Pacer<P> {
     paid: i64,
     /// How far ahead of that more may leave.
     ahead: i64,
+    factor: f64,
+    longest_wait: Duration,
     cost: f64,
     rate_cost: f64,
     /// The same at the rate of the estimate itself, and with nothing sent faster.
@@ -61,6 +67,8 @@ impl<P> Pacer<P> {
             start: now,
             paid: 0,
             ahead: TICK.as_nanos() as i64,
+            factor: FACTOR,
+            longest_wait: LONGEST_WAIT,
             cost: f64::MAX,
             rate_cost: 0.0,
             owed: 0,
@@ -76,13 +84,17 @@ impl<P> Pacer<P> {
     /// Takes effect at once, for what waits as well.
     pub fn set_estimate(&mut self, estimate: Bitrate) {
         self.owed_cost = 8e9 / estimate.bps().max(10_000) as f64;
-        self.rate_cost = self.owed_cost / FACTOR;
+        self.rate_cost = self.owed_cost / self.factor;
         self.hurry();
     }
 
-    /// Whether the link has room for a picture at once.
-    pub fn set_roomy(&mut self, roomy: bool) {
-        self.ahead = if roomy { BURST } else { TICK }.as_nanos() as i64;
+    /// Whether the link is known to be narrow, or else to have room. Takes effect with the next estimate.
+    pub fn set_narrow(&mut self, narrow: bool) {
+        (self.ahead, self.factor, self.longest_wait) = if narrow {
+            (TICK.as_nanos() as i64, NARROW_FACTOR, NARROW_WAIT)
+        } else {
+            (BURST.as_nanos() as i64, FACTOR, LONGEST_WAIT)
+        };
     }
 
     /// Whether a packet of `size` bytes may leave now. If so it counts as sent; if not, it is for
@@ -192,7 +204,7 @@ impl<P> Pacer<P> {
         self.cost = if self.bytes == 0 {
             self.rate_cost
         } else {
-            let most = LONGEST_WAIT.as_nanos() as f64 / self.bytes as f64;
+            let most = self.longest_wait.as_nanos() as f64 / self.bytes as f64;
             self.cost.min(self.rate_cost).min(most)
         };
     }
@@ -241,6 +253,26 @@ mod tests {
             left.iter().map(|departure| departure.0).collect();
         assert!(ticks.len() <= left.len() / 2 + 1, "{left:?}");
         assert!(left.windows(2).all(|pair| pair[0].1 < pair[1].1));
+    }
+
+    #[test]
+    fn a_keyframe_for_a_narrow_link_takes_its_time() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::from_kbps(250));
+        pacer.set_narrow(true);
+        pacer.set_estimate(Bitrate::from_kbps(250));
+        for packet in 0..30 {
+            pacer.push(Class::Video, 1_200, packet).expect("room");
+        }
+        // 36 000 bytes at 312 kbit/s.
+        let left = departures(&mut pacer, now);
+        let last = left.last().expect("a departure").0;
+        assert!((880..=930).contains(&last), "{last}");
+        for packet in 0..90 {
+            pacer.push(Class::Video, 1_200, packet).expect("room");
+        }
+        let last = departures(&mut pacer, now).last().expect("a departure").0;
+        assert!((2_300..=2_450).contains(&last), "{last}: in a second and a half");
     }
 
     #[test]

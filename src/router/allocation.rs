@@ -13,7 +13,7 @@
 //! The sender of several encodings is told what those need that somebody can get, see
 //! [`super::layers`](super::layers).
 //!
-//! A source that nobody watches is told to send next to nothing.
+//! A source that nobody watches for long is told to send half of what it sent.
 
 use super::{
     DropReason, Egress, PeerKey, Router, SinkKey, SourceKey,
@@ -41,8 +41,11 @@ const MARGIN: f64 = 1.5;
 /// A source is told of changes of more than this with the next report, and of larger ones at once.
 const LOWER: f64 = 0.97;
 const HIGHER: f64 = 1.15;
-/// How long nobody has to watch before a source is told.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long nobody has to watch before a source is told. It is told to send half of what it sent, and this
+/// in any case: browsers that were held to little take half a minute until they send much again, and
+/// whoever comes then would have to look at it.
+const GRACE: Duration = Duration::from_secs(30);
+const UNWATCHED: Bitrate = Bitrate::from_kbps(500);
 /// A probe sends no more than this at once.
 const MOST_AT_ONCE: usize = 32 << 10;
 
@@ -206,7 +209,7 @@ impl Router {
             sink.budget = share.or(max);
             let fell =
                 sink.budget.is_some_and(|budget| before.is_none_or(|before| budget < before));
-            sink.narrowest = share.filter(|_| narrow).or(max);
+            sink.narrowest = share.filter(|_| narrow || sink.fasting).or(max);
             if let Some(track) = sink.track {
                 if fell {
                     self.choose_soon(now, track);
@@ -232,9 +235,12 @@ impl Router {
         let sinks = source.watchers.iter().filter_map(|&sink| self.sinks.get(sink));
         let mut watching = sinks.filter(|sink| sink.active).map(|sink| sink.narrowest).peekable();
         if watching.peek().is_none() {
-            let since = *source.unwatched.get_or_insert(now);
-            let long = now.saturating_duration_since(since) >= GRACE;
-            return if long { Behind::Nobody } else { Behind::Open };
+            let steady = source.estimate.steady();
+            let (since, sent) = *source.unwatched.get_or_insert((now, steady));
+            if now.saturating_duration_since(since) < GRACE {
+                return Behind::Open;
+            }
+            return Behind::Nobody(Bitrate::from_bps(sent.bps() / 2).max(UNWATCHED));
         }
         source.unwatched = None;
         if !source.encodings.is_empty() {

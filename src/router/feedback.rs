@@ -62,7 +62,8 @@ pub(super) enum Behind {
     Open,
     /// This much can be taken.
     Narrow(Bitrate),
-    Nobody,
+    /// Nobody watches; so much is told.
+    Nobody(Bitrate),
 }
 
 /// The constants of the estimate, under the names that the remote API gives them.
@@ -190,7 +191,7 @@ impl Estimate {
         let receiver = match behind {
             Behind::Open => None,
             Behind::Narrow(rate) => Some((rate, Limit::Receiver)),
-            Behind::Nobody => Some((FLOOR, Limit::Unwatched)),
+            Behind::Nobody(rate) => Some((rate, Limit::Unwatched)),
         };
         let maximum = Some((self.bounds.max, Limit::Maximum));
         let maximum = maximum.filter(|(max, _)| *max > Bitrate::default());

@@ -6,7 +6,7 @@ use super::source::Place;
 use std::time::{Duration, Instant};
 
 /// The ring grows until it holds this much time.
-const RETENTION: Duration = Duration::from_secs(1);
+const RETENTION: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {

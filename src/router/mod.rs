@@ -343,8 +343,9 @@ impl Router {
             Ok(None) => {}
             Err(reason) => one.stats.drops.count(reason),
         }
-        // A request is already due when it was wanted before the sender's SSRC was known.
-        let wanting = wants_keyframe && (!one.keyframes.is_wanting() || one.keyframes.is_due());
+        // A request is already due when it was wanted before the sender's SSRC was known, and when this
+        // packet ended an outage.
+        let wanting = one.keyframes.is_due() || wants_keyframe && !one.keyframes.is_wanting();
         let due = one.poll_timeout();
         if let Some(due) = due.filter(|_| !wanting) {
             self.agenda.plan(&mut one.appointment, Whose::Source(source), due);

@@ -23,9 +23,12 @@ const UNLIMITED: Bitrate = Bitrate::from_bps(10_000_000_000);
 /// Whoever is sent so much more than his link carries for that it would take so long to get it, and has
 /// suffered from it for a while, gets no pictures for another: they would only keep sound away from him.
 const STARVING: Duration = Duration::from_secs(3);
-const SUFFERED: Duration = Duration::from_millis(1_500);
+const SUFFERED: Duration = Duration::from_secs(2);
+/// The same if that was so not long ago.
+const SUFFERED_AGAIN: Duration = Duration::from_millis(700);
+const RECOVERED: Duration = Duration::from_secs(10);
 /// The first while, and the longest; each is twice the one before if that is not long ago.
-const SHORTEST_FAST: Duration = Duration::from_secs(2);
+const SHORTEST_FAST: Duration = Duration::from_secs(4);
 const LONGEST_FAST: Duration = Duration::from_secs(16);
 /// Of what a narrow link carries, and so many bytes in any case: a small keyframe.
 const AGAIN: (u64, u64) = (1, 3);
@@ -59,6 +62,8 @@ pub(super) struct Sending {
     /// Until when no pictures are sent, and for how long at the time before.
     pub fasts_until: Option<Instant>,
     fasted: Duration,
+    /// When the last such time ended.
+    fasted_at: Option<Instant>,
 }
 
 impl Sending {
@@ -75,6 +80,7 @@ impl Sending {
             suffers_since: None,
             fasts_until: None,
             fasted: Duration::ZERO,
+            fasted_at: None,
         };
         sending.set_pace();
         sending
@@ -216,7 +222,8 @@ impl Sending {
     /// Whether pictures are not to be sent for a while, from now on. Reports alone tell too late of what
     /// is over already, so it takes more.
     pub fn begins_to_fast(&mut self, now: Instant) -> bool {
-        let long = |since| now.saturating_duration_since(since) >= SUFFERED;
+        let patience = if self.fasted.is_zero() { SUFFERED } else { SUFFERED_AGAIN };
+        let long = |since| now.saturating_duration_since(since) >= patience;
         let starves = self.fasts_until.is_none()
             && self.bandwidth.means() == Means::TransportWide
             && self.suffers_since.is_some_and(long)
@@ -233,6 +240,8 @@ impl Sending {
         let ends = self.fasts_until.is_some_and(|until| until <= now);
         if ends {
             self.fasts_until = None;
+            self.fasted_at = Some(now);
+            self.bandwidth.stay_narrow();
         }
         ends
     }
@@ -246,15 +255,16 @@ impl Sending {
             self.suffers_since.get_or_insert(now);
         } else {
             self.suffers_since = None;
-            if self.pacer.overdrawn(now).is_zero() {
+            let recovered = |at| now.saturating_duration_since(at) >= RECOVERED;
+            if self.fasted_at.is_some_and(recovered) && self.fasts_until.is_none() {
                 self.fasted = Duration::ZERO;
             }
         }
     }
 
     fn set_pace(&mut self) {
+        self.pacer.set_narrow(self.bandwidth.is_narrow() || self.fasts_until.is_some());
         self.pacer.set_estimate(self.estimate().map_or(UNLIMITED, |estimate| estimate.target));
-        self.pacer.set_roomy(!self.bandwidth.is_narrow());
     }
 }
 

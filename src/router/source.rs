@@ -23,7 +23,7 @@ use super::{
     stats::{DropReason, SourceStats},
 };
 use crate::rtp::{
-    Codec, Extension, Extensions, Format, Kind, NtpTime, RtpPacket,
+    Bitrate, Codec, Extension, Extensions, Format, Kind, NtpTime, RtpPacket,
     extensions::{Carried, Reader, Said},
     keyframe::{Input, KeyframeRequests},
     nack::Nacks,
@@ -130,8 +130,8 @@ pub(super) struct Source {
     pub stats: SourceStats,
     pub last_packet_at: Option<Instant>,
     pub appointment: Appointment,
-    /// Since when nobody gets it.
-    pub unwatched: Option<Instant>,
+    /// Since when nobody gets it, and what it sent until then.
+    pub unwatched: Option<(Instant, Bitrate)>,
     /// Number of the last FIR command.
     pub fir_command: u8,
     /// SSRCs from before the present one, the last first; zeros where there was none.

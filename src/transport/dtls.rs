@@ -5,7 +5,8 @@
 //!   tried with GCM alone, and if the client knows none, tried anew with CM over the kept datagrams.
 //! * A [`filter`] keeps away what a handshake has already consumed, for it would stop the library's
 //!   retransmission timer, and what no handshake needs, for the library would hoard it.
-//! * Retransmissions begin after 200 ms and back off, where the library repeats at one interval.
+//! * Retransmissions begin soon after a round trip, as ICE measured it, or after 200 ms, and back off,
+//!   where the library repeats at one interval.
 //! * The association hangs on a constant address, so a change of the ICE pair does not touch it.
 //! * The peer is who its fingerprint says (RFC 8122); chains and names mean nothing here.
 
@@ -48,8 +49,10 @@ pub enum DtlsState {
 
 /// Stands for the peer wherever the library wants an address.
 const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9));
-/// Before the first retransmission of a flight.
+/// Before the first retransmission of a flight, while no round trip is known; else it is that and a
+/// quarter, and no less than the last.
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
+const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(60);
 const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(5);
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
@@ -94,6 +97,7 @@ pub(super) struct Dtls {
     /// The server's place in [`SERVER_ATTEMPTS`], and the datagrams for the next one.
     attempt: usize,
     kept: Vec<BytesMut>,
+    first: Duration,
     backoff: Duration,
     retransmit_at: Option<Instant>,
     give_up_at: Option<Instant>,
@@ -124,10 +128,24 @@ impl Dtls {
             incoming: VecDeque::new(),
             attempt: 0,
             kept: Vec::new(),
+            first: FIRST_RETRANSMISSION,
             backoff: FIRST_RETRANSMISSION,
             retransmit_at: None,
             give_up_at: None,
         })
+    }
+
+    /// How long an answer takes at least, if that is known.
+    pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
+        if let Some(round_trip) = round_trip {
+            let soon = round_trip + round_trip / 4;
+            self.first = soon.clamp(SOONEST_RETRANSMISSION, SLOWEST_RETRANSMISSION);
+            // It may become known while the first flight is under way.
+            if self.backoff == FIRST_RETRANSMISSION && self.first < self.backoff {
+                self.retransmit_at = self.retransmit_at.map(|at| at - self.backoff + self.first);
+                self.backoff = self.first;
+            }
+        }
     }
 
     /// No media goes over the association: peers need not know SRTP.
@@ -352,7 +370,7 @@ impl Dtls {
     /// Takes what an input made the library send. A flight of a handshake is retransmitted from now on.
     fn send_flight(&mut self, now: Instant) {
         if self.take_transmits() && self.state == DtlsState::Connecting {
-            self.backoff = FIRST_RETRANSMISSION;
+            self.backoff = self.first;
             self.retransmit_at = Some(now + self.backoff);
             if self.role == DtlsRole::Server {
                 // The client's profiles were matched: no other attempt will be needed.

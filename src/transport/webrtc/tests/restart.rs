@@ -95,8 +95,8 @@ fn media_goes_on_through_restarts_as_long_as_the_old_way_lives() {
         let delay = Duration::from_millis(seed.pow(3) * 3);
         net.restart(offerer, delay, &mut talk);
         net.talk(4 * SECOND, &mut talk);
-        for side in 0..2 {
-            assert_ne!(net.sides[side].session.ufrag(), before[side]);
+        for (side, before) in before.iter().enumerate() {
+            assert_ne!(net.sides[side].session.ufrag(), before);
             assert_eq!(net.selected_events(side), 1, "seed {seed}, side {side}");
             assert_eq!(net.states(side), [], "seed {seed}: nothing was lost, so nothing is told");
             assert_eq!(net.sides[side].session.ice_state(), IceState::Ready);
