@@ -232,4 +232,41 @@ proptest! {
         }
         is_continuous(&studio.watchers[viewer], false);
     }
+    /// Whatever descriptors say, whichever encoding comes when: no index goes out with two contents, and
+    /// what is asked for again is what went out.
+    #[test]
+    fn descriptors_that_lie_use_no_index_twice(
+        records in prop::collection::vec(
+            (0usize..3, -3i16..20, 0u64..40, any::<[u8; 14]>(), 0u8..8),
+            1..300,
+        ),
+    ) {
+        let mut studio = Studio::new(1, Conditions::delay(0), &RATES, 1);
+        studio.rtx = false;
+        let viewer = studio.join(None);
+        let mut sequences = [100u16; 3];
+        for (encoding, step, time, mut payload, act) in records {
+            studio.time += time;
+            sequences[encoding] = sequences[encoding].wrapping_add_signed(step);
+            // Of many first bytes most say nothing; these begin pictures and have numbers.
+            if act & 1 == 0 {
+                payload[..2].copy_from_slice(&[0x90, 0xe0]);
+            }
+            if act & 2 == 0 {
+                payload[6] &= 0xfe;
+            }
+            if act == 7 {
+                studio.allow(viewer, Some(u64::from(payload[9]) * 10).filter(|kbps| *kbps > 0));
+            }
+            let mut bytes = vec![0x80, payload[7] & 0x80 | 96];
+            bytes.extend(sequences[encoding].to_be_bytes());
+            bytes.extend((studio.time as u32 * 90).to_be_bytes());
+            bytes.extend((100 + encoding as u32).to_be_bytes());
+            bytes.extend(payload);
+            studio.arrive(encoding, &bytes);
+            if act == 5 && let Some((_, last)) = studio.wire.by_index.keys().max() {
+                studio.ask(viewer, &(last.saturating_sub(9)..=*last).collect::<Vec<_>>());
+            }
+        }
+    }
 }

@@ -366,9 +366,9 @@ impl Watcher {
 
 /// What left the router, and the proof that no index was used for two packets.
 #[derive(Default)]
-struct Wire {
-    left: Vec<(PeerKey, Vec<u8>)>,
-    by_index: HashMap<(u32, u64), Vec<u8>>,
+pub struct Wire {
+    pub left: Vec<(PeerKey, Vec<u8>)>,
+    pub by_index: HashMap<(u32, u64), Vec<u8>>,
 }
 
 impl Egress for Wire {
@@ -395,7 +395,7 @@ pub struct Studio {
     start: Instant,
     conditions: Conditions,
     seed: u64,
-    wire: Wire,
+    pub wire: Wire,
 }
 
 impl Studio {
@@ -465,6 +465,29 @@ impl Studio {
         self.start + ms(self.time)
     }
 
+    /// A packet of an encoding arrives now, and what is due happens.
+    pub fn arrive(&mut self, encoding: usize, bytes: &[u8]) {
+        let (now, ntp) = (self.now(), self.ntp());
+        let packet = RtpPacket::parse(bytes).expect("well-formed");
+        let source = self.camera.encodings[encoding].source;
+        self.router.forward(now, source, &packet, &mut self.wire);
+        if self.router.poll_timeout().is_some_and(|at| at <= now) {
+            self.router.handle_timeout(now, ntp, &mut self.wire);
+        }
+    }
+
+    /// A watcher asks for packets again, now.
+    pub fn ask(&mut self, watcher: usize, lost: &[u64]) {
+        let (now, ntp, mut bytes) = (self.now(), self.ntp(), Vec::new());
+        let Watcher { peer, ssrc, .. } = self.watchers[watcher];
+        write_nack(&mut bytes, 1, ssrc, lost);
+        self.router.handle_rtcp(now, ntp, peer, &bytes, &mut self.wire);
+    }
+
+    fn ntp(&self) -> NtpTime {
+        NtpTime::from_unix(secs(1_700_000_000) + ms(self.time))
+    }
+
     /// What is connected to stands for all encodings.
     pub fn lead(&self) -> SourceKey {
         self.camera.encodings[0].source
@@ -530,7 +553,7 @@ impl Studio {
 
     fn step(&mut self) {
         let (now, time) = (self.now(), self.time);
-        let ntp = NtpTime::from_unix(secs(1_700_000_000) + ms(time));
+        let ntp = self.ntp();
         self.camera.step(now, time);
         while let Some(bytes) = self.camera.up.receive(now) {
             if is_rtcp(&bytes) {
