@@ -629,6 +629,7 @@ impl Machine {
             if let Some(leg) = self.net.legs.get_mut(key) {
                 leg.session.flush(at.now);
             }
+            let mut told = None;
             while let Some(leg) = self.net.legs.get_mut(key)
                 && let Some(output) = leg.session.poll_output()
             {
@@ -675,7 +676,7 @@ impl Machine {
                                 node.handle_transport(cx, key, event);
                             });
                             pipeline.settle(at, &mut self.net, &mut self.events);
-                            self.look_at(at, owner.pipeline, out);
+                            told = Some(owner.pipeline);
                         }
                     }
                 }
@@ -684,6 +685,10 @@ impl Machine {
                 && let Some(next) = leg.session.poll_timeout()
             {
                 self.timers.set(Timer::Session(key), next);
+            }
+            // When all is told that happened to the session: what follows from it is told after it.
+            if let Some(pipeline) = told {
+                self.look_at(at, pipeline, out);
             }
         }
         while let Some(key) = self.net.plain.touched.pop() {
