@@ -51,7 +51,7 @@ impl Bench {
 
     /// No index of a stream stands for two packets, and how often each left.
     fn indices(&self) -> BTreeMap<(u32, u64), usize> {
-        let mut seen: BTreeMap<(u32, u64), Vec<&(Vec<u8>, Vec<u8>, u64)>> = BTreeMap::new();
+        let mut seen = BTreeMap::<_, Vec<_>>::new();
         for packet in &self.out.rtp {
             let ssrc = RtpPacket::parse(&packet.0).unwrap().ssrc;
             seen.entry((ssrc, packet.2)).or_default().push(packet);
