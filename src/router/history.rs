@@ -190,7 +190,7 @@ mod tests {
         let (mut now, mut history) = (start(), History::new(SMALL));
         for sequence in 0..100 {
             history.store(now, sequence, packet(sequence, &[0; 10]));
-            now += Duration::from_millis(300);
+            now += Duration::from_millis(500);
         }
         assert_eq!(history.bytes.len(), 64);
         assert!((94..100).all(|sequence| history.get(sequence).is_some()));

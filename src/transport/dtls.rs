@@ -50,9 +50,11 @@ pub enum DtlsState {
 /// Stands for the peer wherever the library wants an address.
 const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9));
 /// Before the first retransmission of a flight, while no round trip is known; else it is that and a
-/// quarter, and no less than the last.
+/// quarter, and no less than the second of these.
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
 const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(60);
+/// So many are hurried. The library sends no flight more than eight times, and those are to last for long.
+const HURRIED: u32 = 2;
 const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(5);
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
@@ -97,8 +99,10 @@ pub(super) struct Dtls {
     /// The server's place in [`SERVER_ATTEMPTS`], and the datagrams for the next one.
     attempt: usize,
     kept: Vec<BytesMut>,
+    /// Before the first retransmission of a flight.
     first: Duration,
-    backoff: Duration,
+    /// How often the present flight was repeated.
+    repeated: u32,
     retransmit_at: Option<Instant>,
     give_up_at: Option<Instant>,
 }
@@ -129,7 +133,7 @@ impl Dtls {
             attempt: 0,
             kept: Vec::new(),
             first: FIRST_RETRANSMISSION,
-            backoff: FIRST_RETRANSMISSION,
+            repeated: 0,
             retransmit_at: None,
             give_up_at: None,
         })
@@ -139,13 +143,21 @@ impl Dtls {
     pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
         if let Some(round_trip) = round_trip {
             let soon = round_trip + round_trip / 4;
+            let before = self.pause();
             self.first = soon.clamp(SOONEST_RETRANSMISSION, SLOWEST_RETRANSMISSION);
-            // It may become known while the first flight is under way.
-            if self.backoff == FIRST_RETRANSMISSION && self.first < self.backoff {
-                self.retransmit_at = self.retransmit_at.map(|at| at - self.backoff + self.first);
-                self.backoff = self.first;
-            }
+            // It may become known while a flight is under way.
+            let sooner = before.saturating_sub(self.pause());
+            self.retransmit_at = self.retransmit_at.map(|at| at - sooner);
         }
+    }
+
+    /// How long the present flight is waited for before it is repeated.
+    fn pause(&self) -> Duration {
+        let first = match self.repeated < HURRIED {
+            true => self.first,
+            false => self.first.max(FIRST_RETRANSMISSION),
+        };
+        (first * (1 << self.repeated.min(8))).min(SLOWEST_RETRANSMISSION)
     }
 
     /// No media goes over the association: peers need not know SRTP.
@@ -248,8 +260,8 @@ impl Dtls {
         if let Some(due) = self.endpoint.poll_timeout(&PEER) {
             let result = self.endpoint.handle_timeout(PEER, now.max(due));
             self.take_transmits();
-            self.backoff = (self.backoff * 2).min(SLOWEST_RETRANSMISSION);
-            self.retransmit_at = Some(now + self.backoff);
+            self.repeated += 1;
+            self.retransmit_at = Some(now + self.pause());
             if let Err(error) = result {
                 self.fail(&error);
             }
@@ -370,8 +382,8 @@ impl Dtls {
     /// Takes what an input made the library send. A flight of a handshake is retransmitted from now on.
     fn send_flight(&mut self, now: Instant) {
         if self.take_transmits() && self.state == DtlsState::Connecting {
-            self.backoff = self.first;
-            self.retransmit_at = Some(now + self.backoff);
+            self.repeated = 0;
+            self.retransmit_at = Some(now + self.pause());
             if self.role == DtlsRole::Server {
                 // The client's profiles were matched: no other attempt will be needed.
                 self.kept = Vec::new();
