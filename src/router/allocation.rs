@@ -10,6 +10,7 @@
 //! Whoever gets more than his link carries all the same, because the source does not obey or may not go
 //! lower, is sent no pictures for a while each time he suffers from it, so that he hears.
 //!
+//! Of a source with layers the best viewer counts, as long as the lowest layer fits everybody.
 //! The sender of several encodings is told what those need that somebody can get, see
 //! [`super::layers`](super::layers).
 //!
@@ -36,6 +37,8 @@ const CHANGED: f64 = 0.05;
 const SOUND: u64 = 40_000;
 /// What a camera may be able to send of which nobody knows yet: what browsers send of 1280x720 at most.
 const CAMERA: u64 = 2_500_000;
+/// The lowest layer counts as at least this much of a source, in 1/256.
+const LEAST_SHARE: u64 = 16;
 /// Above what a source sends, so that it may send a little more.
 const MARGIN: f64 = 1.5;
 /// A source is told of changes of more than this with the next report, and of larger ones at once.
@@ -246,7 +249,21 @@ impl Router {
         if !source.encodings.is_empty() {
             return self.used_of(now, key).map_or(Behind::Open, Behind::Narrow);
         }
-        watching.flatten().min().map_or(Behind::Open, Behind::Narrow)
+        let layered = source.has_choice().then(|| source.rates.share(0, 0).max(LEAST_SHARE));
+        let (mut least, mut most) = (None::<Bitrate>, Some(Bitrate::default()));
+        for narrowest in watching {
+            least = [least, narrowest].into_iter().flatten().min();
+            most = most.zip(narrowest).map(|(most, one)| most.max(one));
+        }
+        // Of layers each gets what it can take; the lowest is still to fit for everybody.
+        let told = match (least, layered) {
+            (Some(least), Some(share)) => {
+                let least = Bitrate::from_bps(least.bps().saturating_mul(256) / share);
+                Some(most.map_or(least, |most| most.min(least)))
+            }
+            (least, _) => least,
+        };
+        told.map_or(Behind::Open, Behind::Narrow)
     }
 
     /// Sees to it that the sender of a source hears soon of what has changed for it.

@@ -92,14 +92,14 @@ class Participant {
     if (serverOffers) {
       this.send({ id: 'join', ...request });
     } else {
-      this.addSenders(receive, codecs, encodings);
+      await this.addSenders(receive, codecs, encodings);
       await this.peer.setLocalDescription();
       this.send({ id: 'join', sdpOffer: this.peer.localDescription.sdp, ...request });
     }
     await this.connected();
   }
 
-  addSenders(receive, codecs, encodings = {}) {
+  async addSenders(receive, codecs, encodings = {}) {
     for (const kind of ['audio', 'video']) {
       const track = this.stream.getTracks().find((candidate) => candidate.kind === kind);
       if (!track && !receive) continue;
@@ -108,6 +108,11 @@ class Participant {
       if (track && encodings[kind]) init.sendEncodings = encodings[kind];
       const transceiver = this.peer.addTransceiver(track ?? kind, init);
       if (codecs[kind]) transceiver.setCodecPreferences(codecsNamed(kind, codecs[kind]));
+      if (init.sendEncodings) {
+        // On a busy machine pictures would become smaller by themselves.
+        const parameters = transceiver.sender.getParameters();
+        await transceiver.sender.setParameters({ ...parameters, degradationPreference: 'maintain-resolution' });
+      }
     }
   }
 
