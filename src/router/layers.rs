@@ -3,8 +3,9 @@
 //! Encodings that come at the same time (simulcast, RFC 8853) are sources of their own; the first one
 //! stands for all of them where sinks are connected. Ten times a second it is looked at what comes and
 //! what each sink is allowed: the choice is the best that fits. Down it goes at once, up only after
-//! what is better fitted with room to spare for a while, so that a rate near a limit does not swing. An
-//! encoding is entered at a keyframe; until then the sink keeps what it has.
+//! what is better fitted with room to spare for a while, by the most that it lately was, so that a rate
+//! near a limit does not swing. An encoding is entered at a keyframe; until then the sink keeps what it
+//! has.
 //!
 //! Among the layers of an encoding, pictures are worth more than size: above the smallest size the lowest
 //! frame rate of three is not chosen.
@@ -30,6 +31,11 @@ const REST: Duration = Duration::from_secs(3);
 const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Nobody who sends several encodings is told to send less.
 const LEAST: Bitrate = Bitrate::from_kbps(150);
+/// Of the most that an encoding lately was, so much is forgotten with each look: half of it in 9 s.
+const FORGOTTEN: u64 = 128;
+/// How long nobody has to be able to take an encoding before its sender is told: estimates recover sooner
+/// than senders do.
+const UNUSED: Duration = Duration::from_secs(8);
 /// The rate of what was not measured yet: more than fits anywhere.
 const UNKNOWN: u64 = u64::MAX / 1_024;
 /// Points that are looked at.
@@ -41,6 +47,8 @@ struct Point {
     source: SourceKey,
     layers: Layers,
     rate: Bitrate,
+    /// The most that it lately was.
+    most: Bitrate,
 }
 
 /// What one look at the encodings of a source says, from the least to the best.
@@ -51,7 +59,7 @@ impl Points {
     /// The best that fits, with some room if `room` is wanted; else the least.
     fn best(&self, allowance: Option<Bitrate>, room: bool) -> Option<usize> {
         let needs = |point: &Point| match room {
-            true => point.rate.bps().saturating_mul(ROOM.0) / ROOM.1,
+            true => point.rate.max(point.most).bps().saturating_mul(ROOM.0) / ROOM.1,
             false => point.rate.bps(),
         };
         let fits = |point: &Point| allowance.is_none_or(|allowed| needs(point) <= allowed.bps());
@@ -129,11 +137,12 @@ impl Router {
         let mut sizes: Vec<(SourceKey, u64, u64)> = Vec::new();
         for index in 0..one.encodings.len().max(1) {
             let key = self.sources[lead].encodings.get(index).copied().unwrap_or(lead);
-            let Some(source) = self.sources.get_mut(key).filter(|one| one.is_live(now)) else {
-                continue;
-            };
+            let Some(source) = self.sources.get_mut(key) else { continue };
             let measured = source.rates.total(ms).map(Bitrate::bps);
-            source.most = source.most.max(measured.unwrap_or(0));
+            source.most = measured.unwrap_or(0).max(source.most - source.most / FORGOTTEN);
+            if !source.is_live(now) {
+                continue;
+            }
             // As much as it was, while nobody knows; what never came before may be anything.
             let lately = Some(source.most).filter(|most| *most > 0);
             let rate = measured.or(lately).unwrap_or(UNKNOWN);
@@ -290,28 +299,35 @@ impl Router {
         for index in 0..self.sources[lead].encodings.len() {
             let key = self.sources[lead].encodings[index];
             let Some(source) = self.sources.get_mut(key) else { continue };
+            // It is forgotten: what did not fit once is tried again some day.
             let rate = source.rates.total(ms).unwrap_or_default().bps();
-            // Forgotten slowly: what did not fit once is tried again some day.
-            source.most = rate.max(source.most - source.most / 64);
-            rates.push((key, source.most));
+            rates.push((key, source.most.max(rate)));
         }
         rates.sort_by_key(|(_, most)| *most);
+        let lead_key = lead;
         let lead = &self.sources[lead];
         let sinks = lead.watchers.iter().filter_map(|sink| self.sinks.get(*sink));
         let mut top = Some(0);
         for sink in sinks.filter(|sink| sink.active) {
             top = top.zip(sink.narrowest).map(|(top, most)| most.bps().max(top));
         }
-        let top = top?;
+        let mut used = None;
         let mut sum = 0;
         for (place, &(key, most)) in rates.iter().enumerate() {
             // What never came may be small enough; if nobody watches, nothing is.
-            if place > 0 && (most > top || top == 0) {
-                return Some(Bitrate::from_bps(sum * 5 / 4).max(LEAST));
+            if place > 0 && top.is_some_and(|top| most > top || top == 0) {
+                used = Some(Bitrate::from_bps(sum * 5 / 4).max(LEAST));
+                break;
             }
             sum += self.sources[key].rates.total(ms).unwrap_or_default().bps();
         }
-        None
+        let unused_since = &mut self.sources.get_mut(lead_key)?.unused_since;
+        let Some(used) = used else {
+            *unused_since = None;
+            return None;
+        };
+        let since = *unused_since.get_or_insert(now);
+        (now.saturating_duration_since(since) >= UNUSED).then_some(used)
     }
 }
 
@@ -342,8 +358,10 @@ impl Source {
                 let best = (size, speed) == (spatial, temporal);
                 let layers =
                     if best { Layers::ALL } else { Layers { spatial: size, temporal: speed } };
-                let rate = rate.saturating_mul(self.rates.share(size, speed)) / 256;
-                points.push(Point { source: key, layers, rate: Bitrate::from_bps(rate) });
+                let share = self.rates.share(size, speed);
+                let part = |of: u64| Bitrate::from_bps(of.saturating_mul(share) / 256);
+                let (rate, most) = (part(rate), part(self.most));
+                points.push(Point { source: key, layers, rate, most });
             }
         }
     }

@@ -119,6 +119,8 @@ pub(super) struct Source {
     pub rates: Rates,
     /// The most that it was lately, in bits per second.
     pub most: u64,
+    /// At the first of several encodings: since when nobody could take all of them.
+    pub unused_since: Option<Instant>,
     /// Whether its packets are of more than one layer.
     pub layered: bool,
     /// Width times height of the last keyframe, where it can be read.
@@ -178,6 +180,7 @@ impl Source {
             watchers: Vec::new(),
             rates: Rates::default(),
             most: 0,
+            unused_since: None,
             layered: false,
             pixels: None,
             keyframes: KeyframeRequests::default(),

@@ -166,6 +166,11 @@ fn the_sender_is_told_what_is_used() {
     assert!(told(&studio).is_some_and(|bps| bps <= 500_000), "nobody watches: {:?}", told(&studio));
     let viewer = studio.join(Some(1_000));
     studio.run_for(secs(4));
+    assert!(
+        told(&studio).is_none_or(|bps| bps > 100_000_000),
+        "its link may turn out to be better"
+    );
+    studio.run_for(secs(10));
     let two = told(&studio).unwrap_or(0);
     assert!((700_000..1_000_000).contains(&two), "{two}");
     studio.allow(viewer, None);
