@@ -6,7 +6,7 @@
 //! * A [`filter`] keeps away what a handshake has already consumed, for it would stop the library's
 //!   retransmission timer, and what no handshake needs, for the library would hoard it.
 //! * Retransmissions begin soon after a round trip, as ICE measured it, or after 200 ms, and back off,
-//!   where the library repeats at one interval.
+//!   where the library repeats at one interval and gives up early: every other one is sent here.
 //! * The association hangs on a constant address, so a change of the ICE pair does not touch it.
 //! * The peer is who its fingerprint says (RFC 8122); chains and names mean nothing here.
 
@@ -53,9 +53,10 @@ const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 
 /// quarter, and no less than the second of these.
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
 const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(60);
-/// So many are hurried. The library sends no flight more than eight times, and those are to last for long.
-const HURRIED: u32 = 2;
-const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(5);
+/// So often the library repeats a flight, and then gives up. In between, and after that, what it sent last
+/// is sent as it was.
+const BY_LIBRARY: u32 = 7;
+const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(2);
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 /// What of a client's first flight is kept for another attempt.
@@ -101,7 +102,8 @@ pub(super) struct Dtls {
     kept: Vec<BytesMut>,
     /// Before the first retransmission of a flight.
     first: Duration,
-    /// How often the present flight was repeated.
+    /// The present flight, and how often it was repeated.
+    flight: Vec<BytesMut>,
     repeated: u32,
     retransmit_at: Option<Instant>,
     give_up_at: Option<Instant>,
@@ -133,6 +135,7 @@ impl Dtls {
             attempt: 0,
             kept: Vec::new(),
             first: FIRST_RETRANSMISSION,
+            flight: Vec::new(),
             repeated: 0,
             retransmit_at: None,
             give_up_at: None,
@@ -153,11 +156,7 @@ impl Dtls {
 
     /// How long the present flight is waited for before it is repeated.
     fn pause(&self) -> Duration {
-        let first = match self.repeated < HURRIED {
-            true => self.first,
-            false => self.first.max(FIRST_RETRANSMISSION),
-        };
-        (first * (1 << self.repeated.min(8))).min(SLOWEST_RETRANSMISSION)
+        (self.first * (1 << self.repeated.min(8))).min(SLOWEST_RETRANSMISSION)
     }
 
     /// No media goes over the association: peers need not know SRTP.
@@ -255,13 +254,16 @@ impl Dtls {
         if self.retransmit_at.is_none_or(|due| now < due) {
             return;
         }
-        self.retransmit_at = None;
+        self.repeated += 1;
+        self.retransmit_at = Some(now + self.pause());
+        if self.repeated % 2 == 1 || self.repeated / 2 > BY_LIBRARY {
+            self.outgoing.extend(self.flight.iter().cloned());
+            return;
+        }
         // The library's own timer runs ahead of the back-off kept here, or does not run at all.
         if let Some(due) = self.endpoint.poll_timeout(&PEER) {
             let result = self.endpoint.handle_timeout(PEER, now.max(due));
             self.take_transmits();
-            self.repeated += 1;
-            self.retransmit_at = Some(now + self.pause());
             if let Err(error) = result {
                 self.fail(&error);
             }
@@ -339,6 +341,7 @@ impl Dtls {
     fn complete(&mut self) {
         self.keys = self.export();
         self.kept = Vec::new();
+        self.flight = Vec::new();
         self.filter.complete();
         let will_do = self.keys.is_some() || (self.data_only && self.is_trusted());
         self.state = if will_do { DtlsState::Connected } else { DtlsState::Failed };
@@ -381,7 +384,10 @@ impl Dtls {
 
     /// Takes what an input made the library send. A flight of a handshake is retransmitted from now on.
     fn send_flight(&mut self, now: Instant) {
+        let before = self.outgoing.len();
         if self.take_transmits() && self.state == DtlsState::Connecting {
+            self.flight.clear();
+            self.flight.extend(self.outgoing.iter().skip(before).cloned());
             self.repeated = 0;
             self.retransmit_at = Some(now + self.pause());
             if self.role == DtlsRole::Server {

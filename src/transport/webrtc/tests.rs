@@ -287,7 +287,7 @@ fn checks_begin_when_the_peer_has_an_address() {
 
 #[test]
 fn sessions_connect_although_datagrams_are_lost() {
-    for seed in 1..=40 {
+    for seed in 1..=200 {
         let call = Call {
             controlling: seed as usize % 2,
             client: seed as usize / 2 % 2,
