@@ -19,6 +19,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let key = || Key { profile, material: vec![7; 30], lifetime: Some(20) };
     let learns = choice & 1 != 0;
     let remote = Remote {
+        awaited: None,
         address: Some(peer(0).ip()),
         rtp: Some(peer(7_000)),
         rtcp: Some(peer(7_001)),
