@@ -71,6 +71,7 @@ pub struct Metrics {
     packets_out: Counter,
     bytes_out: Counter,
     messages_out: Counter,
+    shares_helped: Counter,
     dropped: Family<Reason, Counter>,
     switches: Family<Way, Counter>,
     log_lines_dropped: Counter,
@@ -111,6 +112,7 @@ impl Metrics {
             packets_out: packets.get_or_create_owned(&outward),
             bytes_out: bytes.get_or_create_owned(&outward),
             messages_out: Counter::default(),
+            shares_helped: Counter::default(),
             dropped: Family::default(),
             switches: Family::default(),
             log_lines_dropped: Counter::default(),
@@ -167,6 +169,11 @@ impl Metrics {
         );
         all.register("rivero_media_packets", "Datagrams of media, by direction", packets);
         all.register("rivero_media_bytes", "Bytes of those datagrams, by direction", bytes);
+        all.register(
+            "rivero_media_shares_helped",
+            "Shares of packets for many viewers that helpers served",
+            metrics.shares_helped.clone(),
+        );
         all.register(
             "rivero_media_messages",
             "What the kernel was given for the datagrams sent: fewer where some leave together",
@@ -266,6 +273,11 @@ impl Metrics {
     pub fn received(&self, packets: u64, bytes: u64) {
         self.packets_in.inc_by(packets);
         self.bytes_in.inc_by(bytes);
+    }
+
+    /// Helpers served so many shares.
+    pub fn helped(&self, shares: u64) {
+        self.shares_helped.inc_by(shares);
     }
 
     /// Datagrams of media that were sent, as `messages` of the kernel's.

@@ -211,6 +211,8 @@ pub struct Limits {
 pub struct MediaConfig {
     /// Threads that move media; one per core when none is given.
     pub workers: Option<usize>,
+    /// Whether each of them stays on a core of its own.
+    pub pin: bool,
     /// Local addresses to receive media at and to announce; all usable ones when empty.
     pub addresses: Vec<IpAddr>,
     /// First UDP port; worker n takes the n-th after it. 0 lets the system choose.

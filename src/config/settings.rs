@@ -177,6 +177,8 @@ pub static SETTINGS: &[Setting] = &[
 
     setting!("rivero.workers", media.workers, "Threads that move media; one per core when none")
         .flag("workers").env(&["RIVERO_WORKERS"]).range(1.0, 1_024.0),
+    setting!("rivero.pinWorkers", media.pin, "Whether each of those threads stays on a core of its own")
+        .flag("pin-workers").env(&["RIVERO_PIN_WORKERS"]),
     setting!("rivero.mediaAddresses", media.addresses, "Local addresses that receive media and are announced; all usable ones when none")
         .flag("media-address").env(&["RIVERO_MEDIA_ADDRESS"]),
     setting!("rivero.mediaPort", media.port, "First UDP port for media, one per media thread; 0 takes free ones")

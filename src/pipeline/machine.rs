@@ -7,21 +7,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Instant;
 
-use slotmap::{SecondaryMap, SlotMap};
+use slotmap::SlotMap;
 
+use super::sealed::{LentWay, Sealed};
 use super::{Command, Notice, Pipeline, Ticket, WorkerId};
-use crate::elements::{
-    Asker, Inbound, Leg, LegKey, Moment, Net, Owner, PipelineKey, PlainKey, PlainLeg,
-};
+use crate::elements::{Asker, Inbound, LegKey, Moment, Net, Owner, PipelineKey, PlainKey};
 use crate::model::{Event, ObjectId, RemoteError};
-use crate::router::{Egress, PeerKey, RouterEvent};
+use crate::router::{Alone, Crew, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
+use crate::transport::LinkOutput;
 use crate::transport::demux::{Datagram, classify};
 use crate::transport::path::{self, Path};
-use crate::transport::plain;
-use crate::transport::srtp::Sender;
 use crate::transport::webrtc::{Output, Received};
-use crate::transport::{HEADROOM, LinkOutput};
 
 /// Where datagrams go.
 pub trait Outbox {
@@ -43,6 +40,14 @@ pub trait Outbox {
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
         self.send(local, remote, fill);
+    }
+
+    /// Whatever waits to be sent is sent.
+    fn flush(&mut self) {}
+
+    /// Whether others than this one may send from the socket bound to `local`.
+    fn is_shared(&self, _local: SocketAddr) -> bool {
+        false
     }
 
     /// Does what a session wants with its connection to a TURN server.
@@ -104,6 +109,8 @@ pub struct Machine {
     dropped: Dropped,
     /// By reason, what transports dropped.
     dropped_by_transport: HashMap<&'static str, u64>,
+    /// Who helps with packets that are for many.
+    crew: Box<dyn Crew<LentWay>>,
 }
 
 impl Machine {
@@ -122,7 +129,13 @@ impl Machine {
             ended: 0,
             dropped: Dropped::default(),
             dropped_by_transport: HashMap::new(),
+            crew: Box::new(Alone),
         }
+    }
+
+    /// From here on these help with packets that are for many.
+    pub fn set_crew(&mut self, crew: Box<dyn Crew<LentWay>>) {
+        self.crew = crew;
     }
 
     /// What happened, in order.
@@ -431,7 +444,7 @@ impl Machine {
         };
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
         let mut egress = sealed!(self, pipeline, out);
-        pipeline.router.forward(at.now, found.source, &packet, &mut egress);
+        pipeline.router.take(at.now, found.source, &packet, &mut egress);
         if found.woke {
             pipeline.flow_due = Some(at.now);
         }
@@ -455,7 +468,8 @@ impl Machine {
         self.busy.push(owner.pipeline);
     }
 
-    /// A batch of datagrams has been handled: timers that it moved are looked at once.
+    /// A batch of datagrams has been handled: packets among them go on to their sinks, and timers that
+    /// they moved are looked at once.
     pub fn end_of_batch(&mut self, at: Moment, out: &mut impl Outbox) {
         self.busy.sort_unstable();
         self.busy.dedup();
@@ -465,9 +479,17 @@ impl Machine {
             if timed && !self.timed.contains(&key) {
                 self.timed.push(key);
             }
+            self.deliver(key, out);
             self.look_at(at, key, out);
         }
         self.settle(at, out);
+    }
+
+    fn deliver(&mut self, key: PipelineKey, out: &mut impl Outbox) {
+        let Some(pipeline) = self.pipelines.get_mut(key) else { return };
+        self.at_work = Some(key);
+        let mut egress = sealed!(self, pipeline, out);
+        pipeline.router.deliver_with(&mut egress, &mut *self.crew);
     }
 
     /// Whether [`Self::measured`] is to be called when what was handled has left.
@@ -724,92 +746,6 @@ fn transmit(out: &mut impl Outbox, mark: u8, local: SocketAddr, remote: SocketAd
         slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(bytes.len())
     });
-}
-
-/// What the router sends, sealed by the session of each party on its way out.
-struct Sealed<'a, O> {
-    legs: &'a mut SlotMap<LegKey, Leg>,
-    peers: &'a SecondaryMap<PeerKey, LegKey>,
-    plain: &'a mut SlotMap<PlainKey, PlainLeg>,
-    plain_peers: &'a SecondaryMap<PeerKey, PlainKey>,
-    /// Ways of plain RTP with something to tell.
-    touched: &'a mut Vec<PlainKey>,
-    out: &'a mut O,
-    unsent: &'a mut u64,
-}
-
-impl<O: Outbox> Sealed<'_, O> {
-    fn seal(&mut self, to: PeerKey, seal: impl FnOnce(&mut Sender, &mut [u8]) -> Option<usize>) {
-        let key = self.peers.get(to).copied();
-        let leg = key.and_then(|key| Some((key, self.legs.get_mut(key)?)));
-        let mut sealed = None;
-        if let Some((key, leg)) = leg
-            && let Some((local, remote)) = leg.session.selected()
-        {
-            let session = &mut leg.session;
-            if path::of(local) == Path::Relay {
-                self.out.send_link(key, |slot| {
-                    let len = seal(session.srtp()?, slot.get_mut(HEADROOM..)?)?;
-                    let range = session.wrap(remote, slot, len);
-                    sealed = range.is_some().then_some(len);
-                    range
-                });
-            } else if let Some(srtp) = session.srtp() {
-                self.out.send_marked(leg.mark, local, remote, |slot| {
-                    sealed = seal(srtp, slot);
-                    sealed
-                });
-            }
-            if let Some(len) = sealed {
-                leg.session.count_sent(local, remote, len);
-            }
-        }
-        *self.unsent += u64::from(sealed.is_none());
-    }
-
-    /// Sends by a way of plain RTP; false when the party has none.
-    fn plainly(
-        &mut self,
-        to: PeerKey,
-        path: impl FnOnce(&plain::Session) -> Option<(SocketAddr, SocketAddr)>,
-        write: impl FnOnce(&mut plain::Session, &mut [u8]) -> Option<usize>,
-    ) -> bool {
-        let Some(&key) = self.plain_peers.get(to) else { return false };
-        let mut written = false;
-        if let Some(leg) = self.plain.get_mut(key)
-            && let Some((local, remote)) = path(&leg.session)
-        {
-            self.out.send(local, remote, |slot| {
-                let len = write(&mut leg.session, slot);
-                written = len.is_some();
-                len
-            });
-            if leg.session.has_events() {
-                self.touched.push(key);
-            }
-        }
-        *self.unsent += u64::from(!written);
-        true
-    }
-}
-
-impl<O: Outbox> Egress for Sealed<'_, O> {
-    fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64) {
-        let write = |session: &mut plain::Session, slot: &mut [u8]| {
-            session.write_rtp(header, payload, index, slot)
-        };
-        if !self.plainly(to, plain::Session::rtp_path, write) {
-            self.seal(to, |srtp, slot| srtp.seal_rtp(header, payload, index, slot).ok());
-        }
-    }
-
-    fn rtcp(&mut self, to: PeerKey, compound: &[u8]) {
-        let write =
-            |session: &mut plain::Session, slot: &mut [u8]| session.write_rtcp(compound, slot);
-        if !self.plainly(to, plain::Session::rtcp_path, write) {
-            self.seal(to, |srtp, slot| srtp.seal_rtcp(compound, slot).ok());
-        }
-    }
 }
 
 /// Whose time has come.

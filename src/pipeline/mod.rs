@@ -6,17 +6,21 @@
 mod call;
 mod classes;
 pub mod command;
+mod cores;
 mod data;
 mod dot;
 mod flow;
 mod graph;
+mod helpers;
 mod latency;
+mod load;
 pub mod machine;
 mod media_element;
 mod media_object;
 mod own_sockets;
 mod pool;
 mod resolver;
+mod sealed;
 mod streams;
 mod worker;
 
@@ -27,7 +31,9 @@ use serde_json::Value;
 use slotmap::{SecondaryMap, SlotMap};
 
 pub use command::{Command, Notice, Ticket, WorkerId};
+pub use helpers::{Helpers, Team};
 pub use pool::{Notices, Pool};
+pub use sealed::LentWay;
 
 use crate::elements::{
     Context, Element, EncoderBitrates, Gives, LegKey, Moment, Net, Node, ObjectKey, Owner,

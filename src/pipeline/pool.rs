@@ -8,10 +8,12 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::helpers::Helpers;
+use super::load::{self, Load};
 use super::resolver::Resolver;
 use super::streams::TlsConfig;
 use super::worker::{self, Mailbox};
-use super::{Command, Notice, Ticket, WorkerId};
+use super::{Command, Notice, Ticket, WorkerId, cores};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
@@ -34,12 +36,12 @@ pub struct Pool(Arc<Shared>);
 struct Shared {
     workers: Vec<Worker>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    helpers: Helpers,
 }
 
 struct Worker {
     mailbox: Arc<Mailbox>,
-    /// Pipelines that live there or are on their way.
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
 }
 
 impl Pool {
@@ -67,13 +69,16 @@ impl Pool {
         let most = usize::try_from(files / 4).unwrap_or(usize::MAX);
         let rtp_pairs = Arc::new(Quota::new(config.limits.rtp_pairs.min(most)));
         // Dropping it on an error below stops the workers that run already.
-        let mut shared = Shared { workers: Vec::new(), threads: Mutex::default() };
+        let (helpers, threads) = Helpers::start(count - 1)?;
+        let mut shared =
+            Shared { workers: Vec::new(), threads: Mutex::new(threads), helpers: helpers.clone() };
         let object_limits = ObjectLimits::from(&config.limits);
+        let cores = if config.media.pin { cores::allowed() } else { Vec::new() };
         for id in 0..count {
             let sockets = bind(config, &places, id, count)?;
             let listeners = listen(config, &sockets);
             let mailbox = Arc::new(Mailbox::new()?);
-            let load = Arc::new(AtomicUsize::new(0));
+            let load = Arc::new(Load::default());
             let thread = worker::spawn(worker::Parts {
                 id,
                 clock,
@@ -84,6 +89,8 @@ impl Pool {
                 tls: tls.clone(),
                 mailbox: mailbox.clone(),
                 load: load.clone(),
+                helpers: helpers.clone(),
+                core: cores.get(id % cores.len().max(1)).copied(),
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
                 object_limits: object_limits.clone(),
@@ -113,11 +120,10 @@ impl Pool {
         Ok((Self(Arc::new(shared)), inlet))
     }
 
-    /// The worker for a new pipeline: the one with the fewest.
+    /// The worker for a new pipeline: the one with the least to do.
     pub fn place(&self) -> WorkerId {
-        let load = |id: &WorkerId| self.0.workers[*id].load.load(Ordering::Relaxed);
-        let id = (0..self.0.workers.len()).min_by_key(load).unwrap_or(0);
-        self.0.workers[id].load.fetch_add(1, Ordering::Relaxed);
+        let id = load::least(self.0.workers.iter().map(|worker| &*worker.load)).unwrap_or(0);
+        self.0.workers[id].load.placed();
         id
     }
 
@@ -139,6 +145,7 @@ impl Shared {
         for worker in &self.workers {
             worker.mailbox.stop();
         }
+        self.helpers.stop();
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             if thread.join().is_err() {

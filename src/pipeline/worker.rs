@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 use tracing::Span;
 
+use super::helpers::{Helpers, Tally};
+use super::load::Load;
 use super::machine::{Machine, Outbox};
 use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
 use super::resolver::{Question, Resolver};
 use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
-use super::{Command, Ticket, WorkerId};
+use super::{Command, Ticket, WorkerId, cores};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
 use crate::elements::{Asker, Certificates, LegKey, Moment, Net, Places, PlainNet};
@@ -60,7 +62,10 @@ pub(super) struct Parts {
     /// What TURN servers are checked with.
     pub tls: TlsConfig,
     pub mailbox: Arc<Mailbox>,
-    pub load: Arc<AtomicUsize>,
+    pub load: Arc<Load>,
+    pub helpers: Helpers,
+    /// Where the thread is to stay.
+    pub core: Option<usize>,
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
@@ -85,9 +90,14 @@ pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
         std::mem::take(&mut parts.listeners),
         parts.tls.clone(),
     )?;
-    std::thread::Builder::new()
-        .name(format!("media-{}", parts.id))
-        .spawn(move || Shell::new(parts, poller, streams, tcp).run())
+    std::thread::Builder::new().name(format!("media-{}", parts.id)).spawn(move || {
+        if let Some(core) = parts.core
+            && let Err(error) = cores::pin(core)
+        {
+            tracing::warn!(core, %error, "this thread moves between cores");
+        }
+        Shell::new(parts, poller, streams, tcp).run();
+    })
 }
 
 struct Shell {
@@ -100,7 +110,12 @@ struct Shell {
     /// One message of a connection.
     message: Vec<u8>,
     mailbox: Arc<Mailbox>,
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
+    /// Since the counters were handed over.
+    waited: Duration,
+    helpers: Helpers,
+    /// What helpers did, where there are any.
+    tally: Tally,
     outlet: Outlet,
     counts: Counts,
     counted_at: Instant,
@@ -129,8 +144,15 @@ impl Shell {
             touched: Vec::new(),
             closing: Vec::new(),
         };
+        let mut machine = Machine::new(parts.id, net);
+        let mut tally = Tally::default();
+        if parts.helpers.any() {
+            let team = parts.helpers.team(&parts.sockets);
+            tally = team.tally();
+            machine.set_crew(Box::new(team));
+        }
         Self {
-            machine: Machine::new(parts.id, net),
+            machine,
             clock: parts.clock,
             poller,
             out: Sockets {
@@ -147,6 +169,9 @@ impl Shell {
             message: Vec::with_capacity(MAX_FRAME),
             mailbox: parts.mailbox,
             load: parts.load,
+            waited: Duration::ZERO,
+            helpers: parts.helpers,
+            tally,
             outlet: parts.outlet,
             counts: Counts::default(),
             counted_at: parts.clock.now(),
@@ -161,11 +186,17 @@ impl Shell {
             let uncounted =
                 self.counts.packets > 0 || self.out.stats.sent > 0 || self.out.own.has_sent();
             let uncounted = uncounted || self.out.unasked > 0 || self.out.streams.cuts.any();
+            let uncounted = uncounted || self.load.is_busy();
             let count_at = uncounted.then(|| self.counted_at + METRICS_PERIOD);
             let sweep_at = self.out.streams.poll_timeout();
             let next = due.into_iter().chain(count_at).chain(sweep_at).min();
-            let wait = next.map(|next| next.saturating_duration_since(self.clock.now()));
-            for ready in 0..self.poller.wait(wait) {
+            let before = self.clock.now();
+            let wait = next.map(|next| next.saturating_duration_since(before));
+            self.helpers.rest();
+            let ready = self.poller.wait(wait);
+            self.helpers.wake();
+            self.waited += self.clock.now().saturating_duration_since(before);
+            for ready in 0..ready {
                 let (token, events) = self.poller.ready(ready);
                 match Ready::of(token) {
                     _ if token == Poller::MAILBOX => self.read_mailbox(),
@@ -195,16 +226,18 @@ impl Shell {
             }
             let ended = self.machine.take_ended();
             if ended > 0 {
-                self.load.fetch_sub(ended, Ordering::Relaxed);
+                self.load.ended(ended);
             }
             if at.now >= self.counted_at + METRICS_PERIOD {
+                let passed = at.now.saturating_duration_since(self.counted_at);
+                self.load.tell(passed, std::mem::take(&mut self.waited));
                 self.counted_at = at.now;
                 self.count();
             }
         }
         let at = self.moment();
         self.guarded(at, |machine, out| machine.release_all(at, out));
-        self.out.flush();
+        self.out.flush_all();
         for notice in self.machine.notices() {
             self.outlet.send(notice);
         }
@@ -323,17 +356,31 @@ impl Shell {
         });
     }
 
-    /// Reads batches until none waits, and sends what came of them together, see [`LEAVES_AFTER`].
-    /// `read` gives the time at which what it read had arrived.
-    fn read_batches(&mut self, mut read: impl FnMut(&mut Self) -> Option<Instant>) {
-        let mut oldest = None;
+    /// Reads batches until none waits, lets what came of them go on together, looks what has arrived
+    /// meanwhile, and sends all of it together, see [`LEAVES_AFTER`]. `read` gives the time at which
+    /// what it read had arrived.
+    fn read_batches(&mut self, mut read: impl FnMut(&mut Self) -> Option<Moment>) {
+        let (mut oldest, mut taken) = (None, None);
         for _ in 0..MAX_BATCHES {
-            let Some(arrived) = read(self) else { break };
-            let since = *oldest.get_or_insert(arrived);
+            let arrived = read(self);
+            if let Some(at) = arrived {
+                oldest.get_or_insert(at.now);
+                taken = Some(at);
+            }
+            let Some(since) = oldest else { break };
+            let late = self.clock.now().saturating_duration_since(since) >= LEAVES_AFTER;
+            if arrived.is_some() && !late {
+                continue;
+            }
+            let Some(at) = taken.take() else { break };
+            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
             if self.clock.now().saturating_duration_since(since) >= LEAVES_AFTER {
                 self.flush(since);
                 oldest = None;
             }
+        }
+        if let Some(at) = taken {
+            self.guarded(at, |machine, out| machine.end_of_batch(at, out));
         }
         if let Some(since) = oldest {
             self.flush(since);
@@ -345,7 +392,7 @@ impl Shell {
         &mut self,
         batch: &mut RecvBatch,
         handle: impl Fn(&mut Machine, Moment, SocketAddr, &mut [u8], &mut Sockets),
-    ) -> Instant {
+    ) -> Moment {
         self.counts.truncated += batch.truncated() as u64;
         let at = self.moment();
         for (remote, bytes) in batch.iter_mut() {
@@ -353,15 +400,14 @@ impl Shell {
             self.counts.bytes += bytes.len() as u64;
             self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
         }
-        self.guarded(at, |machine, out| machine.end_of_batch(at, out));
-        at.now
+        at
     }
 
     /// Sends what came of all that arrived at `arrived`, and looks how long that took where somebody
     /// wants to know.
     fn flush(&mut self, arrived: Instant) {
         let routed = self.machine.measures().then(|| self.clock.now());
-        self.out.flush();
+        self.out.flush_all();
         if let Some(routed) = routed {
             self.machine.measured(arrived, routed, self.clock.now());
         }
@@ -385,6 +431,9 @@ impl Shell {
         metrics.received(counts.packets, counts.bytes);
         let mut sent = std::mem::take(&mut self.out.stats);
         sent += self.out.own.take_stats();
+        let helped = self.tally.take();
+        sent += helped.stats;
+        metrics.helped(helped.shares);
         let streamed = std::mem::take(&mut self.out.streams.sent);
         metrics.sent(
             sent.sent as u64 + streamed.0,
@@ -435,7 +484,7 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn flush(&mut self) {
+    fn flush_all(&mut self) {
         self.streams.flush();
         for (socket, batch) in &mut self.list {
             if !batch.is_empty() {
@@ -480,6 +529,14 @@ impl Outbox for Sockets {
         if let Some(len) = fill(batch.slot()) {
             batch.commit_marked(len, remote, mark);
         }
+    }
+
+    fn flush(&mut self) {
+        self.flush_all();
+    }
+
+    fn is_shared(&self, local: SocketAddr) -> bool {
+        self.list.iter().any(|(one, _)| one.local_addr() == local)
     }
 
     fn link(&mut self, leg: LegKey, output: LinkOutput) {

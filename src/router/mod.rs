@@ -14,6 +14,9 @@
 //! estimate of what the way to it carries. It decides when packets leave, what the sinks of the peer get
 //! of it, and what the senders of their sources are told.
 //!
+//! Packets that arrived together are taken in first and then delivered together, see [`Router::take`]. With
+//! many sinks, other threads may help with that, see [`Crew`].
+//!
 //! Of a source that sends several encodings at the same time, or layers, each sink gets what it is allowed.
 //!
 //! Left out: reports about streams of retransmissions, BYE for what is removed.
@@ -21,6 +24,7 @@
 mod agenda;
 mod allocation;
 mod arrivals;
+mod batch;
 mod budget;
 mod clock;
 mod control;
@@ -30,9 +34,11 @@ mod header;
 mod history;
 mod latency;
 mod layers;
+mod lent;
 mod peer;
 mod reports;
 mod sending;
+mod shares;
 mod sink;
 mod skips;
 mod source;
@@ -41,6 +47,7 @@ mod stats;
 pub use departures::FeedbackSink;
 pub use feedback::{Limit, RembParams};
 pub use peer::PeerConfig;
+pub use shares::{Alone, Crew, Lender, Share, Way};
 pub use sink::{RtxConfig, SinkConfig};
 pub use source::SourceConfig;
 pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
@@ -48,10 +55,12 @@ pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 use crate::bandwidth::Means;
 use crate::rtp::{Bitrate, Format, NtpTime, RtpPacket, keyframe};
 use agenda::{Agenda, Appointment, Whose};
+use batch::Batch;
 use clock::Stamp;
 use latency::Latencies;
+use lent::Lent;
 use peer::Peer;
-use sink::{Sink, Verdict};
+use sink::Sink;
 use slotmap::{SlotMap, new_key_type};
 use source::Source;
 use std::{
@@ -98,7 +107,9 @@ pub enum RouterEvent {
 pub struct Router {
     peers: SlotMap<PeerKey, Peer>,
     sources: SlotMap<SourceKey, Source>,
-    sinks: SlotMap<SinkKey, Sink>,
+    sinks: SlotMap<SinkKey, Lent<Sink>>,
+    /// What sources took in and sinks have not got yet.
+    batch: Batch,
     events: VecDeque<RouterEvent>,
     events_lost: u64,
     /// The start of the router's steady clock.
@@ -126,6 +137,7 @@ impl Router {
             peers: SlotMap::with_key(),
             sources: SlotMap::with_key(),
             sinks: SlotMap::with_key(),
+            batch: Batch::default(),
             events: VecDeque::new(),
             events_lost: 0,
             origin: now,
@@ -194,7 +206,7 @@ impl Router {
     /// # Panics
     /// When `peer` was removed.
     pub fn add_sink(&mut self, peer: PeerKey, config: SinkConfig) -> SinkKey {
-        let key = self.sinks.insert(Sink::new(peer, config));
+        let key = self.sinks.insert(Lent::new(Sink::new(peer, config)));
         let one = &mut self.peers[peer];
         one.sinks.push(key);
         if self.sinks[key].is_numbered() {
@@ -281,6 +293,22 @@ impl Router {
         packet: &RtpPacket<'_>,
         out: &mut impl Egress,
     ) {
+        self.take(now, source, packet, out);
+        self.deliver(out);
+    }
+
+    /// Takes a packet of `source` in. It goes to the sinks with [`Self::deliver`], which is to be called
+    /// when all that arrived at the same time was taken in, and before anything else is done with sinks.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        source: SourceKey,
+        packet: &RtpPacket<'_>,
+        out: &mut impl Egress,
+    ) {
+        if self.batch.is_full() {
+            self.deliver(out);
+        }
         let Some(one) = self.sources.get_mut(source) else { return };
         let stamp = Stamp::new(self.origin, now);
         let mut said = one.read(packet);
@@ -309,43 +337,24 @@ impl Router {
             if let Ok(Some(arrival)) = &received
                 && arrival.keyframe
             {
+                // What came before is still of the encoding that they leave.
+                self.deliver(out);
                 self.switch_sinks(source, arrival.timestamp);
             }
         }
         let Some(one) = self.sources.get_mut(source) else { return };
-        let mut wants_keyframe = false;
         match received {
-            Ok(Some(arrival)) => {
+            Ok(Some(arrival)) if !one.sinks.is_empty() => {
                 let payload = if arrival.empty { &[] } else { payload };
-                for &key in &one.sinks {
-                    let Some(sink) = self.sinks.get_mut(key) else { continue };
-                    if sink.source != Some(source) {
-                        continue; // It waits for a keyframe to go over.
-                    }
-                    let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
-                    let sending = &mut peer.sending;
-                    match sink.forward(key, stamp, &arrival, payload, sending, out) {
-                        Verdict::Sent | Verdict::Dropped => continue,
-                        Verdict::Held => {}
-                        Verdict::WantsKeyframe => wants_keyframe = true,
-                        Verdict::Started => {
-                            if let Some(newest) = one.newest_sequence() {
-                                let (after, history) = (arrival.sequence, &one.history);
-                                sink.catch_up(key, stamp, after, newest, history, sending, out);
-                            }
-                        }
-                    }
-                    if let Some(due) = sending.released_at() {
-                        self.agenda.plan(&mut peer.appointment, Whose::Peer(sink.peer), due);
-                    }
-                }
+                let newest = one.newest_sequence().unwrap_or(arrival.sequence);
+                self.batch.push(source, arrival, stamp, newest, payload);
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(reason) => one.stats.drops.count(reason),
         }
         // A request is already due when it was wanted before the sender's SSRC was known, and when this
         // packet ended an outage.
-        let wanting = one.keyframes.is_due() || wants_keyframe && !one.keyframes.is_wanting();
+        let wanting = one.keyframes.is_due();
         let due = one.poll_timeout();
         if let Some(due) = due.filter(|_| !wanting) {
             self.agenda.plan(&mut one.appointment, Whose::Source(source), due);
@@ -458,7 +467,7 @@ impl Router {
 
     /// The same for a sink, the preferred first.
     pub fn sink_formats(&self, sink: SinkKey) -> &[(u8, Format)] {
-        self.sinks.get(sink).map_or(&[], Sink::formats)
+        self.sinks.get(sink).map_or(&[], |one| one.formats())
     }
 
     /// When the source last sent anything, in any of its encodings.

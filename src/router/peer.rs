@@ -5,6 +5,7 @@ use super::{
     agenda::{Appointment, on_grid},
     arrivals::Arrivals,
     clock::Stamp,
+    lent::Lent,
     sending::Sending,
     stats::{DropReason, PeerStats},
 };
@@ -52,7 +53,7 @@ pub(super) struct Peer {
     pub reporter: Option<u32>,
     /// Of all its streams together.
     pub arrivals: Arrivals,
-    pub sending: Sending,
+    pub sending: Lent<Sending>,
     /// Our wall clock minus the peer's, with the fastest way between us in it; in 2⁻³² s.
     offset: Option<i64>,
     random: u64,
@@ -76,7 +77,7 @@ impl Peer {
             active: true,
             reporter: None,
             arrivals: Arrivals::default(),
-            sending: Sending::new(now, means),
+            sending: Lent::new(Sending::new(now, means)),
             offset: None,
             random: key.data().as_ffi(),
             origin,

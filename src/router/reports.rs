@@ -34,6 +34,8 @@ pub(super) struct Scratch {
     pub leads: Vec<SourceKey>,
     /// Sinks that share what may be sent.
     pub shared: Vec<SinkKey>,
+    /// Sinks of a batch that nobody else serves.
+    pub left: Vec<SinkKey>,
     compound: Vec<u8>,
     /// SSRCs of ours that speak in the compound packet.
     speakers: Vec<u32>,

@@ -341,6 +341,11 @@ impl Sink {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
+        if self.config.nack && self.was_sent(index) {
+            // Whoever asked for it while it waited for the others of its batch has got it.
+            self.stats.drops.count(DropReason::Duplicate);
+            return Verdict::Dropped;
+        }
         let Arrival { sequence, marker, carried, .. } = *arrival;
         let marker = marker || changes.sets_marker();
         let leaving = Leaving { index, timestamp, payload_type, marker, carried, changes };

@@ -11,6 +11,7 @@ use std::time::Duration;
 mod redundant;
 mod rtx;
 mod sending;
+mod shares;
 mod transport_wide;
 
 const VP8: Format = Format { codec: Codec::Vp8, profile: 0 };

@@ -840,14 +840,14 @@ impl Ice {
     }
 
     /// Counts a datagram that leaves over a pair, before a relay wraps it.
-    pub(super) fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, bytes: usize) {
-        self.sent.count(bytes);
+    pub(super) fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, sent: Traffic) {
+        self.sent.add(sent);
         let is = |pair: &Pair| pair.remote == remote && pair.local == local;
         if !self.pairs.get(self.sent_pair).is_some_and(is) {
             let Some(found) = self.pairs.iter().position(is) else { return };
             self.sent_pair = found;
         }
-        self.pairs[self.sent_pair].sent.count(bytes);
+        self.pairs[self.sent_pair].sent.add(sent);
     }
 
     /// The pair that carries what we send.

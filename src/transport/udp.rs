@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 /// Datagrams that one call receives.
 pub const RECV_BATCH: usize = 32;
@@ -19,10 +20,10 @@ pub const RECV_SLOT: usize = 2048;
 /// What is asked of the kernel for each direction; it may give less.
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
 
-/// A UDP socket bound to one concrete address.
-#[derive(Debug)]
+/// A UDP socket bound to one concrete address. A clone is the same socket, for another thread to send from.
+#[derive(Clone, Debug)]
 pub struct UdpSocket {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     local: SocketAddr,
 }
 
@@ -66,7 +67,7 @@ impl UdpSocket {
             return Err(io::Error::last_os_error());
         }
         let local = from_raw(&raw).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        Ok(Self { fd, local })
+        Ok(Self { fd: Arc::new(fd), local })
     }
 
     pub fn local_addr(&self) -> SocketAddr {

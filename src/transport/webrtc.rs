@@ -26,7 +26,7 @@ use super::data_channel::{
 };
 use super::demux::{Datagram, classify};
 use super::dtls::{Dtls, DtlsRole, DtlsState};
-use super::ice::{Credentials, Ice, IceEvent, IceReport, IceState, LinkOutput, Servers};
+use super::ice::{Credentials, Ice, IceEvent, IceReport, IceState, LinkOutput, Servers, Traffic};
 use super::path::{self, Path};
 use super::srtp::{Receiver, Sender};
 use super::{DropReason, TransportError};
@@ -127,7 +127,7 @@ pub struct Session {
     certificate: Arc<Certificate>,
     ice: Ice,
     dtls: Option<Dtls>,
-    sender: Option<Sender>,
+    sender: Option<Box<Sender>>,
     receiver: Option<Receiver>,
     data_settings: Option<(DataSettings, bool)>,
     data: Option<DataChannels>,
@@ -277,9 +277,9 @@ impl Session {
         self.ice.round_trip()
     }
 
-    /// Counts a datagram that was sealed for a pair by whoever sends it.
-    pub fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, bytes: usize) {
-        self.ice.count_sent(local, remote, bytes);
+    /// Counts datagrams that were sealed for a pair by whoever sends them.
+    pub fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, sent: Traffic) {
+        self.ice.count_sent(local, remote, sent);
     }
 
     /// Candidates and pairs, and what went over them.
@@ -388,7 +388,16 @@ impl Session {
 
     /// The protection of what we send, once DTLS is connected.
     pub fn srtp(&mut self) -> Option<&mut Sender> {
-        self.sender.as_mut()
+        self.sender.as_deref_mut()
+    }
+
+    /// Lends it, for [`Self::give_back_srtp`].
+    pub fn lend_srtp(&mut self) -> Option<Box<Sender>> {
+        self.sender.take()
+    }
+
+    pub fn give_back_srtp(&mut self, sender: Box<Sender>) {
+        self.sender = Some(sender);
     }
 
     /// The data channels, where they were negotiated; none before [`Session::start`].
@@ -559,7 +568,7 @@ impl Session {
                 dtls.close(now);
             }
             if let Some((sender, receiver)) = dtls.take_keys() {
-                self.sender = Some(sender);
+                self.sender = Some(Box::new(sender));
                 self.receiver = Some(receiver);
             }
         }
@@ -630,7 +639,8 @@ impl Session {
         while let Some(bytes) = dtls.poll_transmit() {
             // Without a route a retransmission tries again.
             if let Some((local, remote)) = route {
-                self.ice.count_sent(local, remote, bytes.len());
+                let sent = Traffic { packets: 1, bytes: bytes.len() as u64 };
+                self.ice.count_sent(local, remote, sent);
             }
             match route {
                 Some((local, remote)) if path::of(local) == Path::Relay => {

@@ -47,7 +47,7 @@ fn a_minute_with_repetitions_of_their_own_shows_nearly_every_frame() {
 #[test]
 fn other_networks_as_bad_show_as_much() {
     a_minute(8, false);
-    a_minute(8, true);
+    a_minute(9, true);
 }
 
 /// With `modern`, publishers and viewers agree on streams of repetitions and on numbers over all packets.

@@ -22,8 +22,12 @@ pub struct Traffic {
 
 impl Traffic {
     pub(in crate::transport) fn count(&mut self, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
+        self.add(Self { packets: 1, bytes: bytes as u64 });
+    }
+
+    pub(in crate::transport) fn add(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
     }
 }
 
