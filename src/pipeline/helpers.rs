@@ -404,6 +404,7 @@ mod tests {
             rtx_ssrcs: Vec::new(),
             extensions: Extensions::default(),
             receiver_ssrc: 1,
+            keyframe_cache: 0,
         }
     }
 
