@@ -40,8 +40,8 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub packets: Arc<Packets>,
-    pub groups: Vec<Group>,
+    packets: Arc<Packets>,
+    groups: Vec<Group>,
 }
 
 impl Batch {
@@ -75,9 +75,15 @@ impl Batch {
         }
     }
 
-    /// All packets went on.
-    pub fn clear(&mut self) {
-        self.groups.clear();
+    /// All there is, to go on.
+    pub fn begin(&mut self) -> (Arc<Packets>, Vec<Group>) {
+        (self.packets.clone(), std::mem::take(&mut self.groups))
+    }
+
+    /// All packets went on, and nobody has them any more.
+    pub fn end(&mut self, mut groups: Vec<Group>) {
+        groups.clear();
+        self.groups = groups;
         let packets = self.own();
         packets.list.clear();
         packets.bytes.clear();

@@ -181,12 +181,12 @@ impl Sink {
 impl Router {
     /// Sends to the sinks what sources took in.
     pub fn deliver(&mut self, out: &mut impl Egress) {
-        let mut batch = std::mem::take(&mut self.batch);
-        for group in &batch.groups {
-            self.serve_all(&batch.packets, group, out);
+        let (packets, groups) = self.batch.begin();
+        for group in &groups {
+            self.serve_all(&packets, group, out);
         }
-        batch.clear();
-        self.batch = batch;
+        drop(packets);
+        self.batch.end(groups);
     }
 
     /// The same, with helpers where there is enough to do.
@@ -195,17 +195,17 @@ impl Router {
         out: &mut E,
         crew: &mut (impl Crew<E::Way> + ?Sized),
     ) {
-        let mut batch = std::mem::take(&mut self.batch);
-        for group in &batch.groups {
+        let (packets, groups) = self.batch.begin();
+        for group in &groups {
             let sinks = self.sources.get(group.source).map_or(0, |one| one.sinks.len());
             if sinks > SINKS && sinks * usize::from(group.packets) >= WORTH_IT && crew.begin() {
-                self.share_out(&batch.packets, group, out, crew);
+                self.share_out(&packets, group, out, crew);
             } else {
-                self.serve_all(&batch.packets, group, out);
+                self.serve_all(&packets, group, out);
             }
         }
-        batch.clear();
-        self.batch = batch;
+        drop(packets);
+        self.batch.end(groups);
     }
 
     fn serve_all(&mut self, packets: &Packets, group: &Group, out: &mut impl Egress) {
