@@ -18,6 +18,7 @@ mod own_sockets;
 mod pool;
 mod resolver;
 mod settle;
+mod setup;
 mod streams;
 mod worker;
 
