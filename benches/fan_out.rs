@@ -148,6 +148,7 @@ impl Fan {
                 rtx_ssrcs: Vec::new(),
                 extensions,
                 receiver_ssrc: 1,
+                keyframe_cache: 0,
             },
         );
         let viewers = (0..sinks).map(|number| {

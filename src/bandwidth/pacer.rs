@@ -21,6 +21,8 @@ const BURST: Duration = Duration::from_millis(20);
 const FACTOR: f64 = 2.5;
 /// What waits is sent faster rather than waiting longer than this.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// The same as long as nothing is known of the link: what is waited for then is the first picture.
+const FIRST_WAIT: Duration = Duration::from_millis(80);
 /// The same for links that are known to be narrow. What leaves faster than they carry it is lost in their
 /// queue, and a keyframe of which a part is lost is worth less than one that comes late.
 const NARROW_FACTOR: f64 = 1.25;
@@ -39,6 +41,14 @@ pub enum Class {
     Video,
     /// What only probes.
     Padding,
+}
+
+/// What is known of a link.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Link {
+    Unknown,
+    Roomy,
+    Narrow,
 }
 
 /// `P` is whatever finds the packet again.
@@ -88,12 +98,12 @@ impl<P> Pacer<P> {
         self.hurry();
     }
 
-    /// Whether the link is known to be narrow, or else to have room. Takes effect with the next estimate.
-    pub fn set_narrow(&mut self, narrow: bool) {
-        (self.ahead, self.factor, self.longest_wait) = if narrow {
-            (TICK.as_nanos() as i64, NARROW_FACTOR, NARROW_WAIT)
-        } else {
-            (BURST.as_nanos() as i64, FACTOR, LONGEST_WAIT)
+    /// What the link is like. Takes effect with the next estimate.
+    pub fn set_link(&mut self, link: Link) {
+        (self.ahead, self.factor, self.longest_wait) = match link {
+            Link::Unknown => (BURST.as_nanos() as i64, FACTOR, FIRST_WAIT),
+            Link::Roomy => (BURST.as_nanos() as i64, FACTOR, LONGEST_WAIT),
+            Link::Narrow => (TICK.as_nanos() as i64, NARROW_FACTOR, NARROW_WAIT),
         };
     }
 
@@ -259,7 +269,7 @@ mod tests {
     fn a_keyframe_for_a_narrow_link_takes_its_time() {
         let now = start();
         let mut pacer = Pacer::new(now, Bitrate::from_kbps(250));
-        pacer.set_narrow(true);
+        pacer.set_link(Link::Narrow);
         pacer.set_estimate(Bitrate::from_kbps(250));
         for packet in 0..30 {
             pacer.push(Class::Video, 1_200, packet).expect("room");

@@ -47,6 +47,9 @@ pub struct RtpConfig {
     pub max_port: u16,
     /// Bytes of a packet with all its headers.
     pub mtu: u32,
+    /// Bytes of a video source, from its last keyframe on, that a new viewer gets at once, however old
+    /// they are.
+    pub keyframe_cache: usize,
 }
 
 impl RtpConfig {
@@ -205,7 +208,7 @@ impl Default for SdpConfig {
 
 impl Default for RtpConfig {
     fn default() -> Self {
-        Self { min_port: 1_024, max_port: 65_535, mtu: 1_200 }
+        Self { min_port: 1_024, max_port: 65_535, mtu: 1_200, keyframe_cache: 0 }
     }
 }
 

@@ -284,6 +284,8 @@ pub static SETTINGS: &[Setting] = &[
     network!("modules.kurento.BaseRtpEndpoint.minPort", rtp.min_port, "First UDP port for media").env(&["KMS_MIN_PORT"]),
     network!("modules.kurento.BaseRtpEndpoint.maxPort", rtp.max_port, "Last UDP port for media").env(&["KMS_MAX_PORT"]),
     module!("modules.kurento.BaseRtpEndpoint.mtu", rtp.mtu, "Bytes of a packet").env(&["KMS_MTU"]).range(128.0, 65_535.0),
+    network!("modules.kurento.BaseRtpEndpoint.keyframeCache", rtp.keyframe_cache, "Bytes from a keyframe of any age on that a new viewer gets at once, for sources that make none when asked")
+        .env(&["RIVERO_KEYFRAME_CACHE"]).range(0.0, 67_108_864.0),
     module!("modules.kurento.UriEndpoint.defaultPath", uri.default_path, "What relative URIs are relative to"),
     network!("modules.kurento.WebRtcEndpoint.stunServerAddress", webrtc.stun_address, "STUN server").env(&["KMS_STUN_IP"]),
     network!("modules.kurento.WebRtcEndpoint.stunServerPort", webrtc.stun_port, "Its port").env(&["KMS_STUN_PORT"]),

@@ -5,8 +5,9 @@
 use super::source::Place;
 use std::time::{Duration, Instant};
 
-/// The ring grows until it holds this much time.
+/// The ring grows until it holds this much time, or until it holds what new sinks are to get at once.
 const RETENTION: Duration = Duration::from_secs(2);
+const RETENTION_OF_KEYFRAMES: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -14,11 +15,25 @@ pub(super) struct Limits {
     pub packets: usize,
     pub first_bytes: usize,
     pub max_bytes: usize,
+    pub retention: Duration,
 }
 
 impl Limits {
-    pub const VIDEO: Self = Self { packets: 1_024, first_bytes: 64 << 10, max_bytes: 512 << 10 };
-    pub const AUDIO: Self = Self { packets: 128, first_bytes: 8 << 10, max_bytes: 64 << 10 };
+    pub const VIDEO: Self =
+        Self { packets: 1_024, first_bytes: 64 << 10, max_bytes: 512 << 10, retention: RETENTION };
+    pub const AUDIO: Self =
+        Self { packets: 128, first_bytes: 8 << 10, max_bytes: 64 << 10, retention: RETENTION };
+
+    /// For video of which so many bytes are wanted since its last keyframe.
+    pub fn video(keyframe_cache: usize) -> Self {
+        if keyframe_cache <= Self::VIDEO.max_bytes / 4 {
+            return Self::VIDEO;
+        }
+        // What is kept besides, for those who miss something; and small packets are many.
+        let max_bytes = (keyframe_cache + Self::VIDEO.max_bytes).next_power_of_two();
+        let packets = Self::VIDEO.packets * (max_bytes / Self::VIDEO.max_bytes);
+        Self { packets, max_bytes, retention: RETENTION_OF_KEYFRAMES, ..Self::VIDEO }
+    }
 }
 
 /// What is needed to send a packet once more.
@@ -137,7 +152,7 @@ impl History {
         let size = self.bytes.len();
         let wanted = match size {
             0 => self.limits.first_bytes,
-            _ if now.saturating_duration_since(started) < RETENTION => 2 * size,
+            _ if now.saturating_duration_since(started) < self.limits.retention => 2 * size,
             _ => size,
         };
         let wanted = wanted.max(length.next_power_of_two()).min(self.limits.max_bytes).max(size);
@@ -169,7 +184,8 @@ mod tests {
         Instant::now()
     }
 
-    const SMALL: Limits = Limits { packets: 16, first_bytes: 64, max_bytes: 512 };
+    const SMALL: Limits =
+        Limits { packets: 16, first_bytes: 64, max_bytes: 512, retention: RETENTION };
 
     fn packet(sequence: u64, payload: &[u8]) -> Kept<'_> {
         Kept {

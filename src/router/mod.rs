@@ -289,6 +289,9 @@ impl Router {
         packet: &RtpPacket<'_>,
         out: &mut impl Egress,
     ) {
+        if self.sources.get(source).is_some_and(|one| !one.starting.is_empty()) {
+            self.start_sinks(now, source, out);
+        }
         let Some(one) = self.sources.get_mut(source) else { return };
         let stamp = Stamp::new(self.origin, now);
         let mut said = one.read(packet);
@@ -406,6 +409,9 @@ impl Router {
         for whose in due.drain(..) {
             match whose {
                 Whose::Source(key) => {
+                    if self.sources.get(key).is_some_and(|one| !one.starting.is_empty()) {
+                        self.start_sinks(now, key, out);
+                    }
                     if let Some(one) = self.sources.get_mut(key) {
                         one.keyframes.handle_input(now, keyframe::Input::Timeout);
                         self.send_requests(now, key, out);
@@ -502,14 +508,58 @@ impl Router {
         self.events_lost
     }
 
-    fn want_keyframe_for(&mut self, now: Instant, sink: SinkKey) {
-        let Some(sink) = self.sinks.get(sink).filter(|one| one.waits_for_keyframe()) else {
+    /// A sink will be switched on soon: its keyframe is asked for, so that it is there then.
+    pub fn expect(&mut self, now: Instant, sink: SinkKey) {
+        let Some(sink) = self.sinks.get(sink).filter(|one| one.is_new() && !one.active) else {
+            return;
+        };
+        let Some(key) = sink.source else { return };
+        if self.sources.get(key).is_some_and(|source| source.start(now).is_none()) {
+            self.want_keyframe(now, key);
+        }
+    }
+
+    fn want_keyframe_for(&mut self, now: Instant, waiting: SinkKey) {
+        let Some(sink) = self.sinks.get(waiting).filter(|one| one.waits_for_keyframe()) else {
             return;
         };
         let Some(key) = sink.source else { return };
         let Some(source) = self.sources.get_mut(key) else { return };
-        source.wants_keyframe(now);
+        if sink.is_new() && source.start(now).is_some() {
+            if !source.starting.contains(&waiting) {
+                source.starting.push(waiting);
+            }
+        } else {
+            source.wants_keyframe(now);
+        }
         self.agenda.plan(&mut source.appointment, Whose::Source(key), now);
+    }
+
+    /// Gives new sinks what is there of a source since its last keyframe.
+    #[cold]
+    fn start_sinks(&mut self, now: Instant, key: SourceKey, out: &mut impl Egress) {
+        let Some(source) = self.sources.get_mut(key) else { return };
+        let stamp = Stamp::new(self.origin, now);
+        let mut starting = std::mem::take(&mut source.starting);
+        for waiting in starting.drain(..) {
+            let Some(source) = self.sources.get_mut(key) else { break };
+            let waits = |one: &&mut Sink| one.source == Some(key) && one.waits_for_keyframe();
+            let Some(sink) = self.sinks.get_mut(waiting).filter(waits) else { continue };
+            let Some(range) = source.start(now) else {
+                source.wants_keyframe(now);
+                continue;
+            };
+            let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
+            for sequence in range {
+                let Some((arrival, payload)) = source.arrival_of(sequence) else { break };
+                sink.forward(waiting, stamp, &arrival, payload, &mut peer.sending, out);
+            }
+            let peer = sink.peer;
+            self.plan_peer(peer);
+        }
+        if let Some(source) = self.sources.get_mut(key) {
+            source.starting = starting;
+        }
     }
 
     /// A sink of a peer gets something else from now on.

@@ -268,7 +268,13 @@ impl Sending {
     }
 
     fn set_pace(&mut self) {
-        self.pacer.set_narrow(self.bandwidth.is_narrow() || self.fasts_until.is_some());
+        self.pacer.set_link(if self.bandwidth.is_narrow() || self.fasts_until.is_some() {
+            pacer::Link::Narrow
+        } else if self.bandwidth.estimate().reason == Limit::Start {
+            pacer::Link::Unknown
+        } else {
+            pacer::Link::Roomy
+        });
         self.pacer.set_estimate(self.estimate().map_or(UNLIMITED, |estimate| estimate.target));
     }
 }

@@ -281,6 +281,11 @@ impl Sink {
         self.rewriter.end();
     }
 
+    /// Whether nothing ever left, so that no clock of its receiver has to be kept.
+    pub fn is_new(&self) -> bool {
+        self.stats.packets == 0
+    }
+
     /// Whether a keyframe of the connected source would be of use now.
     pub fn waits_for_keyframe(&self) -> bool {
         self.config.kind == Kind::Video

@@ -32,10 +32,14 @@ use crate::rtp::{
     stats::Reception,
     units::{ticks, to_middle_units},
 };
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// Without a packet for this long the way was cut, and was not merely losing some.
 const OUTAGE: Duration = Duration::from_secs(1);
+/// A new sink begins with a keyframe that is no older, if no more bytes came since.
+const YOUNG: Duration = Duration::from_millis(600);
+const LITTLE: usize = 128 << 10;
 /// Up to so many packets are repaired even then: there are sources that send one now and then.
 const FEW: u64 = 8;
 
@@ -70,6 +74,8 @@ pub struct SourceConfig {
     pub extensions: Extensions,
     /// Ours: the sender of feedback about this source.
     pub receiver_ssrc: u32,
+    /// Of video: bytes from the last keyframe on that a new sink gets at once, however long ago that was.
+    pub keyframe_cache: usize,
 }
 
 /// A packet that goes to the sinks.
@@ -119,6 +125,8 @@ pub(super) struct Source {
     pub rates: Rates,
     /// The most that it was lately, in bits per second.
     pub most: u64,
+    /// Sinks that may start with what is there since the last keyframe.
+    pub starting: Vec<SinkKey>,
     /// At the first of several encodings: since when nobody could take all of them.
     pub unused_since: Option<Instant>,
     /// Whether its packets are of more than one layer.
@@ -160,13 +168,18 @@ pub(super) struct Source {
     clock_rate: u32,
     /// Generation and timestamp of the last keyframe.
     keyframe_at: Option<(u32, u32)>,
+    /// The last keyframe: the number of its first packet, generation and timestamp, and when it came.
+    start: Option<(u64, (u32, u32), Instant)>,
     origin: Instant,
 }
 
 impl Source {
     pub fn new(origin: Instant, peer: PeerKey, mut config: SourceConfig) -> Self {
         config.formats.truncate(MAX_FORMATS);
-        let limits = if config.kind == Kind::Video { Limits::VIDEO } else { Limits::AUDIO };
+        let limits = match config.kind {
+            Kind::Video => Limits::video(config.keyframe_cache),
+            Kind::Audio => Limits::AUDIO,
+        };
         let read = if config.transport_cc {
             config.extensions
         } else {
@@ -180,6 +193,7 @@ impl Source {
             watchers: Vec::new(),
             rates: Rates::default(),
             most: 0,
+            starting: Vec::new(),
             unused_since: None,
             layered: false,
             pixels: None,
@@ -208,6 +222,7 @@ impl Source {
             format: None,
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             keyframe_at: None,
+            start: None,
             origin,
             config,
         }
@@ -288,6 +303,9 @@ impl Source {
             let kept = Kept { timestamp, marker, format, place, payload };
             self.history.store(stamp.now, sequence, kept);
         }
+        if keyframe {
+            self.note_start(stamp.now, sequence, (self.generation, packet.timestamp));
+        }
         Ok(Some(Arrival {
             sequence,
             timestamp: packet.timestamp,
@@ -314,6 +332,59 @@ impl Source {
                 Place::default()
             }
         }
+    }
+
+    fn note_start(&mut self, now: Instant, sequence: u64, picture: (u32, u32)) {
+        // Parameter sets and each slice of a picture may say the same, and a keyframe may come late.
+        self.start = match self.start {
+            Some((first, known, at)) if known == picture => Some((first.min(sequence), known, at)),
+            Some((first, known, _)) if known.0 == picture.0 && first > sequence => self.start,
+            _ => Some((sequence, picture, now)),
+        };
+    }
+
+    /// The numbers of what a new sink is to get before what comes next: all from the last keyframe on,
+    /// if that is whole, little and not old.
+    pub fn start(&self, now: Instant) -> Option<RangeInclusive<u64>> {
+        let (first, (generation, _), at) = self.start?;
+        let young = now.saturating_duration_since(at) <= YOUNG;
+        let most = self.config.keyframe_cache.max(if young { LITTLE } else { 0 });
+        if generation != self.generation || most == 0 {
+            return None;
+        }
+        // Parameter sets may have been lost in front of what is known to begin a picture.
+        let codec = self.config.formats[usize::from(self.history.get(first)?.format)].1.codec;
+        if matches!(codec, Codec::H264 | Codec::H265) {
+            self.history.get(first.checked_sub(1)?)?;
+        }
+        let newest = self.newest_sequence()?;
+        let mut bytes = 0;
+        for sequence in first..=newest {
+            bytes += self.history.get(sequence)?.payload.len();
+            if bytes > most {
+                return None;
+            }
+        }
+        Some(first..=newest)
+    }
+
+    /// A packet of the history as it arrived.
+    pub fn arrival_of(&self, sequence: u64) -> Option<(Arrival, &[u8])> {
+        let kept = self.history.get(sequence)?;
+        let arrival = Arrival {
+            sequence,
+            timestamp: kept.timestamp,
+            marker: kept.marker,
+            format: kept.format,
+            clock_rate: self.clock_rate,
+            generation: self.generation,
+            keyframe: self.start.is_some_and(|(first, ..)| first == sequence),
+            newest: true,
+            empty: kept.payload.is_empty(),
+            place: kept.place,
+            carried: Carried::default(),
+        };
+        Some((arrival, kept.payload))
     }
 
     /// What was repaired counts as received: the rate that a sender without transport-wide feedback is

@@ -61,6 +61,7 @@ fn source_config(kind: Kind, formats: &[(u8, Format)]) -> SourceConfig {
         rtx_ssrcs: Vec::new(),
         extensions: Extensions::default(),
         receiver_ssrc: 11,
+        keyframe_cache: 0,
     }
 }
 
@@ -529,4 +530,99 @@ proptest::proptest! {
             proptest::prop_assert_eq!(*before, (header, payload));
         }
     }
+}
+
+/// A source of which a new sink gets up to 3 000 bytes at once.
+fn with_keyframe_cache() -> Bench {
+    let source = SourceConfig {
+        keyframe_cache: 3_000,
+        ..source_config(Kind::Video, &[(96, VP8), (98, VP9)])
+    };
+    Bench::new(source, sink_config(Kind::Video, &[(100, VP8)]))
+}
+
+/// Another viewer that is connected now; how many packets it has got at once, and requests for keyframes.
+fn joins(bench: &mut Bench) -> (usize, usize) {
+    let (now, before) = (bench.now(), bench.out.rtp.len());
+    let asked = |bench: &Bench| {
+        bench.said(bench.publisher, |one| matches!(one, Rtcp::Pli { .. }).then_some(())).len()
+    };
+    let asked_before = asked(bench);
+    let config = PeerConfig { cname: "rivero".to_owned(), remb: true };
+    let viewer = bench.router.add_peer(now, config);
+    let sink = bench.router.add_sink(viewer, sink_config(Kind::Video, &[(100, VP8)]));
+    bench.router.set_route(now, sink, Some(bench.source));
+    bench.run_to(bench.ms + 1);
+    let got = bench.out.rtp[before..].iter().map(|(_, payload, _)| payload.clone());
+    let got: Vec<_> = got.collect();
+    assert!(got.is_empty() || got[0] == KEY, "it begins with the keyframe");
+    (got.len(), asked(bench) - asked_before)
+}
+
+#[test]
+fn a_new_viewer_gets_what_is_there_since_the_last_keyframe() {
+    let mut bench = with_keyframe_cache();
+    bench.send(1, KEY);
+    for sequence in 2..=20 {
+        bench.ms += 33;
+        bench.send(sequence, &[0x10, 1, sequence as u8]);
+    }
+    assert_eq!(joins(&mut bench), (20, 0));
+    // From then on it gets what the others get.
+    let before = bench.out.rtp.len();
+    bench.send(21, &[0x10, 1, 21]);
+    assert_eq!(bench.out.rtp.len() - before, 2);
+}
+
+#[test]
+fn what_is_too_much_or_has_holes_is_not_begun_with() {
+    let mut bench = with_keyframe_cache();
+    assert_eq!(joins(&mut bench), (0, 0), "nothing came yet, so nobody can be asked");
+    bench.send(1, KEY);
+    bench.send(2, &[0x10, 1, 2]);
+    bench.send(4, &[0x10, 1, 4]);
+    bench.ms += 1_000;
+    assert_eq!(joins(&mut bench), (0, 1), "the third is missing");
+    bench.send(3, &[0x10, 1, 3]);
+    bench.send(5, KEY);
+    assert_eq!(joins(&mut bench), (1, 0));
+    for sequence in 6..=9 {
+        bench.send(sequence, &[0x11; 1_000]);
+    }
+    bench.ms += 1_000;
+    assert_eq!(joins(&mut bench), (0, 1), "more than 3 000 bytes");
+}
+
+#[test]
+fn a_viewer_who_was_expected_finds_its_keyframe_there() {
+    let mut bench = Bench::video();
+    let (now, asked) = (bench.now(), |bench: &Bench| {
+        bench.said(bench.publisher, |one| matches!(one, Rtcp::Pli { .. }).then_some(())).len()
+    });
+    bench.send(1, KEY);
+    bench.run_to(5_000);
+    let viewer = bench.router.add_peer(now, PeerConfig { cname: "rivero".to_owned(), remb: true });
+    let sink = bench.router.add_sink(viewer, sink_config(Kind::Video, &[(100, VP8)]));
+    bench.router.set_active(now, sink, false);
+    bench.router.set_route(now, sink, Some(bench.source));
+    bench.run_to(5_010);
+    assert_eq!(asked(&bench), 0, "it cannot take anything yet");
+    bench.router.expect(bench.now(), sink);
+    bench.run_to(5_020);
+    assert_eq!(asked(&bench), 1);
+    bench.send(2, KEY);
+    bench.run_to(5_100);
+    bench.send(3, INTER);
+    let before = bench.out.rtp.len();
+    bench.router.set_active(bench.now(), sink, true);
+    // What comes before the timer does goes after what was there.
+    bench.send(4, INTER);
+    let got: Vec<_> = bench.out.rtp[before..].iter().map(|(_, payload, _)| &payload[..]).collect();
+    assert_eq!(
+        got,
+        [KEY, INTER, INTER, INTER],
+        "three for the new one, and the last for the other"
+    );
+    bench.run_to(6_000);
+    assert_eq!(asked(&bench), 1);
 }

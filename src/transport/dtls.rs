@@ -5,7 +5,7 @@
 //!   tried with GCM alone, and if the client knows none, tried anew with CM over the kept datagrams.
 //! * A [`filter`] keeps away what a handshake has already consumed, for it would stop the library's
 //!   retransmission timer, and what no handshake needs, for the library would hoard it.
-//! * Retransmissions begin soon after a round trip, as ICE measured it, or after 200 ms, and back off,
+//! * Retransmissions begin after half a round trip, as ICE measured it, or after 200 ms, and back off,
 //!   where the library repeats at one interval and gives up early: every other one is sent here.
 //! * The association hangs on a constant address, so a change of the ICE pair does not touch it.
 //! * The peer is who its fingerprint says (RFC 8122); chains and names mean nothing here.
@@ -49,10 +49,10 @@ pub enum DtlsState {
 
 /// Stands for the peer wherever the library wants an address.
 const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9));
-/// Before the first retransmission of a flight, while no round trip is known; else it is that and a
-/// quarter, and no less than the second of these.
+/// Before the first retransmission of a flight, while no round trip is known; else it is half of that, as
+/// browsers repeat, and no less than the second of these: somebody waits for a picture, and a flight is small.
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
-const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(60);
+const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(50);
 /// So often the library repeats a flight, and then gives up. In between, and after that, what it sent last
 /// is sent as it was.
 const BY_LIBRARY: u32 = 7;
@@ -145,9 +145,8 @@ impl Dtls {
     /// How long an answer takes at least, if that is known.
     pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
         if let Some(round_trip) = round_trip {
-            let soon = round_trip + round_trip / 4;
             let before = self.pause();
-            self.first = soon.clamp(SOONEST_RETRANSMISSION, SLOWEST_RETRANSMISSION);
+            self.first = (round_trip / 2).clamp(SOONEST_RETRANSMISSION, SLOWEST_RETRANSMISSION);
             // It may become known while a flight is under way.
             let sooner = before.saturating_sub(self.pause());
             self.retransmit_at = self.retransmit_at.map(|at| at - sooner);
@@ -210,6 +209,11 @@ impl Dtls {
         // The library is silent about what it cannot open.
         let opened = news || self.state != DtlsState::Connected || self.outgoing.len() > said;
         if sealed && !opened { Err(DropReason::DtlsAuthentication) } else { Ok(()) }
+    }
+
+    /// Whether the present flight is on its way again.
+    pub(super) fn is_repeating(&self) -> bool {
+        self.repeated > 0
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {

@@ -861,6 +861,13 @@ impl Ice {
         self.selected().or_else(|| answered().map(|pair| (pair.local, pair.remote)))
     }
 
+    /// The same, or one over which the peer has asked with our password. A handshake may begin there, half
+    /// a round trip earlier: an answer to a check of ours is on no other way. Nothing else may.
+    pub(super) fn asked_over(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let heard = |pair: &&Pair| pair.heard_at.is_some() && path::of(pair.local) != Path::Relay;
+        self.usable().or_else(|| self.pairs.iter().find(heard).map(|one| (one.local, one.remote)))
+    }
+
     pub(super) fn poll_event(&mut self) -> Option<IceEvent> {
         self.events.pop_front()
     }

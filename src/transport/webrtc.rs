@@ -565,10 +565,10 @@ impl Session {
     /// Passes on what ICE and DTLS have to say after an input.
     fn advance(&mut self, now: Instant) {
         self.drain_ice();
-        let (usable, round_trip) = (self.ice.usable().is_some(), self.ice.round_trip());
+        let (ready, round_trip) = (self.ice.asked_over().is_some(), self.ice.round_trip());
         if let Some(dtls) = &mut self.dtls {
             dtls.set_round_trip(round_trip);
-            if usable && dtls.state() == DtlsState::New && dtls.connect(now).is_err() {
+            if ready && dtls.state() == DtlsState::New && dtls.connect(now).is_err() {
                 dtls.close(now);
             }
             if let Some((sender, receiver)) = dtls.take_keys() {
@@ -639,7 +639,9 @@ impl Session {
         let Some(dtls) = &mut self.dtls else {
             return;
         };
-        let route = self.ice.usable().or(self.dtls_from);
+        // Of what goes to an address that has answered nothing yet nothing is repeated.
+        let asked_over = || self.ice.asked_over().filter(|_| !dtls.is_repeating());
+        let route = self.ice.usable().or(self.dtls_from).or_else(asked_over);
         while let Some(bytes) = dtls.poll_transmit() {
             // Without a route a retransmission tries again.
             if let Some((local, remote)) = route {

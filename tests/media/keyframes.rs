@@ -63,7 +63,8 @@ fn requests_of_many_viewers_are_merged_and_repeated_until_answered() {
 fn a_request_that_is_lost_is_repeated() {
     let mut world = World::new(21, Conditions::delay(5));
     let publisher = world.add_publisher();
-    world.run_for(ms(500));
+    // The last keyframe is too old to begin with.
+    world.run_for(ms(1_000));
     let viewer = world.add_viewer(None);
     world.set_conditions(Conditions::delay(5).loss_per_mille(1_000));
     world.connect(viewer, publisher);

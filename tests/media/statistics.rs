@@ -61,6 +61,7 @@ fn losses_jitter_and_round_trips_come_out_as_they_were_put_in() {
             rtx_ssrcs: Vec::new(),
             extensions: Extensions::default(),
             receiver_ssrc: 1,
+            keyframe_cache: 0,
         },
     );
     let sink = router.add_sink(

@@ -421,6 +421,7 @@ impl Studio {
                     rtx_ssrcs: Vec::new(),
                     extensions: numbered(&[]),
                     receiver_ssrc: 0xff00_0000,
+                    keyframe_cache: 0,
                 },
             );
             let seed = (seed as u32).wrapping_mul(7) + index as u32;

@@ -174,6 +174,7 @@ impl World {
                         (Extension::TransportSequence, 4),
                     ]),
                     receiver_ssrc: 0xff00_0000 | ssrc,
+                    keyframe_cache: 0,
                 },
             );
             Stream {

@@ -124,8 +124,8 @@ async fn an_active_peer_is_sent_to_where_it_sends_from() {
     let mut viewer = RtpPeer::join(&mut client, &pipeline, 7, active).await;
     assert!(viewer.answer.contains("a=direction:passive\r\n"), "{}", viewer.answer);
     client.invoke(&publisher.endpoint, "connect", json!({"sink": viewer.endpoint})).await;
-    // Nobody knows yet where the viewer is, so these go nowhere.
-    for number in 0..50 {
+    // Nobody knows yet where the viewer is, so these go nowhere; none is a keyframe to begin with later.
+    for number in 1..=50 {
         publisher.send(number, &frame(number)).await;
     }
     viewer.send(0, &frame(0)).await;

@@ -530,6 +530,9 @@ impl Node for WebRtcEndpoint {
             Event::Ice(IceState::Gathering) => {}
             Event::Ice(state) => {
                 self.set_ice_state(cx, number, ice_state(state));
+                if state == IceState::Connected {
+                    self.transports.expect(cx, number);
+                }
                 if matches!(state, IceState::Failed | IceState::Ready) {
                     self.transports.set_failed(cx, number, state == IceState::Failed);
                     self.tell_connection(cx);

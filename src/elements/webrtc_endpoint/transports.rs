@@ -468,6 +468,14 @@ impl Transports {
         }
     }
 
+    /// A session is about to be connected.
+    pub fn expect(&self, cx: &mut Context<'_>, number: usize) {
+        let sinks = self.list.get(number).into_iter().flat_map(|transport| &transport.sinks);
+        for sink in sinks {
+            cx.router.expect(cx.at.now, *sink);
+        }
+    }
+
     /// ICE of a session lost its way to the peer, or found it again.
     pub fn set_failed(&mut self, cx: &mut Context<'_>, number: usize, failed: bool) {
         if let Some(transport) = self.list.get_mut(number) {
@@ -636,6 +644,7 @@ pub fn join_router(
                 rtx_ssrcs: encoding.rtx_ssrcs,
                 extensions: agreed.extensions,
                 receiver_ssrc: agreed.local_ssrc,
+                keyframe_cache: cx.net.defaults.rtp.keyframe_cache,
             };
             let source = cx.router.add_source(peer, config);
             properties.apply(cx.router, source, kind);
