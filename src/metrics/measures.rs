@@ -74,7 +74,7 @@ impl EncodeMetric for Distribution {
         let Shared { first, scale, counts, sum } = &*self.0;
         let buckets: [(f64, u64); BUCKETS] = std::array::from_fn(|bucket| {
             let end = match bucket {
-                last if last + 1 == BUCKETS => f64::MAX,
+                last if last + 1 == BUCKETS => f64::INFINITY,
                 _ => (first << bucket) as f64 / scale,
             };
             (end, counts[bucket].load(Ordering::Relaxed))
