@@ -415,9 +415,13 @@ impl Machine {
         out: &mut impl Outbox,
     ) -> bool {
         let Some(leg) = self.net.legs.get_mut(key) else { return false };
-        let handshake = classify(bytes) == Datagram::Dtls
-            && (leg.session.shakes_hands(local, remote) || self.handshakes.has(key));
-        if handshake {
+        let waits = match classify(bytes) {
+            Datagram::Dtls => leg.session.shakes_hands(local, remote) || self.handshakes.has(key),
+            // Without the keys that are about to be agreed on it would be lost.
+            Datagram::Rtp | Datagram::Rtcp => self.handshakes.has(key),
+            Datagram::Stun | Datagram::Unknown => false,
+        };
+        if waits {
             return self.handshakes.push(key, local, remote, bytes);
         }
         self.take(at, key, local, remote, bytes, out)

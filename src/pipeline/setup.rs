@@ -81,7 +81,7 @@ impl Handshakes {
 
     /// Whether something of that session waits: what comes after it has to wait as well.
     pub fn has(&self, leg: LegKey) -> bool {
-        self.by_session.contains_key(leg)
+        !self.waiting.is_empty() && self.by_session.contains_key(leg)
     }
 
     pub fn len(&self) -> usize {
