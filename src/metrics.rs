@@ -2,8 +2,11 @@
 //!
 //! Everything here is shared by all threads. The plain counters are single atomics; those with a
 //! label look their counter up behind a lock, so media workers add sums of a whole batch or
-//! second to them and not single packets. Labels come from fixed sets only: whatever a client can
+//! second to them and not single packets. Of a worker's own there are distributions and levels, see
+//! [`WorkerMetrics`]; it has them in its hands from the start, and needs no lock. Labels come from fixed sets only: whatever a client can
 //! choose freely is folded into `other`.
+
+mod measures;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +16,12 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
+
+pub use measures::{Distribution, Tally};
+
+/// A level of something of one worker.
+pub type Level = Gauge;
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Method {
@@ -45,6 +53,59 @@ struct Flow {
     direction: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct What {
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfWorker {
+    worker: u64,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Queue {
+    worker: u64,
+    queue: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Memory {
+    worker: u64,
+    kind: &'static str,
+}
+
+/// The first edges: microseconds of a turn, datagrams of a batch.
+const SHORTEST_TURN: u64 = 16;
+const SMALLEST_BATCH: u64 = 1;
+/// What is counted in microseconds is shown in seconds.
+const MICROSECONDS: f64 = 1e6;
+
+/// What one media worker tells of itself.
+#[derive(Clone, Debug)]
+pub struct WorkerMetrics {
+    /// Of microseconds.
+    pub turns: Distribution,
+    pub batches: Distribution,
+    pub sessions: Level,
+    pub handshakes_under_way: Level,
+    pub commands_waiting: Level,
+    pub handshakes_waiting: Level,
+    pub packets_paced: Level,
+    pub message_bytes_waiting: Level,
+    /// Of all workers: control reads them in one line.
+    pub notices_waiting: Level,
+    pub histories: Level,
+    pub notes: Level,
+    pub send_slots: Level,
+    pub handshake_bytes: Level,
+}
+
 /// Lines of the log that were lost. The log is the process's and not a server's, and so is this.
 pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -74,6 +135,15 @@ pub struct Metrics {
     shares_helped: Counter,
     dropped: Family<Reason, Counter>,
     switches: Family<Way, Counter>,
+    handshakes: Family<Outcome, Counter>,
+    estimators: Family<What, Counter>,
+    turns: Family<OfWorker, Distribution, fn() -> Distribution>,
+    batches: Family<OfWorker, Distribution, fn() -> Distribution>,
+    media_sessions: Family<OfWorker, Gauge>,
+    handshakes_under_way: Family<OfWorker, Gauge>,
+    queues: Family<Queue, Gauge>,
+    notices_waiting: Gauge,
+    memory: Family<Memory, Gauge>,
     log_lines_dropped: Counter,
     uptime: Gauge<f64, AtomicU64>,
     cpu_seconds: Counter<f64, AtomicU64>,
@@ -115,6 +185,15 @@ impl Metrics {
             shares_helped: Counter::default(),
             dropped: Family::default(),
             switches: Family::default(),
+            handshakes: Family::default(),
+            estimators: Family::default(),
+            turns: Family::new_with_constructor(|| Distribution::new(SHORTEST_TURN, MICROSECONDS)),
+            batches: Family::new_with_constructor(|| Distribution::new(SMALLEST_BATCH, 1.0)),
+            media_sessions: Family::default(),
+            handshakes_under_way: Family::default(),
+            queues: Family::default(),
+            notices_waiting: Gauge::default(),
+            memory: Family::default(),
             log_lines_dropped: Counter::default(),
             uptime: Gauge::default(),
             cpu_seconds: Counter::default(),
@@ -188,6 +267,54 @@ impl Metrics {
             "rivero_encoding_switches",
             "Times that a receiver went over to another encoding of what it gets",
             metrics.switches.clone(),
+        );
+        all.register(
+            "rivero_handshakes",
+            "DTLS handshakes, by how far they came: begun, done, failed",
+            metrics.handshakes.clone(),
+        );
+        all.register(
+            "rivero_handshakes_under_way",
+            "DTLS handshakes that have begun and not ended, by worker",
+            metrics.handshakes_under_way.clone(),
+        );
+        all.register(
+            "rivero_estimators",
+            "What estimates of bandwidth refused to believe, and probes that told nothing",
+            metrics.estimators.clone(),
+        );
+        all.register_with_unit(
+            "rivero_worker_turn",
+            "How long turns of a media worker take, waiting left out",
+            Unit::Seconds,
+            metrics.turns.clone(),
+        );
+        all.register(
+            "rivero_worker_batch",
+            "Datagrams that a media worker received at once",
+            metrics.batches.clone(),
+        );
+        all.register(
+            "rivero_worker_sessions",
+            "Transport sessions of a media worker",
+            metrics.media_sessions.clone(),
+        );
+        all.register(
+            "rivero_worker_queue",
+            "What waits at a media worker: commands, handshakes (datagrams), pacers (packets), \
+             data_channels (bytes)",
+            metrics.queues.clone(),
+        );
+        all.register(
+            "rivero_events_waiting",
+            "Events of media workers that control has yet to read",
+            metrics.notices_waiting.clone(),
+        );
+        all.register_with_unit(
+            "rivero_worker_memory",
+            "What a media worker keeps, by kind",
+            Unit::Bytes,
+            metrics.memory.clone(),
         );
         all.register(
             "rivero_log_lines_dropped",
@@ -297,6 +424,43 @@ impl Metrics {
         self.switches.get_or_create(&Way { way }).inc_by(count);
     }
 
+    /// DTLS handshakes that began, succeeded and failed.
+    pub fn handshakes(&self, begun: u64, done: u64, failed: u64) {
+        for (outcome, count) in [("begun", begun), ("done", done), ("failed", failed)] {
+            if count > 0 {
+                self.handshakes.get_or_create(&Outcome { outcome }).inc_by(count);
+            }
+        }
+    }
+
+    /// Estimates of bandwidth met `count` times with something they could not use.
+    pub fn estimators(&self, what: &'static str, count: u64) {
+        self.estimators.get_or_create(&What { what }).inc_by(count);
+    }
+
+    /// What a media worker tells of itself, for it to keep.
+    pub fn worker(&self, id: usize) -> WorkerMetrics {
+        let worker = id as u64;
+        let own = OfWorker { worker };
+        let queue = |queue| self.queues.get_or_create_owned(&Queue { worker, queue });
+        let memory = |kind| self.memory.get_or_create_owned(&Memory { worker, kind });
+        WorkerMetrics {
+            turns: self.turns.get_or_create_owned(&own),
+            batches: self.batches.get_or_create_owned(&own),
+            sessions: self.media_sessions.get_or_create_owned(&own),
+            handshakes_under_way: self.handshakes_under_way.get_or_create_owned(&own),
+            commands_waiting: queue("commands"),
+            handshakes_waiting: queue("handshakes"),
+            packets_paced: queue("pacers"),
+            message_bytes_waiting: queue("data_channels"),
+            notices_waiting: self.notices_waiting.clone(),
+            histories: memory("histories"),
+            notes: memory("sent_notes"),
+            send_slots: memory("send_slots"),
+            handshake_bytes: memory("handshakes"),
+        }
+    }
+
     /// The text that Prometheus reads; what concerns the process is passed in as it is now.
     pub fn to_text(&self, uptime: Duration, cpu_time: Duration) -> String {
         self.uptime.set(uptime.as_secs_f64());
@@ -370,6 +534,17 @@ mod tests {
         metrics.received(3, 3_600);
         metrics.dropped("replayed", 2);
         metrics.events_dropped("nobody_bound", 1);
+        metrics.handshakes(2, 1, 0);
+        metrics.estimators("clock_jumps", 4);
+        let worker = metrics.worker(1);
+        let mut turns = worker.turns.tally();
+        for turn in [10, 20, 1_000_000_000] {
+            turns.note(turn);
+        }
+        worker.turns.take(&mut turns);
+        worker.sessions.set(9);
+        worker.packets_paced.set(5);
+        worker.histories.set(65_536);
         let text = metrics.to_text(Duration::from_secs(7), Duration::from_millis(250));
         for line in [
             "rivero_requests_total{method=\"create\"} 1",
@@ -379,6 +554,15 @@ mod tests {
             "rivero_media_bytes_total{direction=\"in\"} 3600",
             "rivero_media_dropped_total{reason=\"replayed\"} 2",
             "rivero_events_dropped_total{reason=\"nobody_bound\"} 1",
+            "rivero_handshakes_total{outcome=\"begun\"} 2",
+            "rivero_handshakes_total{outcome=\"done\"} 1",
+            "rivero_estimators_total{what=\"clock_jumps\"} 4",
+            "rivero_worker_turn_seconds_bucket{le=\"0.000016\",worker=\"1\"} 1",
+            "rivero_worker_turn_seconds_bucket{le=\"+Inf\",worker=\"1\"} 3",
+            "rivero_worker_turn_seconds_count{worker=\"1\"} 3",
+            "rivero_worker_sessions{worker=\"1\"} 9",
+            "rivero_worker_queue{worker=\"1\",queue=\"pacers\"} 5",
+            "rivero_worker_memory_bytes{worker=\"1\",kind=\"histories\"} 65536",
             "process_cpu_seconds_total 0.25",
             "rivero_uptime_seconds 7.0",
         ] {

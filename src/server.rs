@@ -40,6 +40,10 @@ impl Media for Pool {
     fn send(&self, to: WorkerId, command: Command, ticket: Ticket) {
         self.send(to, command, ticket);
     }
+
+    fn stuck(&self) -> Vec<WorkerId> {
+        self.stuck()
+    }
 }
 
 impl Server {
@@ -153,7 +157,7 @@ impl Server {
     /// that for a sign of life.
     pub fn check(&self) -> bool {
         self.control.count();
-        self.well.load(Ordering::Relaxed)
+        self.well.load(Ordering::Relaxed) && self.control.stuck().is_empty()
     }
 
     /// Where the control port is: the one without TLS, if there is one.
@@ -243,12 +247,15 @@ impl web::Service for Entrance {
     }
 
     fn health(&self) -> Health {
-        let well = self.well.load(Ordering::Relaxed);
+        let stuck = self.control.stuck();
+        let well = self.well.load(Ordering::Relaxed) && stuck.is_empty();
+        let mut warnings = self.rules.get().warnings();
+        warnings.extend(stuck.iter().map(|id| format!("media worker {id} does not answer")));
         let text = json!({
             "status": if well { "ok" } else { "failing" },
             "uptime": self.clock.uptime().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
-            "warnings": self.rules.get().warnings(),
+            "warnings": warnings,
         });
         Health { well, text: text.to_string() }
     }

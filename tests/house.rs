@@ -193,3 +193,15 @@ fn lock_files_leave_the_registry_open() {
         }
     }
 }
+
+#[test]
+fn every_metric_stands_in_the_readme() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("a readable file");
+    let (code, readme) = (read("src/metrics.rs"), read("README.md"));
+    let quoted = code.split('"').filter(|text| text.starts_with("rivero_"));
+    let is_name = |text: &&str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let names: BTreeSet<&str> = quoted.filter(is_name).collect();
+    assert!(names.len() > 20, "only {names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !readme.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

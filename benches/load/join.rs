@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::client::{Joining, Told};
 use super::offer::{self, Offer};
+use super::scenario::Options;
 use super::stage::Stage;
 
 /// What a client does in its call.
@@ -23,6 +24,8 @@ pub enum Part<'a> {
     Watches(&'a WebRtcEndpoint),
     /// Publishes, and watches itself.
     Mirrors,
+    /// Sends messages and gets them back.
+    Chats,
 }
 
 impl Part<'_> {
@@ -30,15 +33,17 @@ impl Part<'_> {
         matches!(self, Self::Publishes | Self::Mirrors)
     }
 
+    /// Whether something is to arrive.
     const fn watches(self) -> bool {
-        matches!(self, Self::Watches(_) | Self::Mirrors)
+        matches!(self, Self::Watches(_) | Self::Mirrors | Self::Chats)
     }
 }
 
 /// A client that is in its call.
 pub struct Member {
     pub endpoint: WebRtcEndpoint,
-    pub times: Times,
+    number: usize,
+    times: Times,
     /// Kept, for to end it would be one more request.
     _candidates: Events<IceCandidateFound>,
 }
@@ -73,8 +78,12 @@ fn asked<T>(step: &'static str, result: Result<T, ClientError>) -> Result<T, Fai
 ///
 /// # Errors
 /// What the server answers.
-pub async fn create(pipeline: &MediaPipeline) -> Result<WebRtcEndpoint, Failure> {
-    asked("create", pipeline.create_web_rtc_endpoint().await)
+pub async fn create(pipeline: &MediaPipeline, part: Part<'_>) -> Result<WebRtcEndpoint, Failure> {
+    let endpoint = pipeline.create_web_rtc_endpoint();
+    match part {
+        Part::Chats => asked("create", endpoint.use_data_channels(true).await),
+        _ => asked("create", endpoint.await),
+    }
 }
 
 impl Stage {
@@ -83,8 +92,48 @@ impl Stage {
     /// # Errors
     /// Where it ended.
     pub async fn join(&self, pipeline: &MediaPipeline, part: Part<'_>) -> Result<Member, Failure> {
-        let endpoint = create(pipeline).await?;
+        let endpoint = create(pipeline, part).await?;
         self.bring(endpoint, part).await
+    }
+
+    /// Joins as [`Self::join`] does, and writes down what came of it.
+    ///
+    /// # Errors
+    /// Where it ended.
+    pub async fn admit(&self, pipeline: &MediaPipeline, part: Part<'_>) -> Result<Member, Failure> {
+        let joined = self.join(pipeline, part).await;
+        self.note_join(joined.as_ref().map(|member| member.times));
+        joined
+    }
+
+    /// Brings a client to an endpoint, and writes down what came of it.
+    ///
+    /// # Errors
+    /// Where it ended.
+    pub async fn admit_to(
+        &self,
+        endpoint: WebRtcEndpoint,
+        part: Part<'_>,
+    ) -> Result<Member, Failure> {
+        let joined = self.bring(endpoint, part).await;
+        self.note_join(joined.as_ref().map(|member| member.times));
+        joined
+    }
+
+    /// Ends what a client has, on both sides.
+    ///
+    /// # Errors
+    /// What the server answers.
+    pub async fn dismiss(&self, member: &Member) -> Result<(), Failure> {
+        self.media(member.number).leave(member.number);
+        asked("release", member.endpoint.release().await)
+    }
+
+    /// Ends the clients alone, whose endpoints go in another way.
+    pub fn forget(&self, members: &[Member]) {
+        for member in members {
+            self.media(member.number).leave(member.number);
+        }
     }
 
     /// Brings a client to an endpoint.
@@ -100,7 +149,7 @@ impl Stage {
         match result {
             Ok(times) => {
                 let Attempt { endpoint, candidates, .. } = joining;
-                Ok(Member { endpoint, times, _candidates: candidates })
+                Ok(Member { endpoint, number, times, _candidates: candidates })
             }
             Err(failure) => {
                 self.media(number).leave(number);
@@ -134,6 +183,8 @@ impl Attempt<'_> {
             sends: part.publishes() || matches!(part, Part::Idles),
             receives: !matches!(part, Part::Publishes),
             ssrcs,
+            transport_cc: stage.options().transport_cc,
+            data: matches!(part, Part::Chats),
         };
         let offer = offer.text();
 
@@ -147,12 +198,15 @@ impl Attempt<'_> {
         let first_frame_to = part.watches().then_some(first_frame_to);
         let told = Told { connected: Some(connected_to), first_frame: first_frame_to };
         let ssrcs = part.publishes().then_some(ssrcs);
-        stage.media(number).join(number, Joining { session, answer, ssrcs, told });
+        let Options { pictures, rate, opens, chat, .. } = *stage.options();
+        let chat = matches!(part, Part::Chats).then_some(chat);
+        let joining = Joining { session, answer, ssrcs, pictures, rate, chat, opens, told };
+        stage.media(number).join(number, joining);
 
         let connect = async {
             match part {
                 Part::Watches(source) => source.connect(&self.endpoint).await,
-                Part::Mirrors => self.endpoint.connect(&self.endpoint).await,
+                Part::Mirrors | Part::Chats => self.endpoint.connect(&self.endpoint).await,
                 Part::Idles | Part::Publishes => Ok(()),
             }
         };

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use rivero::clock::Clock;
 use rivero::rtp::NtpTime;
+use rivero::rtp::transport_feedback::Writer;
 use tokio::sync::oneshot;
 
 use super::client::{Client, Joining, Shared, Taken};
 use super::histogram::Histogram;
+use super::process::thread_time;
 use super::sockets::{Arrival, Bound, Sockets, Waker};
 use super::stream::Counts;
 
@@ -27,6 +29,8 @@ enum Order {
     Join(usize, Box<Joining>),
     Candidate(usize, String),
     Leave(usize),
+    /// Who publishes does so as many times as often.
+    Rate(u32),
     Tell(oneshot::Sender<Tally>),
     Stop,
 }
@@ -37,6 +41,12 @@ enum Order {
 pub struct Tally {
     pub counts: Counts,
     pub delays: Histogram,
+    /// How long datagrams lay in the system before a thread had time for them.
+    pub waits: Histogram,
+    /// Processor time of each thread.
+    pub threads: Vec<Duration>,
+    /// The longest that a present viewer got no picture, since it had its first.
+    pub silence: Duration,
     pub sent: u64,
     pub keyframes_asked: u64,
     pub nacked: u64,
@@ -44,6 +54,8 @@ pub struct Tally {
     pub left_out: u64,
     pub undecryptable: u64,
     pub dropped: u64,
+    /// Packets that were sent again to try what a way carries.
+    pub repetitions: u64,
     /// Datagrams that this process was too slow to read, or the system too full to send.
     pub overflown: u64,
     pub refused: u64,
@@ -53,12 +65,16 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
         self.delays.merge(&other.delays);
+        self.waits.merge(&other.waits);
+        self.threads.extend(&other.threads);
+        self.silence = self.silence.max(other.silence);
         self.sent += other.sent;
         self.keyframes_asked += other.keyframes_asked;
         self.nacked += other.nacked;
         self.left_out += other.left_out;
         self.undecryptable += other.undecryptable;
         self.dropped += other.dropped;
+        self.repetitions += other.repetitions;
         self.overflown += other.overflown;
         self.refused += other.refused;
     }
@@ -74,10 +90,10 @@ pub struct Media {
 impl Media {
     /// # Errors
     /// What the system says.
-    pub fn start(number: usize, clock: Clock, origin: Instant) -> io::Result<Self> {
+    pub fn start(number: usize, clock: Clock, origin: Instant, rows: bool) -> io::Result<Self> {
         let (orders, receiver) = channel();
         let waker = Arc::new(Waker::new()?);
-        let (bound, called) = (Bound::new()?, waker.clone());
+        let (bound, called) = (Bound::new(rows)?, waker.clone());
         let thread =
             std::thread::Builder::new().name(format!("load-{number}")).spawn(move || {
                 match Sockets::new(bound, &*called) {
@@ -98,6 +114,10 @@ impl Media {
 
     pub fn leave(&self, number: usize) {
         self.order(Order::Leave(number));
+    }
+
+    pub fn set_rate(&self, rate: u32) {
+        self.order(Order::Rate(rate));
     }
 
     /// None if the thread has ended.
@@ -134,6 +154,8 @@ struct Thread {
     /// Earlier times of the same client are passed over.
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     delays: Histogram,
+    waits: Histogram,
+    writer: Writer,
     /// Of clients that have left.
     gone: Tally,
 }
@@ -147,8 +169,8 @@ impl Thread {
         waker: Arc<Waker>,
     ) -> Self {
         let (clients, due, delays) = (Vec::new(), BinaryHeap::new(), Histogram::default());
-        let gone = Tally::default();
-        Self { clock, origin, sockets, orders, waker, clients, due, delays, gone }
+        let (waits, writer, gone) = (Histogram::default(), Writer::default(), Tally::default());
+        Self { clock, origin, sockets, orders, waker, clients, due, delays, waits, writer, gone }
     }
 
     fn run(mut self) {
@@ -177,12 +199,14 @@ impl Thread {
         for _ in 0..MAX_BATCHES {
             let more = self.sockets.receive(socket, arrivals);
             let now = self.clock.now();
+            let time = now - self.origin;
             for arrival in arrivals.iter() {
+                self.waits.record(arrival.waited);
                 let number = arrival.client;
                 let Some(Some(client)) = self.clients.get_mut(number) else { continue };
                 let bytes = self.sockets.bytes(arrival);
-                let delays = &mut self.delays;
-                let taken = client.handle_datagram(now, arrival.from, bytes, delays, self.origin);
+                let at = time.saturating_sub(arrival.waited);
+                let taken = client.handle_datagram(now, at, arrival.from, bytes, &mut self.delays);
                 if taken == Taken::Other {
                     self.with(now, number, |client, shared| client.drain(now, shared));
                 }
@@ -218,7 +242,14 @@ impl Thread {
     ) {
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
         let ntp = NtpTime::from_bits(self.clock.ntp(now));
-        work(client, &mut Shared { sockets: &mut self.sockets, origin: self.origin, ntp });
+        let mut shared = Shared {
+            sockets: &mut self.sockets,
+            origin: self.origin,
+            ntp,
+            writer: &mut self.writer,
+            delays: &mut self.delays,
+        };
+        work(client, &mut shared);
         if let Some(due) = client.poll_timeout()
             && client.scheduled.is_none_or(|scheduled| due < scheduled)
         {
@@ -240,6 +271,9 @@ impl Thread {
                     });
                 }
                 Ok(Order::Leave(number)) => self.leave(now, number),
+                Ok(Order::Rate(rate)) => {
+                    self.clients.iter_mut().flatten().for_each(|client| client.set_rate(rate));
+                }
                 // Who asked may have gone.
                 Ok(Order::Tell(to)) => drop(to.send(self.tally())),
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return false,
@@ -250,7 +284,13 @@ impl Thread {
 
     fn join(&mut self, now: Instant, number: usize, joining: Joining) {
         let ntp = NtpTime::from_bits(self.clock.ntp(now));
-        let mut shared = Shared { sockets: &mut self.sockets, origin: self.origin, ntp };
+        let mut shared = Shared {
+            sockets: &mut self.sockets,
+            origin: self.origin,
+            ntp,
+            writer: &mut self.writer,
+            delays: &mut self.delays,
+        };
         // What fails is noticed by who waits for the client to be connected.
         let Ok(client) = Client::new(now, number, joining, &mut shared) else { return };
         if self.clients.len() <= number {
@@ -269,8 +309,14 @@ impl Thread {
 
     fn tally(&mut self) -> Tally {
         let mut tally = self.gone.clone();
-        self.clients.iter().flatten().for_each(|client| count(&mut tally, client));
+        let now = self.clock.now() - self.origin;
+        for client in self.clients.iter().flatten() {
+            count(&mut tally, client);
+            tally.silence = tally.silence.max(client.silence(now));
+        }
         tally.delays = std::mem::take(&mut self.delays);
+        tally.waits = std::mem::take(&mut self.waits);
+        tally.threads = vec![thread_time()];
         tally.overflown = self.sockets.overflown();
         tally.refused = self.sockets.refused;
         tally
@@ -289,6 +335,8 @@ fn count(tally: &mut Tally, client: &Client) {
     tally.counts.add(&client.counts());
     tally.undecryptable += client.undecryptable;
     tally.dropped += client.dropped;
+    tally.repetitions += client.repetitions;
+    tally.sent += client.messages_sent();
     if let Some(publisher) = &client.publisher {
         tally.sent += publisher.packets_sent();
         tally.keyframes_asked += publisher.asked;

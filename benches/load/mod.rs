@@ -4,22 +4,30 @@
 //! sessions of [`rivero::transport`], so it can be pointed at any server of that protocol. Nothing of
 //! the server imports it; it lies beside the benchmarks and is part of the program alone.
 //!
-//! * [`scenario`] is what is done: who joins, who watches whom. A further one is a function there.
+//! * [`scenario`] is what is done: who joins, who watches whom. [`crowd`] are those who do it,
+//!   [`churn`] lets them come and go, and [`search`] looks for how many of them a server bears.
+//! * [`suite`] is all of it, several times each, and a table of what came of it.
 //! * [`stage`] is what scenarios stand on: the connection, the media threads, the readings.
 //! * [`join`] brings one client into a call; [`offer`] is what it says of itself.
 //! * [`media`] is the thread that carries the clients, [`client`] one of them, [`publisher`] what it
-//!   sends, [`stream`] what it makes of what it gets, [`stamp`] the payload.
-//! * [`process`] watches the server's process.
+//!   sends, [`stream`] what it makes of what it gets, [`feedback`] what it tells of that, [`stamp`] the
+//!   payload, and [`chat`] what it says over data channels.
+//! * [`process`] watches the server's process; [`own`] is one that is started for the run.
 //! * [`report`] is the result, [`page`] the same to look at.
 //!
-//! Left out so far: IPv6 for media, retransmissions, and the search for the largest load.
+//! Left out so far: IPv6 for media, asking for lost packets again, recording and mixing.
 
+mod chat;
+mod churn;
 mod client;
 mod command;
+mod crowd;
+mod feedback;
 mod histogram;
 mod join;
 mod media;
 mod offer;
+mod own;
 mod page;
 mod plot;
 mod process;
@@ -27,10 +35,12 @@ mod progress;
 mod publisher;
 mod report;
 mod scenario;
+mod search;
 mod sockets;
 mod stage;
 mod stamp;
 mod stream;
+mod suite;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +53,8 @@ pub enum BenchError {
     Connect { url: String, reason: String },
     #[error("the server refuses to {what}: {reason}")]
     Refused { what: &'static str, reason: String },
+    #[error("not even the smallest load is borne: {0}")]
+    Overloaded(String),
     #[error("nobody could join: {0}")]
     NobodyJoined(String),
     #[error("this machine does not bear it: {0}")]

@@ -1,4 +1,4 @@
-//! Lines over time as SVG, without anything from elsewhere.
+//! Lines over time or load as SVG, without anything from elsewhere.
 
 use std::fmt::Write;
 
@@ -17,8 +17,9 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// A plot of lines that share their axes; both begin at 0. Nothing for lines without points.
-pub fn plot(title: &str, lines: &[Line]) -> String {
+/// A plot of lines that share their axes; both begin at 0, and `unit` stands behind the numbers below.
+/// Nothing for lines without points.
+pub fn plot(title: &str, unit: &str, lines: &[Line]) -> String {
     let points = lines.iter().flat_map(|line| &line.points);
     let finite = points.filter(|(x, y)| x.is_finite() && y.is_finite());
     let (right, top) =
@@ -53,7 +54,7 @@ pub fn plot(title: &str, lines: &[Line]) -> String {
         let value = f64::from(number) * right_step;
         let _ = write!(
             svg,
-            "<text class=\"number\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{}\">{} s</text>",
+            "<text class=\"number\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{}\">{}{unit}</text>",
             x(value),
             HEIGHT - 8.0,
             short(value)
@@ -128,8 +129,8 @@ mod tests {
     #[test]
     fn what_cannot_be_drawn_is_left_out() {
         let line = |points| Line { name: "a<b".to_owned(), class: "own", points };
-        assert_eq!(plot("t", &[line(vec![])]), "");
-        let svg = plot("t", &[line(vec![(1.0, 2.0), (f64::NAN, 1.0), (2.0, 0.0)])]);
+        assert_eq!(plot("t", "", &[line(vec![])]), "");
+        let svg = plot("t", " s", &[line(vec![(1.0, 2.0), (f64::NAN, 1.0), (2.0, 0.0)])]);
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"), "{svg}");
         assert_eq!(svg.matches("<polyline").count(), 1);
     }

@@ -20,6 +20,8 @@ const LISTENING: &str = "0A";
 pub struct Usage {
     pub cpu: Duration,
     pub resident: u64,
+    pub threads: Option<u64>,
+    pub descriptors: Option<u64>,
 }
 
 /// Where the usage is read.
@@ -51,7 +53,12 @@ impl Probe {
 
     pub async fn usage(&self) -> Option<Usage> {
         match self {
-            Self::Process(pid) => Some(Usage { cpu: cpu_time(*pid)?, resident: resident(*pid)? }),
+            Self::Process(pid) => Some(Usage {
+                cpu: cpu_time(*pid)?,
+                resident: resident(*pid)?,
+                threads: entries(*pid, "task"),
+                descriptors: entries(*pid, "fd"),
+            }),
             Self::Metrics(address) => read_metrics(&metrics(*address).await?),
             Self::Nothing => None,
         }
@@ -133,6 +140,50 @@ fn resident(pid: u32) -> Option<u64> {
     Some(pages * u64::try_from(page).ok()?)
 }
 
+/// How many entries a folder of the process has.
+fn entries(pid: u32, folder: &str) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{pid}/{folder}")).ok()?.count() as u64)
+}
+
+/// Processor time of the thread that asks.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place is valid for the call, which writes nothing else. It cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+}
+
+/// The cores that this process, and what it starts from now on, may run on.
+pub fn cores() -> Vec<usize> {
+    // SAFETY: zeros are an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set has the size that is named, and the call writes nothing else.
+    let read = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    // SAFETY: the numbers are within the set.
+    let has = |core: &usize| unsafe { libc::CPU_ISSET(*core, &set) };
+    if read == 0 {
+        (0..libc::CPU_SETSIZE as usize).filter(|core| has(core)).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// Holds this thread, and what it starts from now on, to some cores.
+///
+/// # Errors
+/// What the system says.
+pub fn stay_on(cores: &[usize]) -> std::io::Result<()> {
+    // SAFETY: zeros are an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for core in cores.iter().filter(|core| **core < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the number is within the set.
+        unsafe { libc::CPU_SET(*core, &mut set) };
+    }
+    // SAFETY: the set has the size that is named.
+    let set = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 async fn metrics(address: SocketAddr) -> Option<String> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
@@ -153,7 +204,9 @@ fn read_metrics(text: &str) -> Option<Usage> {
     };
     let cpu = value("process_cpu_seconds_total")?;
     let resident = value("process_resident_memory_bytes")? as u64;
-    Some(Usage { cpu: Duration::try_from_secs_f64(cpu).ok()?, resident })
+    let descriptors = value("process_open_fds").map(|value| value as u64);
+    let threads = value("process_threads").map(|value| value as u64);
+    Some(Usage { cpu: Duration::try_from_secs_f64(cpu).ok()?, resident, threads, descriptors })
 }
 
 /// What the machine is, for the report.
@@ -162,9 +215,12 @@ pub fn machine() -> super::report::Machine {
     let cpus = read("/proc/cpuinfo");
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let load = read("/proc/loadavg");
+    // All of them, and not only those that this process is held to.
+    // SAFETY: no pointers.
+    let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     super::report::Machine {
         cpu: model.map_or("unknown", |(_, model)| model.trim()).to_owned(),
-        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        cores: usize::try_from(cores).unwrap_or(0),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         load_average: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
     }
@@ -203,13 +259,30 @@ mod tests {
         assert!(cpu_time(pid).is_some_and(|time| time > Duration::ZERO));
         assert!(resident(pid).is_some_and(|bytes| bytes > 100_000));
         assert_eq!(resident(u32::MAX), None);
+        assert!(entries(pid, "fd") >= Some(3) && entries(pid, "task") >= Some(1));
+        assert_eq!(entries(u32::MAX, "fd"), None);
+    }
+
+    #[test]
+    fn a_thread_is_held_to_a_core() {
+        // On a thread of its own, for it stays there.
+        std::thread::spawn(|| {
+            let all = cores();
+            let last = all.last().copied().expect("there is one");
+            stay_on(&[last]).expect("it is allowed");
+            assert_eq!(cores(), [last]);
+            assert!(stay_on(&[]).is_err());
+        })
+        .join()
+        .expect("no panic");
     }
 
     #[test]
     fn metrics_are_read_and_nonsense_is_not() {
         let text = "HTTP/1.1 200 OK\r\n\r\n# HELP x\nprocess_cpu_seconds_total 0.25\n\
                     process_resident_memory_bytes 4096\n";
-        let expected = Usage { cpu: Duration::from_millis(250), resident: 4_096 };
+        let expected =
+            Usage { cpu: Duration::from_millis(250), resident: 4_096, ..Usage::default() };
         assert_eq!(read_metrics(text), Some(expected));
         assert_eq!(read_metrics("process_cpu_seconds_total -1\n"), None);
         assert_eq!(read_metrics("process_cpu_seconds_total NaN\n"), None);

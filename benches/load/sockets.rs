@@ -5,6 +5,10 @@
 //! them; the address goes along with each datagram (`IP_PKTINFO`, ip(7)). To servers elsewhere, each
 //! client has a socket.
 //!
+//! What a server sent as one message (GSO, udp(7)) arrives as one where the kernel can (`UDP_GRO`), and
+//! is cut up here; and the kernel says when it arrived, so that a thread that is late does not make
+//! the server look slow.
+//!
 //! Left out: IPv6.
 
 use std::io;
@@ -17,34 +21,54 @@ use rivero::transport::interfaces::{Interface, Loopback, list};
 
 /// Sockets that are shared by clients: what arrives at once is spread over their buffers.
 pub const SHARED: usize = 4;
-const RECV_BATCH: usize = 64;
-const RECV_SLOT: usize = 2_048;
+const RECV_BATCH: usize = 32;
+/// The longest row of datagrams that the kernel hands over as one.
+const RECV_SLOT: usize = 65_536;
 const SEND_BATCH: usize = 64;
 const SEND_SLOT: usize = 1_500;
 /// Room for the address and the count of drops beside a datagram.
 const CONTROL: usize = 128;
 /// The length of an address of IPv4.
 const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-const BUFFER: libc::c_int = 8 << 20;
+const BUFFER: libc::c_int = 32 << 20;
 const READY: usize = 256;
 
 /// A socket and, if it is one client's own, whose.
 struct Socket {
-    fd: OwnedFd,
+    /// None when its owner has left.
+    fd: Option<OwnedFd>,
     port: u16,
     owner: Option<usize>,
-    /// Datagrams that found its buffer full, as far as the kernel has told.
+    /// Datagrams that found its buffer full, as far as the kernel has told, and those of sockets that
+    /// had this place before.
     overflown: u32,
+    gone: u64,
+}
+
+impl Socket {
+    fn raw(&self) -> i32 {
+        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    fn overflown(&self) -> u64 {
+        self.gone + u64::from(self.overflown)
+    }
 }
 
 /// The sockets before their thread is there.
-pub struct Bound(Vec<Socket>);
+pub struct Bound {
+    list: Vec<Socket>,
+    rows: bool,
+}
 
 impl Bound {
+    /// With or without rows of datagrams.
+    ///
     /// # Errors
     /// What the system says.
-    pub fn new() -> io::Result<Self> {
-        (0..SHARED).map(|_| bind(None)).collect::<io::Result<_>>().map(Self)
+    pub fn new(rows: bool) -> io::Result<Self> {
+        let list = (0..SHARED).map(|_| bind(None, rows)).collect::<io::Result<_>>()?;
+        Ok(Self { list, rows })
     }
 }
 
@@ -60,12 +84,18 @@ pub struct Place {
 pub struct Arrival {
     pub client: usize,
     pub from: SocketAddr,
+    /// Since the kernel had it.
+    pub waited: Duration,
     slot: usize,
+    begin: usize,
     len: usize,
 }
 
 pub struct Sockets {
     list: Vec<Socket>,
+    /// Places in the list whose owners have left.
+    free: Vec<usize>,
+    rows: bool,
     epoll: OwnedFd,
     ready: Vec<libc::epoll_event>,
     received: Batch,
@@ -104,11 +134,13 @@ impl Sockets {
         // SAFETY: the descriptor is open and nobody else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         watch(&epoll, mailbox.as_raw_fd(), MAILBOX)?;
-        for (number, socket) in bound.0.iter().enumerate() {
-            watch(&epoll, socket.fd.as_raw_fd(), number as u64)?;
+        for (number, socket) in bound.list.iter().enumerate() {
+            watch(&epoll, socket.raw(), number as u64)?;
         }
         Ok(Self {
-            list: bound.0,
+            list: bound.list,
+            free: Vec::new(),
+            rows: bound.rows,
             epoll,
             ready: vec![libc::epoll_event { events: 0, u64: 0 }; READY],
             received: Batch::new(RECV_BATCH, RECV_SLOT),
@@ -134,11 +166,27 @@ impl Sockets {
         let SocketAddr::V4(own) = found.local_addr()? else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let socket = bind(Some(client))?;
-        watch(&self.epoll, socket.fd.as_raw_fd(), self.list.len() as u64)?;
+        let mut socket = bind(Some(client), self.rows)?;
+        let at = self.free.pop().unwrap_or(self.list.len());
+        watch(&self.epoll, socket.raw(), at as u64)?;
         let address = SocketAddrV4::new(*own.ip(), socket.port);
-        self.list.push(socket);
-        Ok(Place { socket: self.list.len() - 1, address })
+        match self.list.get_mut(at) {
+            Some(old) => {
+                socket.gone = old.overflown();
+                *old = socket;
+            }
+            None => self.list.push(socket),
+        }
+        Ok(Place { socket: at, address })
+    }
+
+    /// The client that had this place has left.
+    pub fn leave(&mut self, place: &Place) {
+        if self.list[place.socket].owner.is_some() {
+            self.flush();
+            self.list[place.socket].fd = None;
+            self.free.push(place.socket);
+        }
     }
 
     /// Room for the next datagram.
@@ -165,7 +213,7 @@ impl Sockets {
         let mut sent = 0;
         while sent < self.waiting {
             self.sending.arm_to_send(self.waiting);
-            let fd = self.list[self.leaving].fd.as_raw_fd();
+            let fd = self.list[self.leaving].raw();
             // SAFETY: the headers point to what `sending` owns, and so many are filled.
             let taken = unsafe {
                 libc::sendmmsg(
@@ -217,7 +265,7 @@ impl Sockets {
         // SAFETY: the headers point to what `received` owns, with its lengths.
         let count = unsafe {
             libc::recvmmsg(
-                socket.fd.as_raw_fd(),
+                socket.raw(),
                 self.received.headers.as_mut_ptr(),
                 RECV_BATCH as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
@@ -226,27 +274,35 @@ impl Sockets {
         };
         let count = usize::try_from(count).unwrap_or(0);
         self.received.used = count;
+        let now = wall_clock();
         for slot in 0..count {
-            let (to, overflown) = self.received.told(slot);
-            socket.overflown = socket.overflown.max(overflown.unwrap_or(0));
-            let client = socket.owner.or_else(|| to.and_then(client_at));
+            let told = self.received.told(slot);
+            socket.overflown = socket.overflown.max(told.overflown.unwrap_or(0));
+            let client = socket.owner.or_else(|| told.to.and_then(client_at));
             let Some(client) = client else { continue };
             let name = &self.received.names[slot];
             let ip = Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr));
             let from = SocketAddr::from((ip, u16::from_be(name.sin_port)));
-            let len = self.received.headers[slot].msg_len as usize;
-            arrivals.push(Arrival { client, from, slot, len: len.min(RECV_SLOT) });
+            let waited = told.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+            let len = (self.received.headers[slot].msg_len as usize).min(RECV_SLOT);
+            let piece = told.piece.filter(|piece| *piece > 0).unwrap_or(len.max(1));
+            let mut begin = 0;
+            while begin < len {
+                let len = piece.min(len - begin);
+                arrivals.push(Arrival { client, from, waited, slot, begin, len });
+                begin += len;
+            }
         }
         count == RECV_BATCH
     }
 
     pub fn bytes(&mut self, arrival: &Arrival) -> &mut [u8] {
-        &mut self.received.slot_mut(arrival.slot)[..arrival.len]
+        &mut self.received.slot_mut(arrival.slot)[arrival.begin..arrival.begin + arrival.len]
     }
 
     /// Datagrams that came faster than they were read.
     pub fn overflown(&self) -> u64 {
-        self.list.iter().map(|socket| u64::from(socket.overflown)).sum()
+        self.list.iter().map(Socket::overflown).sum()
     }
 }
 
@@ -322,10 +378,10 @@ impl Batch {
         }
     }
 
-    /// The address that a datagram was sent to, and how many the socket lost so far.
-    fn told(&self, at: usize) -> (Option<Ipv4Addr>, Option<u32>) {
+    /// What the kernel says beside a datagram.
+    fn told(&self, at: usize) -> Beside {
         let header = &self.headers[at].msg_hdr;
-        let (mut address, mut overflown) = (None, None);
+        let mut beside = Beside::default();
         // SAFETY: the kernel wrote the control messages, and the macros stay within their length.
         unsafe {
             let mut message = libc::CMSG_FIRSTHDR(header);
@@ -334,22 +390,54 @@ impl Batch {
                 match ((*message).cmsg_level, (*message).cmsg_type) {
                     (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                         let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                        address = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)));
+                        beside.to = Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)));
                     }
                     (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                        overflown = Some(data.cast::<u32>().read_unaligned());
+                        beside.overflown = Some(data.cast::<u32>().read_unaligned());
+                    }
+                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                        beside.at = Some(span(data.cast::<libc::timespec>().read_unaligned()));
+                    }
+                    (libc::SOL_UDP, libc::UDP_GRO) => {
+                        let piece = data.cast::<libc::c_int>().read_unaligned();
+                        beside.piece = usize::try_from(piece).ok();
                     }
                     _ => {}
                 }
                 message = libc::CMSG_NXTHDR(header, message);
             }
         }
-        (address, overflown)
+        beside
     }
 }
 
+/// What the kernel says beside a datagram.
+#[derive(Clone, Copy, Default)]
+struct Beside {
+    /// The address it was sent to.
+    to: Option<Ipv4Addr>,
+    /// How many the socket lost so far.
+    overflown: Option<u32>,
+    /// When it arrived, by the wall clock.
+    at: Option<Duration>,
+    /// The length of each of a row of datagrams.
+    piece: Option<usize>,
+}
+
+/// The wall clock, which the kernel's times of arrival are told by.
+fn wall_clock() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place is valid for the call, which writes nothing else. It cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    span(time)
+}
+
+fn span(time: libc::timespec) -> Duration {
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+}
+
 /// A socket on any address; a shared one is told where each datagram was sent to.
-fn bind(owner: Option<usize>) -> io::Result<Socket> {
+fn bind(owner: Option<usize>, rows: bool) -> io::Result<Socket> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers; the result is checked before it is used.
     let fd = unsafe { libc::socket(libc::AF_INET, kind, 0) };
@@ -362,6 +450,11 @@ fn bind(owner: Option<usize>) -> io::Result<Socket> {
         set_option(&fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
     }
     set_option(&fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    if rows {
+        // An older kernel cuts them up itself.
+        let _ = set_option(&fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+    }
     for (forced, asked) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
@@ -380,7 +473,7 @@ fn bind(owner: Option<usize>) -> io::Result<Socket> {
     if !done {
         return Err(io::Error::last_os_error());
     }
-    Ok(Socket { fd, port: u16::from_be(name.sin_port), owner, overflown: 0 })
+    Ok(Socket { fd: Some(fd), port: u16::from_be(name.sin_port), owner, overflown: 0, gone: 0 })
 }
 
 fn set_option(fd: &OwnedFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
@@ -475,7 +568,7 @@ mod tests {
     #[test]
     fn datagrams_leave_from_the_clients_address_and_come_back_to_it() {
         let waker = Waker::new().expect("an eventfd");
-        let mut sockets = Sockets::new(Bound::new().expect("sockets"), &waker).expect("epoll");
+        let mut sockets = Sockets::new(Bound::new(true).expect("sockets"), &waker).expect("epoll");
         let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
         let to = server.local_addr().expect("is bound");
         for (client, local) in [(3, true), (300, true), (7, false)] {
@@ -496,5 +589,52 @@ mod tests {
             assert_eq!(sockets.bytes(&arrivals[0]), b"you");
         }
         assert_eq!((sockets.refused, sockets.overflown()), (0, 0));
+    }
+
+    #[test]
+    fn a_row_of_datagrams_is_cut_up_and_each_tells_how_long_it_waited() {
+        let waker = Waker::new().expect("an eventfd");
+        let mut sockets = Sockets::new(Bound::new(true).expect("sockets"), &waker).expect("epoll");
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let place = sockets.place(5, Ipv4Addr::LOCALHOST, true).expect("a place");
+        // Each three bytes are a datagram from here on.
+        let size: libc::c_int = 3;
+        // SAFETY: the value is an int that outlives the call.
+        let set = unsafe {
+            libc::setsockopt(
+                server.as_raw_fd(),
+                libc::SOL_UDP,
+                libc::UDP_SEGMENT,
+                (&raw const size).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(set, 0);
+        server.send_to(b"abcdefgh", SocketAddr::V4(place.address)).expect("sends");
+        let (mut arrivals, mut texts) = (Vec::new(), Vec::new());
+        while texts.len() < 3 {
+            assert_eq!(sockets.wait(Duration::from_secs(10)), 1);
+            let socket = sockets.ready(0).expect("a socket");
+            sockets.receive(socket, &mut arrivals);
+            for arrival in &arrivals {
+                assert!(arrival.client == 5 && arrival.waited > Duration::ZERO);
+                texts.push(sockets.bytes(arrival).to_vec());
+            }
+        }
+        assert_eq!(texts, [b"abc".to_vec(), b"def".to_vec(), b"gh".to_vec()]);
+    }
+
+    #[test]
+    fn the_socket_of_a_client_that_left_serves_another() {
+        let waker = Waker::new().expect("an eventfd");
+        let mut sockets = Sockets::new(Bound::new(false).expect("sockets"), &waker).expect("epoll");
+        let first = sockets.place(1, Ipv4Addr::LOCALHOST, false).expect("a place");
+        sockets.leave(&first);
+        let second = sockets.place(2, Ipv4Addr::LOCALHOST, false).expect("a place");
+        assert_eq!((first.socket, second.socket), (SHARED, SHARED));
+        // Those that are shared stay.
+        let shared = sockets.place(3, Ipv4Addr::LOCALHOST, true).expect("a place");
+        sockets.leave(&shared);
+        assert_eq!(sockets.place(3, Ipv4Addr::LOCALHOST, true).expect("a place"), shared);
     }
 }

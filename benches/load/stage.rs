@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::BenchError;
 use super::histogram::Histogram;
-use super::join::{Failure, Member, Times};
+use super::join::{Failure, Times};
 use super::media::{Media, Tally};
 use super::process::{Probe, Usage};
 use super::report::{Joins, Sample, spread};
@@ -25,6 +25,8 @@ use super::scenario::Options;
 pub struct Reading {
     pub at: Duration,
     pub usage: Option<Usage>,
+    /// This process's own processor time.
+    pub own: Duration,
     pub tally: Tally,
 }
 
@@ -47,7 +49,7 @@ pub struct Stage {
     media: Vec<Media>,
     probe: Probe,
     certificate: Arc<Certificate>,
-    patience: Duration,
+    options: Options,
     numbers: AtomicUsize,
     log: Mutex<Log>,
     /// One reading after the other, for each tells what changed since the last.
@@ -61,9 +63,15 @@ struct Log {
     failures: BTreeMap<String, u64>,
     times: Vec<Times>,
     samples: Vec<Sample>,
+    /// What changed since the last reading, and since the one that the last sample kept ended with.
+    latest: Option<Sample>,
     last: Reading,
-    /// Of all samples since the measured time began.
+    kept: Reading,
+    /// Since the last sample that was kept.
+    recent: Histogram,
+    /// Since the measured time began: of packets, and of the threads here.
     delays: Histogram,
+    waits: Histogram,
 }
 
 impl Stage {
@@ -91,7 +99,8 @@ impl Stage {
         let kurento = kurento.map_err(|error| refused(error.to_string()))?;
         let certificate = Certificate::generate(KeyKind::Ecdsa);
         let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        let media = (0..options.threads.max(1)).map(|number| Media::start(number, clock, origin));
+        let media = (0..options.threads.max(1))
+            .map(|number| Media::start(number, clock, origin, options.rows));
         Ok(Self {
             clock,
             origin,
@@ -99,7 +108,7 @@ impl Stage {
             media: media.collect::<std::io::Result<_>>()?,
             probe: Probe::find(url, options.pid).await,
             certificate: Arc::new(certificate),
-            patience: options.patience,
+            options: options.clone(),
             numbers: AtomicUsize::new(0),
             log: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
@@ -119,7 +128,11 @@ impl Stage {
     }
 
     pub const fn patience(&self) -> Duration {
-        self.patience
+        self.options.patience
+    }
+
+    pub const fn options(&self) -> &Options {
+        &self.options
     }
 
     /// A number for the next client.
@@ -130,6 +143,11 @@ impl Stage {
     /// The thread of a client.
     pub fn media(&self, number: usize) -> &Media {
         &self.media[number % self.media.len()]
+    }
+
+    /// Those who publish now do so as many times as often.
+    pub fn set_rate(&self, rate: u32) {
+        self.media.iter().for_each(|media| media.set_rate(rate));
     }
 
     /// # Errors
@@ -157,18 +175,19 @@ impl Stage {
     ///
     /// # Errors
     /// [`BenchError::NobodyJoined`]
-    pub async fn join_all<F>(
+    pub async fn join_all<F, T>(
         self: &Arc<Self>,
         count: usize,
         over: Duration,
         join: impl Fn(usize) -> F,
-    ) -> Result<Vec<Member>, BenchError>
+    ) -> Result<Vec<T>, BenchError>
     where
-        F: Future<Output = Result<Member, Failure>> + Send + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+        T: Send + 'static,
     {
         let begin = tokio::time::Instant::now();
         let mut under_way = JoinSet::new();
-        let (mut members, mut reason) = (Vec::with_capacity(count), "none was started".to_owned());
+        let (mut joined, mut reason) = (Vec::with_capacity(count), "none was started".to_owned());
         let mut started = 0;
         while started < count || !under_way.is_empty() {
             let next = begin + over.mul_f64(started as f64 / count.max(1) as f64);
@@ -176,23 +195,28 @@ impl Stage {
                 () = tokio::time::sleep_until(next), if started < count => {
                     under_way.spawn(join(started));
                     started += 1;
-                    self.log().asked += 1;
                 }
-                Some(joined) = under_way.join_next() => match joined {
-                    Ok(Ok(member)) => {
-                        let member: Member = member;
-                        self.log().times.push(member.times);
-                        members.push(member);
-                    }
-                    Ok(Err(failure)) => reason = self.note(&failure.to_string()),
+                Some(done) = under_way.join_next() => match done {
+                    Ok(Ok(one)) => joined.push(one),
+                    Ok(Err(failure)) => reason = failure.to_string(),
                     Err(error) => reason = self.note(&error.to_string()),
                 },
             }
         }
-        if members.is_empty() { Err(BenchError::NobodyJoined(reason)) } else { Ok(members) }
+        if joined.is_empty() { Err(BenchError::NobodyJoined(reason)) } else { Ok(joined) }
     }
 
-    fn note(&self, failure: &str) -> String {
+    /// Writes down what came of one joining.
+    pub fn note_join(&self, joined: Result<Times, &Failure>) {
+        self.log().asked += 1;
+        match joined {
+            Ok(times) => self.log().times.push(times),
+            Err(failure) => drop(self.note(&failure.to_string())),
+        }
+    }
+
+    /// Writes down something that failed.
+    pub fn note(&self, failure: &str) -> String {
         *self.log().failures.entry(failure.to_owned()).or_default() += 1;
         failure.to_owned()
     }
@@ -203,6 +227,7 @@ impl Stage {
         let mut reading = Reading {
             at: self.now() - self.origin,
             usage: self.probe.usage().await,
+            own: self.clock.cpu_time(),
             ..Reading::default()
         };
         for media in &self.media {
@@ -211,21 +236,36 @@ impl Stage {
             }
         }
         let mut log = self.log();
+        let log = &mut *log;
         let joined = log.times.len() as u64;
-        let sample = Sample::between(&log.last, &reading, joined);
-        log.samples.push(sample);
+        log.latest = Some(Sample::between(&log.last, &reading, joined));
         log.delays.merge(&reading.tally.delays);
+        log.waits.merge(&reading.tally.waits);
+        log.recent.merge(&reading.tally.delays);
         log.last = reading.clone();
+        // A little less, for ticks are not quite even.
+        if reading.at + Duration::from_millis(100) >= log.kept.at + self.options.samples {
+            let mut whole = reading.clone();
+            whole.tally.delays = std::mem::take(&mut log.recent);
+            log.samples.push(Sample::between(&log.kept, &whole, joined));
+            log.kept = reading.clone();
+        }
         reading
     }
 
-    /// From now on, delays count for the report; those so far do not.
+    /// What the report says of delays counts from now on.
     pub fn forget_delays(&self) {
-        self.log().delays = Histogram::default();
+        let mut log = self.log();
+        (log.delays, log.waits) = (Histogram::default(), Histogram::default());
     }
 
     pub fn delays(&self) -> Histogram {
         self.log().delays.clone()
+    }
+
+    /// How long datagrams waited for the threads here.
+    pub fn waits(&self) -> Histogram {
+        self.log().waits.clone()
     }
 
     pub fn samples(&self) -> Vec<Sample> {
@@ -233,7 +273,7 @@ impl Stage {
     }
 
     pub fn last_sample(&self) -> Option<Sample> {
-        self.log().samples.last().cloned()
+        self.log().latest.clone()
     }
 
     pub fn joins(&self) -> Joins {

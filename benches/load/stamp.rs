@@ -50,7 +50,8 @@ impl Stamp {
         self.write(payload);
     }
 
-    fn write(&self, payload: &mut [u8]) {
+    /// Fills the end of `payload`.
+    pub fn write(&self, payload: &mut [u8]) {
         let at = payload.len() - LEN;
         let stamp = &mut payload[at..];
         stamp[..4].copy_from_slice(&MAGIC.to_be_bytes());

@@ -21,6 +21,8 @@ pub struct Counts {
     pub bytes: u64,
     pub reordered: u64,
     pub duplicates: u64,
+    /// Deciphered, and not only counted by the header.
+    pub opened: u64,
     /// Deciphered, but not what was sent.
     pub foreign: u64,
     pub frames: u64,
@@ -33,6 +35,7 @@ impl Counts {
         self.bytes += other.bytes;
         self.reordered += other.reordered;
         self.duplicates += other.duplicates;
+        self.opened += other.opened;
         self.foreign += other.foreign;
         self.frames += other.frames;
     }
@@ -44,6 +47,7 @@ impl Counts {
             bytes: self.bytes.saturating_sub(earlier.bytes),
             reordered: self.reordered.saturating_sub(earlier.reordered),
             duplicates: self.duplicates.saturating_sub(earlier.duplicates),
+            opened: self.opened.saturating_sub(earlier.opened),
             foreign: self.foreign.saturating_sub(earlier.foreign),
             frames: self.frames.saturating_sub(earlier.frames),
         }
@@ -58,6 +62,8 @@ pub struct Stream {
     first: Option<u64>,
     reception: Reception,
     counts: Counts,
+    last_at: Option<Duration>,
+    silence: Duration,
     /// The frame that is being put together, and which pieces of it came.
     frame: u32,
     pieces: u64,
@@ -66,15 +72,15 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes a packet; true if it made a frame whole.
-    pub fn take(
+    /// Takes a packet by its header, with the length of its payload; true if it is a new one. `now` is
+    /// its arrival.
+    pub fn count(
         &mut self,
         now: Duration,
         ssrc: u32,
         sequence: u16,
         timestamp: u32,
-        payload: &[u8],
-        delays: &mut Histogram,
+        len: usize,
     ) -> bool {
         self.ssrc = ssrc;
         let number = self.unwrapper.unwrap(sequence);
@@ -90,14 +96,32 @@ impl Stream {
             return false;
         }
         self.counts.received += 1;
-        self.counts.bytes += payload.len() as u64;
+        self.counts.bytes += len as u64;
         self.counts.reordered += u64::from(sighting == Sighting::Late);
+        self.silence = self.silence.max(self.silent_for(now));
+        self.last_at = Some(now);
+        true
+    }
+
+    /// Looks at what is in a new packet; true if it made a frame whole.
+    pub fn look(&mut self, now: Duration, payload: &[u8], delays: &mut Histogram) -> bool {
+        self.counts.opened += 1;
         let Some(stamp) = Stamp::read(payload) else {
             self.counts.foreign += 1;
             return false;
         };
         delays.record(now.saturating_sub(stamp.sent));
         self.assemble(&stamp)
+    }
+
+    /// Since the last packet; nothing before there was one.
+    fn silent_for(&self, now: Duration) -> Duration {
+        self.last_at.map_or(Duration::ZERO, |last| now.saturating_sub(last))
+    }
+
+    /// The longest time without a packet, up to now.
+    pub fn silence(&self, now: Duration) -> Duration {
+        self.silence.max(self.silent_for(now))
     }
 
     fn assemble(&mut self, stamp: &Stamp) -> bool {
@@ -149,7 +173,8 @@ mod tests {
     fn take(stream: &mut Stream, sequence: u16, stamp: Stamp, delays: &mut Histogram) -> bool {
         let mut payload = [0; 64];
         stamp.write_video(&mut payload);
-        stream.take(Duration::from_millis(12), 1, sequence, 0, &payload, delays)
+        let now = Duration::from_millis(12);
+        stream.count(now, 1, sequence, 0, payload.len()) && stream.look(now, &payload, delays)
     }
 
     fn stamp(frame: u32, index: u8, keyframe: bool) -> Stamp {
@@ -173,7 +198,18 @@ mod tests {
         assert_eq!((counts.reordered, counts.duplicates, counts.foreign), (1, 1, 0));
         let delay = delays.quantile(0.5).expect("delays");
         assert!((1.9..2.1).contains(&delay), "{delay}");
-        assert!(!stream.take(Duration::ZERO, 1, 3, 0, b"something else", &mut delays));
+        assert!(!stream.look(Duration::ZERO, b"something else", &mut delays));
         assert_eq!(stream.counts().foreign, 1);
+    }
+
+    #[test]
+    fn the_longest_silence_is_known_even_before_it_ends() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.silence(Duration::from_secs(9)), Duration::ZERO);
+        for (at, sequence) in [(1_000, 1), (1_300, 2), (1_400, 3)] {
+            stream.count(Duration::from_millis(at), 1, sequence, 0, 9);
+        }
+        assert_eq!(stream.silence(Duration::from_millis(1_500)), Duration::from_millis(300));
+        assert_eq!(stream.silence(Duration::from_millis(2_000)), Duration::from_millis(600));
     }
 }

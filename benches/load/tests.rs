@@ -13,9 +13,10 @@ use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::BenchError;
-use super::page::page;
+use super::page::{page, suite_page};
 use super::report::Report;
-use super::scenario::{Options, Scenario, run};
+use super::scenario::{Options, Scenario, Search, run};
+use super::suite::{Done, Suite};
 
 async fn server() -> Server {
     let mut config = Config::default();
@@ -41,12 +42,16 @@ fn options(scenario: Scenario, clients: usize) -> Options {
 }
 
 async fn measured(scenario: Scenario, clients: usize) -> Report {
+    measured_with(options(scenario, clients), clients as u64).await
+}
+
+async fn measured_with(options: Options, endpoints: u64) -> Report {
     let server = server().await;
-    let report = run(&url(server.address()), &options(scenario, clients), |_| ()).await;
+    let report = run(&url(server.address()), &options, |_| ()).await;
     server.stop().await;
     let report = report.expect("a report");
     let joins = &report.joins;
-    assert_eq!((joins.asked, joins.joined, joins.failed), (clients as u64, clients as u64, 0));
+    assert_eq!((joins.asked, joins.joined, joins.failed), (endpoints, endpoints, 0));
     assert!(joins.process_offer_ms.is_some() && joins.connected_ms.is_some());
     // It would see itself.
     assert_eq!((report.server.pid, report.cost.cpu_percent), (None, None));
@@ -87,6 +92,77 @@ async fn endpoints_without_media_are_called_and_nothing_flows() {
     let report = measured(Scenario::Idle, 5).await;
     assert_eq!((report.media.sent, report.media.received), (0, 0));
     assert_eq!(report.joins.first_frame_ms, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_room_each_sees_all_others() {
+    let options = Options { room: 3, ..options(Scenario::Rooms, 5) };
+    // Two rooms are needed for five: three sources and six viewers in each.
+    let report = measured_with(options, 18).await;
+    plays(&report, 12);
+    let media = &report.media;
+    assert!(media.received > media.sent && media.received < 3 * media.sent, "{media:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_come_back_to_those_who_sent_them() {
+    let report = measured(Scenario::Data, 2).await;
+    let media = &report.media;
+    assert!(media.received > 100 && media.foreign == 0, "{media:?}");
+    assert!(media.sent.abs_diff(media.received) <= 2 * 64, "{media:?}");
+    assert!(media.delay_ms.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_deciphers_a_part_counts_all() {
+    for transport_cc in [false, true] {
+        let options = Options { opens: 4, transport_cc, ..options(Scenario::OneToMany, 4) };
+        let report = measured_with(options, 4).await;
+        plays(&report, 1);
+        let media = &report.media;
+        assert!(media.received > 4 * 200, "{media:?}");
+        assert!(media.opened > 0 && media.opened < media.received / 2, "{media:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_loses_anything_while_others_come_and_go() {
+    let options = Options { measured: Duration::from_secs(6), ..options(Scenario::Churn, 8) };
+    let server = server().await;
+    let report = run(&url(server.address()), &options, |_| ()).await.expect("a report");
+    server.stop().await;
+    // Six watch from the beginning, and others come.
+    assert!(report.joins.joined > 6 && report.joins.failed == 0, "{:?}", report.joins);
+    assert_eq!(report.media.lost, 0, "{:?}", report.verdicts);
+    // A server in the same process is not to be seen.
+    let last = report.verdicts.last().expect("verdicts");
+    assert_eq!((last.passed, last.detail.as_str()), (false, "it is not to be seen"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_load_is_one_that_was_tried() {
+    let options = Options {
+        search: Some(Search::Clients),
+        // As many as would take too long to bring in: it has to end before.
+        clients: 4,
+        measured: Duration::from_millis(300),
+        ..options(Scenario::Loopback, 4)
+    };
+    let options = Options { most: 16, ..options };
+    let server = server().await;
+    let found = run(&url(server.address()), &options, |_| ()).await;
+    server.stop().await;
+    // A machine may be so busy that it bears nothing.
+    let report = match found {
+        Err(BenchError::Overloaded(_)) => return,
+        found => found.expect("a report"),
+    };
+    let largest = report.largest.expect("it was looked for");
+    assert_eq!(largest.clients, report.clients);
+    assert!(report.steps.iter().any(|step| step.passed && step.clients == largest.clients));
+    assert!(report.steps.iter().all(|step| step.clients <= 16), "{:?}", report.steps);
+    let seventy = largest.at_seventy_percent.expect("it was measured");
+    assert_eq!(seventy.clients, largest.clients * 7 / 10);
 }
 
 fn impatient() -> Options {
@@ -213,7 +289,8 @@ fn report(version: &str, delay: f64) -> Report {
     let spread = json!({"p50": delay, "p90": 2.0, "p99": 3.0, "max": 4.5});
     let sample = |at: u32, joined: u32| {
         json!({"at": at, "joined": joined, "receivedPerSecond": joined * 290, "lost": 1,
-            "cpuPercent": 2.5 * f64::from(joined), "residentMb": 20 + joined,
+            "cpuPercent": 2.5 * f64::from(joined), "residentMb": 20 + joined, "threads": 5,
+            "descriptors": 20,
             "delayP50Ms": delay, "delayP99Ms": 3})
     };
     let report = json!({
@@ -227,7 +304,12 @@ fn report(version: &str, delay: f64) -> Report {
             "receivedPerSecond": 580.0, "megabitsPerSecond": 4.6, "delayMs": spread,
             "keyframesAsked": 1, "nacked": 0, "harnessOverflown": 1, "harnessRefused": 0,
             "harnessLeftOut": 0},
-        "cost": {"cpuPercent": 5.0, "cpuUsPerPacket": 6.25, "cpuMsPerJoin": 0.9,
+        "way": {"pictures": "large", "transportCc": true, "opensOneOf": 8, "rows": true, "threads": 1,
+            "serverCores": [0], "loadCores": [1]},
+        "harness": {"cpuPercent": 7.5, "busiestPercent": 7.0, "waitMs": spread,
+            "limited": "this program was too slow for 1 datagrams"},
+        "verdicts": [{"what": "nobody loses a packet", "passed": false, "detail": "1 lost"}],
+        "cost": {"cpuPercent": 5.0, "cpuUsPerPacket": 6.25, "cpuMsPerJoin": 0.9, "clientsPerCore": 40.0,
             "memoryKbPerClient": 80.0, "memoryKbPerEndpoint": null, "residentMb": 22.0},
         "samples": [sample(1, 1), sample(2, 2), sample(3, 2)]
     });
@@ -256,4 +338,48 @@ fn the_page_shows_all_that_is_known_and_needs_nothing_from_elsewhere() {
     }
     // An empty report is no reason to fail.
     assert!(page(&Report::default(), Some(&now)).contains("</table>"));
+}
+
+/// A search that found two clients to be borne, and four not.
+fn searched(version: &str, delay: f64) -> Report {
+    let mut report = report(version, delay);
+    let step = |clients: u32, passed: bool| {
+        json!({"clients": clients, "passed": passed, "reason": (!passed).then_some("1 % were lost"),
+            "media": {"receivedPerSecond": clients * 290, "lostPercent": u32::from(!passed),
+                "delayMs": {"p50": delay, "p99": 3}},
+            "cost": {"cpuPercent": clients * 10, "cpuUsPerPacket": 2, "residentMb": 20},
+            "harness": {"cpuPercent": clients * 12}})
+    };
+    let steps = json!([step(2, true), step(4, false)]);
+    report.steps = serde_json::from_value(steps).expect("steps");
+    let largest = json!({"clients": 2, "beyond": "1 % were lost", "harnessLimited": true});
+    report.largest = serde_json::from_value(largest).expect("a load");
+    report
+}
+
+#[test]
+fn the_page_of_a_search_has_plots_over_the_load() {
+    let (now, before) = (searched("7.3.0", 1.0), searched("7.2.0", 0.5));
+    let html = page(&now, Some(&before));
+    golden("searched.html", &html);
+    assert!(html.contains("CPU (% of a core) by clients"));
+    let suite = |report: Report| {
+        let name = "largest broadcast".to_owned();
+        let jobs = vec![Done { name, reports: vec![report], failures: Vec::new() }];
+        let mut suite = Suite { jobs, runs: 1, seconds: 5.0, ..Suite::default() };
+        suite.machine.cpu = "A <fast> one".to_owned();
+        suite.command = "rivero bench all".to_owned();
+        suite.tell();
+        suite
+    };
+    let (now, before) = (suite(now), suite(before));
+    let html = suite_page(&now, Some(&before));
+    golden("all.html", &html);
+    golden("all.md", &now.markdown());
+    for foreign in ["<script", "src=", "href=", "<fast>", "NaN"] {
+        assert!(!html.contains(foreign), "{foreign}");
+    }
+    let text = serde_json::to_string(&now).expect("writes");
+    assert_eq!(serde_json::from_str::<Suite>(&text).expect("reads"), now);
+    assert!(suite_page(&Suite::default(), Some(&now)).contains("</table>"));
 }

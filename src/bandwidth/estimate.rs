@@ -105,3 +105,34 @@ pub struct Counts {
     pub probes_unfilled: u64,
     pub probes_unclear: u64,
 }
+
+impl Counts {
+    /// With the names they are shown under.
+    pub const fn named(self) -> [(&'static str, u64); 4] {
+        [
+            ("refused", self.refused),
+            ("clock_jumps", self.clock_jumps),
+            ("probes_unfilled", self.probes_unfilled),
+            ("probes_unclear", self.probes_unclear),
+        ]
+    }
+
+    /// What was counted after `before`.
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            refused: self.refused - before.refused,
+            clock_jumps: self.clock_jumps - before.clock_jumps,
+            probes_unfilled: self.probes_unfilled - before.probes_unfilled,
+            probes_unclear: self.probes_unclear - before.probes_unclear,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, one: Self) {
+        self.refused += one.refused;
+        self.clock_jumps += one.clock_jumps;
+        self.probes_unfilled += one.probes_unfilled;
+        self.probes_unclear += one.probes_unclear;
+    }
+}

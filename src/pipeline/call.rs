@@ -19,6 +19,7 @@ impl Call<'_> {
     pub fn with_body<R>(&mut self, f: impl FnOnce(&mut Body, &mut Context<'_>) -> R) -> R {
         let Pipeline { objects, router, peers, plain_peers, ids, stale, .. } = &mut *self.pipeline;
         let entry = &mut objects[self.key];
+        let mut changed = false;
         let mut cx = Context {
             at: self.at,
             owner: self.owner,
@@ -29,9 +30,13 @@ impl Call<'_> {
             net: self.net,
             events: self.events,
             ids,
-            stale,
+            stale: &mut changed,
         };
-        f(&mut entry.body, &mut cx)
+        let result = f(&mut entry.body, &mut cx);
+        if changed {
+            stale.changed(self.key);
+        }
+        result
     }
 
     /// Raises an event of the object.

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::Pipeline;
-use crate::elements::{LegKey, Moment, Net};
+use crate::elements::{LegKey, Moment, Net, ObjectKey};
 use crate::model::types::MediaType;
 use crate::transport::DropReason;
 use crate::transport::data_channel::Message;
@@ -20,23 +20,37 @@ use crate::transport::data_channel::Message;
 #[derive(Debug, Default)]
 pub(super) struct DataRoutes {
     sinks: HashMap<LegKey, Vec<LegKey>>,
+    /// By element: the session that messages go to, and the one they come from.
+    ways: HashMap<ObjectKey, (LegKey, LegKey)>,
     /// Sources that are not read, and for which sinks they wait.
     held: HashMap<LegKey, Vec<LegKey>>,
 }
 
 impl Pipeline {
-    /// Finds out who feeds whom with messages.
-    pub(super) fn settle_data(&mut self, at: Moment, net: &mut Net) {
-        let mut sinks: HashMap<LegKey, Vec<LegKey>> = HashMap::new();
-        for (key, entry) in &self.objects {
-            let Some(sink) = entry.body.node().data() else { continue };
-            let origin = self.graph.origin(key, MediaType::Data, |key| self.upstream(key));
-            let source = origin.and_then(|origin| self.objects[origin].body.node().data());
-            if let Some(source) = source {
+    /// Finds out who feeds these elements with messages; they may be no more.
+    pub(super) fn settle_data(&mut self, at: Moment, net: &mut Net, elements: &[ObjectKey]) {
+        for &key in elements {
+            let way = self.data_way(key);
+            let DataRoutes { sinks, ways, .. } = &mut self.data;
+            let old = match way {
+                Some(way) => ways.insert(key, way),
+                None => ways.remove(&key),
+            };
+            if old == way {
+                continue;
+            }
+            if let Some((sink, source)) = old
+                && let Some(known) = sinks.get_mut(&source)
+            {
+                known.retain(|other| *other != sink);
+                if known.is_empty() {
+                    sinks.remove(&source);
+                }
+            }
+            if let Some((sink, source)) = way {
                 sinks.entry(source).or_default().push(sink);
             }
         }
-        self.data.sinks = sinks;
         for source in self.data.held.keys().copied().collect::<Vec<_>>() {
             let still = self.data.sinks.get(&source);
             let waits = |sink: &LegKey| {
@@ -49,6 +63,13 @@ impl Pipeline {
                 self.release_source(at, net, source);
             }
         }
+    }
+
+    /// Where messages of an element go and come from.
+    fn data_way(&self, key: ObjectKey) -> Option<(LegKey, LegKey)> {
+        let sink = self.objects.get(key)?.body.node().data()?;
+        let origin = self.graph.origin(key, MediaType::Data, |key| self.upstream(key))?;
+        Some((sink, self.objects[origin].body.node().data()?))
     }
 
     /// A message came over a channel of `from`: to whom it may concern.

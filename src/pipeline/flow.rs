@@ -26,9 +26,38 @@ const PERIOD: Duration = Duration::from_millis(250);
 impl Pipeline {
     /// Compares what flows with what was told, tells the difference, and plans the next look.
     pub fn update_flow(&mut self, at: Moment, net: &mut Net, events: &mut Vec<Event>) {
-        let keys: Vec<ObjectKey> = self.objects.keys().filter(|key| *key != self.root).collect();
+        let keys: Vec<ObjectKey> = self.objects.keys().collect();
+        let any = self.tell_flow(at, net, events, &keys);
+        self.flow_due = any.then(|| at.now + PERIOD);
+    }
+
+    /// The same for some elements only. When all are looked at next does not become later by that.
+    pub(super) fn update_flow_of(
+        &mut self,
+        at: Moment,
+        net: &mut Net,
+        events: &mut Vec<Event>,
+        keys: &[ObjectKey],
+    ) {
+        if self.tell_flow(at, net, events, keys) {
+            let next = at.now + PERIOD;
+            self.flow_due = Some(self.flow_due.map_or(next, |due| due.min(next)));
+        }
+    }
+
+    /// Whether media leaves any of these elements.
+    fn tell_flow(
+        &mut self,
+        at: Moment,
+        net: &mut Net,
+        events: &mut Vec<Event>,
+        keys: &[ObjectKey],
+    ) -> bool {
         let mut any = false;
-        for key in &keys {
+        for key in keys {
+            if *key == self.root || !self.objects.contains_key(*key) {
+                continue;
+            }
             for kind in [Kind::Audio, Kind::Video] {
                 let own = self.objects[*key].body.node().source(kind);
                 let enters = self.source_for(*key, kind).is_some_and(|from| self.flows(at, from));
@@ -46,7 +75,7 @@ impl Pipeline {
                 self.tell(at, events, *key, kind, enters, leaves);
             }
         }
-        self.flow_due = any.then(|| at.now + PERIOD);
+        any
     }
 
     pub(super) fn flows(&self, at: Moment, source: SourceKey) -> bool {

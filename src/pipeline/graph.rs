@@ -95,6 +95,11 @@ impl Graph {
         gone
     }
 
+    /// Which elements an element feeds, each as often as there are connections.
+    pub fn fed_by(&self, element: ObjectKey) -> &[ObjectKey] {
+        self.fed.get(&element).map_or(&[], Vec::as_slice)
+    }
+
     /// What feeds a sink.
     pub fn feed(
         &self,

@@ -10,15 +10,18 @@ use std::time::Instant;
 use slotmap::SlotMap;
 
 use super::sealed::{LentWay, Sealed};
+use super::setup::{Handshakes, Waiting};
 use super::{Command, Notice, Pipeline, Ticket, WorkerId};
+use crate::bandwidth::Counts;
 use crate::elements::{Asker, Inbound, LegKey, Moment, Net, Owner, PipelineKey, PlainKey};
 use crate::model::{Event, ObjectId, RemoteError};
-use crate::router::{Alone, Crew, PeerKey, RouterEvent};
+use crate::router::{Alone, Crew, Holdings, PeerKey, RouterEvent};
 use crate::rtp::packet::RtpPacket;
+use crate::transport::DtlsState;
 use crate::transport::LinkOutput;
 use crate::transport::demux::{Datagram, classify};
 use crate::transport::path::{self, Path};
-use crate::transport::webrtc::{Output, Received};
+use crate::transport::webrtc::{Event as SessionEvent, Output, Received};
 
 /// Where datagrams go.
 pub trait Outbox {
@@ -91,6 +94,28 @@ struct Dropped {
     unsent: u64,
 }
 
+/// How many DTLS handshakes began, ended with a connection, and failed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Shaken {
+    pub begun: u64,
+    pub done: u64,
+    pub failed: u64,
+}
+
+/// What a worker holds at a moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Levels {
+    pub sessions: usize,
+    /// Handshakes under way.
+    pub shaking: usize,
+    /// Datagrams of handshakes that wait, and their bytes.
+    pub handshakes: usize,
+    pub handshake_bytes: usize,
+    /// Bytes of messages that wait on data channels.
+    pub messages: usize,
+    pub routers: Holdings,
+}
+
 pub struct Machine {
     id: WorkerId,
     pipelines: SlotMap<PipelineKey, Pipeline>,
@@ -106,11 +131,25 @@ pub struct Machine {
     /// Whose turn it is, for the case that it fails.
     at_work: Option<PipelineKey>,
     ended: usize,
+    /// Handshakes wait until media was sent.
+    handshakes: Handshakes,
+    shaken: Shaken,
     dropped: Dropped,
     /// By reason, what transports dropped.
     dropped_by_transport: HashMap<&'static str, u64>,
     /// Who helps with packets that are for many.
     crew: Box<dyn Crew<LentWay>>,
+}
+
+impl Shaken {
+    fn note(&mut self, event: &SessionEvent) {
+        match event {
+            SessionEvent::Dtls(DtlsState::Connecting) => self.begun += 1,
+            SessionEvent::Dtls(DtlsState::Connected) => self.done += 1,
+            SessionEvent::Dtls(DtlsState::Failed) => self.failed += 1,
+            _ => {}
+        }
+    }
 }
 
 impl Machine {
@@ -127,6 +166,8 @@ impl Machine {
             timed: Vec::new(),
             at_work: None,
             ended: 0,
+            handshakes: Handshakes::default(),
+            shaken: Shaken::default(),
             dropped: Dropped::default(),
             dropped_by_transport: HashMap::new(),
             crew: Box::new(Alone),
@@ -173,6 +214,7 @@ impl Machine {
             ("malformed_rtp", own.malformed_rtp),
             ("unknown_stream", own.unknown_stream),
             ("unsent", own.unsent),
+            ("handshakes_full", self.handshakes.take_refused()),
             ("old_candidate", std::mem::take(&mut self.net.places.old_candidates)),
             ("too_many_candidates", std::mem::take(&mut self.net.places.refused_candidates)),
             ("malformed_candidate", std::mem::take(&mut self.net.places.malformed_candidates)),
@@ -182,6 +224,37 @@ impl Machine {
             all.extend(drops.iter().map(|(reason, count)| (reason.name(), count)));
         }
         all
+    }
+
+    /// What became of handshakes since this was asked last.
+    pub fn take_shaken(&mut self) -> Shaken {
+        std::mem::take(&mut self.shaken)
+    }
+
+    /// What estimates could not use since this was asked last, by name.
+    pub fn take_estimator_counts(&mut self) -> [(&'static str, u64); 4] {
+        let mut total = Counts::default();
+        let all = self.pipelines.values_mut();
+        all.for_each(|pipeline| total += pipeline.router.take_estimator_counts());
+        total.named()
+    }
+
+    /// What is held now. It looks at each session and stream: not for every turn.
+    pub fn levels(&self) -> Levels {
+        let mut levels = Levels {
+            sessions: self.net.legs.len(),
+            handshakes: self.handshakes.len(),
+            handshake_bytes: self.handshakes.bytes(),
+            ..Levels::default()
+        };
+        for leg in self.net.legs.values() {
+            levels.shaking += usize::from(leg.session.dtls_state() == DtlsState::Connecting);
+            levels.messages += leg.session.waiting();
+        }
+        for pipeline in self.pipelines.values() {
+            levels.routers += pipeline.router.holdings();
+        }
+        levels
     }
 
     /// How often viewers went over to a better encoding, and to a lesser one, since this was asked last.
@@ -347,6 +420,42 @@ impl Machine {
     }
 
     fn handle_of(
+        &mut self,
+        at: Moment,
+        key: LegKey,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+        out: &mut impl Outbox,
+    ) -> bool {
+        let Some(leg) = self.net.legs.get_mut(key) else { return false };
+        let waits = match classify(bytes) {
+            Datagram::Dtls => leg.session.shakes_hands(local, remote) || self.handshakes.has(key),
+            // Without the keys that are about to be agreed on it would be lost.
+            Datagram::Rtp | Datagram::Rtcp => self.handshakes.has(key),
+            Datagram::Stun | Datagram::Unknown => false,
+        };
+        if waits {
+            return self.handshakes.push(key, local, remote, bytes);
+        }
+        self.take(at, key, local, remote, bytes, out)
+    }
+
+    /// How many datagrams wait for [`Self::next_handshake`].
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.len()
+    }
+
+    /// Takes the next datagram of a handshake, if one waits. What comes of it may take as long as
+    /// hundreds of packets: it is for when those were sent.
+    pub fn next_handshake(&mut self, at: Moment, out: &mut impl Outbox) {
+        if let Some(Waiting { leg, local, remote, mut bytes }) = self.handshakes.pop() {
+            self.take(at, leg, local, remote, &mut bytes, out);
+        }
+    }
+
+    /// A datagram for a session; whether it took it.
+    fn take(
         &mut self,
         at: Moment,
         key: LegKey,
@@ -691,6 +800,7 @@ impl Machine {
                         *self.dropped_by_transport.entry(reason.as_str()).or_default() += 1;
                     }
                     Output::Event(event) => {
+                        self.shaken.note(&event);
                         let owner = leg.owner;
                         if let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) {
                             let (net, events) = (&mut self.net, &mut self.events);

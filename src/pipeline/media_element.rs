@@ -32,8 +32,9 @@ impl Call<'_> {
             let replaced = self.pipeline.graph.connect(connection.clone()).map_err(|_| {
                 RemoteError::NotEnoughResources("Reached media descriptions limit".to_owned())
             })?;
-            self.pipeline.stale = true;
+            self.pipeline.stale.connected(&connection);
             if let Some(old) = replaced {
+                self.pipeline.stale.connected(&old);
                 self.pipeline.raise_disconnected(self.at, self.events, &old);
             }
             self.raise(ElementConnected {
@@ -55,7 +56,9 @@ impl Call<'_> {
         sink_description: Option<String>,
     ) -> Result<()> {
         for connection in self.connections(&sink, media, source_description, sink_description)? {
-            self.pipeline.stale |= self.pipeline.graph.disconnect(&connection);
+            if self.pipeline.graph.disconnect(&connection) {
+                self.pipeline.stale.connected(&connection);
+            }
             self.pipeline.raise_disconnected(self.at, self.events, &connection);
         }
         Ok(())

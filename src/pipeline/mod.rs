@@ -21,6 +21,8 @@ mod own_sockets;
 mod pool;
 mod resolver;
 mod sealed;
+mod settle;
+mod setup;
 mod streams;
 mod worker;
 
@@ -47,6 +49,7 @@ use call::Call;
 use classes::Body;
 use data::DataRoutes;
 use graph::{Graph, Upstream};
+use settle::Stale;
 
 /// A pipeline with everything in it.
 pub struct Pipeline {
@@ -61,8 +64,8 @@ pub struct Pipeline {
     pub peers: SecondaryMap<PeerKey, LegKey>,
     /// Which way of plain RTP does.
     pub plain_peers: SecondaryMap<PeerKey, PlainKey>,
-    /// Whether connections or endpoints changed since the router was told its routes.
-    stale: bool,
+    /// What changed since the router was told its routes.
+    stale: Stale,
     /// When flow states are looked at next; none while nothing flows.
     pub flow_due: Option<Instant>,
     latency_stats: bool,
@@ -75,6 +78,8 @@ struct Entry {
     children: Vec<ObjectKey>,
     element: Element,
     body: Body,
+    /// Names the object in the log; made once, for it is entered often.
+    span: tracing::Span,
 }
 
 impl Pipeline {
@@ -83,6 +88,7 @@ impl Pipeline {
         let mut objects = SlotMap::with_key();
         let object = Object::new(id.clone(), class, None, at.unix_millis);
         let root = objects.insert(Entry {
+            span: span_of(&object),
             object,
             children: Vec::new(),
             element: Element::default(),
@@ -98,7 +104,7 @@ impl Pipeline {
             router: Router::new(at.now),
             peers: SecondaryMap::new(),
             plain_peers: SecondaryMap::new(),
-            stale: false,
+            stale: Stale::default(),
             flow_due: None,
             latency_stats: false,
         }
@@ -126,6 +132,7 @@ impl Pipeline {
         let above = *self.ids.get(parent).ok_or_else(|| RemoteError::not_found(parent))?;
         let object = Object::new(id.clone(), class, Some(parent.clone()), at.unix_millis);
         let key = self.objects.insert(Entry {
+            span: span_of(&object),
             object,
             children: Vec::new(),
             element: Element {
@@ -197,10 +204,12 @@ impl Pipeline {
         for id in &gone {
             self.ids.remove(id);
         }
-        self.stale = true;
-        if let Some(parent) = parent.and_then(|key| self.objects.get_mut(key)) {
+        if let Some((above, parent)) =
+            parent.and_then(|above| Some((above, self.objects.get_mut(above)?)))
+        {
             parent.children.retain(|child| *child != key);
             parent.body.node_mut().forget(key);
+            self.stale.changed(above);
         }
         if !ends {
             self.settle(at, net, events);
@@ -220,6 +229,7 @@ impl Pipeline {
         if !silent {
             // What is no more tells nothing, so only the sources of the others do.
             for connection in self.graph.isolate(key) {
+                self.stale.connected(&connection);
                 if connection.source != key {
                     self.raise_disconnected(at, events, &connection);
                 }
@@ -248,8 +258,12 @@ impl Pipeline {
 
     /// Names the object in what is logged inside; its id begins with the pipeline's.
     pub fn span(&self, key: ObjectKey) -> tracing::Span {
-        let object = self.objects.get(key).map(|entry| tracing::field::display(&entry.object.id));
-        tracing::info_span!("element", object)
+        match self.objects.get(key) {
+            // The log may have become more talkative since.
+            Some(entry) if entry.span.is_disabled() => span_of(&entry.object),
+            Some(entry) => entry.span.clone(),
+            None => tracing::Span::none(),
+        }
     }
 
     fn call<'a>(
@@ -261,23 +275,6 @@ impl Pipeline {
     ) -> Call<'a> {
         let owner = Owner { pipeline: self.key, object: key };
         Call { pipeline: self, at, net, events, key, owner }
-    }
-
-    /// Tells the router what feeds each of its sinks, if that may have changed.
-    pub fn settle(&mut self, at: Moment, net: &mut Net, events: &mut Vec<Event>) {
-        if !std::mem::take(&mut self.stale) {
-            return;
-        }
-        for (key, entry) in &self.objects {
-            for kind in [Kind::Audio, Kind::Video] {
-                if let Some(sink) = entry.body.node().sink(kind) {
-                    let source = self.source_for(key, kind);
-                    self.router.set_route(at.now, sink, source);
-                }
-            }
-        }
-        self.settle_data(at, net);
-        self.update_flow(at, net, events);
     }
 
     /// The router's source of the media that enters an element, if any does.
@@ -323,4 +320,8 @@ impl Pipeline {
         let children = &self.objects[key].children;
         children.iter().map(|child| self.objects[*child].object.id.clone()).collect()
     }
+}
+
+fn span_of(object: &Object) -> tracing::Span {
+    tracing::info_span!("element", object = %object.id)
 }

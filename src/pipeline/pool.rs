@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -29,11 +30,15 @@ use crate::transport::{Certificate, KeyKind, MAX_LOCAL_CANDIDATES};
 /// the requests that wait for them.
 const MAX_EVENTS: usize = 100_000;
 
+/// A worker comes round once a second, however little it has to do.
+const STUCK: Duration = Duration::from_secs(5);
+
 /// The workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Shared>);
 
 struct Shared {
+    clock: Clock,
     workers: Vec<Worker>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     helpers: Helpers,
@@ -42,6 +47,8 @@ struct Shared {
 struct Worker {
     mailbox: Arc<Mailbox>,
     load: Arc<Load>,
+    /// Milliseconds of the clock's uptime when it last came round.
+    beat: Arc<AtomicU64>,
 }
 
 impl Pool {
@@ -70,8 +77,12 @@ impl Pool {
         let rtp_pairs = Arc::new(Quota::new(config.limits.rtp_pairs.min(most)));
         // Dropping it on an error below stops the workers that run already.
         let (helpers, threads) = Helpers::start(count - 1)?;
-        let mut shared =
-            Shared { workers: Vec::new(), threads: Mutex::new(threads), helpers: helpers.clone() };
+        let mut shared = Shared {
+            clock,
+            workers: Vec::new(),
+            threads: Mutex::new(threads),
+            helpers: helpers.clone(),
+        };
         let object_limits = ObjectLimits::from(&config.limits);
         let cores = if config.media.pin { cores::allowed() } else { Vec::new() };
         for id in 0..count {
@@ -79,6 +90,7 @@ impl Pool {
             let listeners = listen(config, &sockets);
             let mailbox = Arc::new(Mailbox::new()?);
             let load = Arc::new(Load::default());
+            let beat = Arc::new(AtomicU64::new(clock.uptime().as_millis() as u64));
             let thread = worker::spawn(worker::Parts {
                 id,
                 clock,
@@ -91,6 +103,7 @@ impl Pool {
                 load: load.clone(),
                 helpers: helpers.clone(),
                 core: cores.get(id % cores.len().max(1)).copied(),
+                beat: beat.clone(),
                 outlet: outlet.clone(),
                 certificates: certificates.clone(),
                 object_limits: object_limits.clone(),
@@ -101,7 +114,7 @@ impl Pool {
                 rtp_pairs: rtp_pairs.clone(),
                 defaults: defaults.clone(),
             })?;
-            shared.workers.push(Worker { mailbox, load });
+            shared.workers.push(Worker { mailbox, load, beat });
             shared.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         // The slow kind is made aside, before a worker could need it.
@@ -134,10 +147,23 @@ impl Pool {
         }
     }
 
+    /// The workers that have not come round for so long that something holds them.
+    pub fn stuck(&self) -> Vec<WorkerId> {
+        let now = self.0.clock.uptime();
+        let late = |worker: &Worker| is_stuck(now, worker.beat.load(Ordering::Relaxed));
+        let workers = self.0.workers.iter().enumerate();
+        workers.filter(|(_, worker)| late(worker)).map(|(id, _)| id).collect()
+    }
+
     /// Ends all pipelines and joins the threads.
     pub fn stop(&self) {
         self.0.stop();
     }
+}
+
+/// Whether a worker that came round last at `beat`, in milliseconds of uptime, is overdue.
+fn is_stuck(now: Duration, beat: u64) -> bool {
+    now.saturating_sub(Duration::from_millis(beat)) > STUCK
 }
 
 impl Shared {
@@ -281,6 +307,11 @@ impl Outlet {
         &self.metrics
     }
 
+    /// Events that control has yet to read, of all workers.
+    pub fn waiting(&self) -> usize {
+        self.events.load(Ordering::Relaxed)
+    }
+
     pub fn send(&self, notice: Notice) {
         if matches!(notice, Notice::Event(_)) {
             if self.events.load(Ordering::Relaxed) >= MAX_EVENTS {
@@ -316,5 +347,20 @@ impl Notices {
 impl From<UnboundedReceiver<Notice>> for Notices {
     fn from(receiver: UnboundedReceiver<Notice>) -> Self {
         Self { receiver, events: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_comes_round_once_a_second_is_not_stuck() {
+        let now = Duration::from_secs(60);
+        for (beat, stuck) in
+            [(60_000, false), (60_001, false), (58_900, false), (54_000, true), (0, true)]
+        {
+            assert_eq!(is_stuck(now, beat), stuck, "{beat}");
+        }
     }
 }

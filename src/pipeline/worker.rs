@@ -3,12 +3,13 @@
 //!
 //! A panic while a pipeline is at work ends that pipeline and nothing else.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,17 +17,19 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 use tracing::Span;
 
-use super::helpers::{Helpers, Tally};
+use super::helpers::{Helpers, Tally as Helped};
 use super::load::Load;
 use super::machine::{Machine, Outbox};
 use super::own_sockets::OwnSockets;
 use super::pool::Outlet;
 use super::resolver::{Question, Resolver};
+use super::setup::allowance;
 use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId, cores};
 use crate::clock::Clock;
 use crate::config::ModuleConfig;
 use crate::elements::{Asker, Certificates, LegKey, Moment, Net, Places, PlainNet};
+use crate::metrics::{Tally, WorkerMetrics};
 use crate::model::ObjectLimits;
 use crate::rtp::NtpTime;
 use crate::transport::LinkOutput;
@@ -35,7 +38,7 @@ use crate::transport::interfaces::Interface;
 use crate::transport::path::{self, Path};
 use crate::transport::ports::{PortRange, Ports, Quota};
 use crate::transport::tcp::{Listener, MAX_FRAME};
-use crate::transport::udp::{RecvBatch, SendBatch, SendStats, UdpSocket};
+use crate::transport::udp::{RecvBatch, SEND_BATCH, SEND_SLOT, SendBatch, SendStats, UdpSocket};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
@@ -49,6 +52,9 @@ const MAX_READY: usize = 64;
 
 /// How often counters are handed to the metrics.
 const METRICS_PERIOD: Duration = Duration::from_millis(500);
+
+/// A worker shows at least so often that it is alive.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 pub(super) struct Parts {
@@ -66,6 +72,8 @@ pub(super) struct Parts {
     pub helpers: Helpers,
     /// Where the thread is to stay.
     pub core: Option<usize>,
+    /// Milliseconds of the clock's uptime at the last turn.
+    pub beat: Arc<AtomicU64>,
     pub outlet: Outlet,
     pub certificates: Arc<Certificates>,
     pub object_limits: ObjectLimits,
@@ -110,13 +118,20 @@ struct Shell {
     /// One message of a connection.
     message: Vec<u8>,
     mailbox: Arc<Mailbox>,
+    /// Commands that wait until media was sent.
+    commands: VecDeque<(Command, Ticket, Span)>,
     load: Arc<Load>,
+    beat: Arc<AtomicU64>,
     /// Since the counters were handed over.
     waited: Duration,
     helpers: Helpers,
     /// What helpers did, where there are any.
-    tally: Tally,
+    tally: Helped,
     outlet: Outlet,
+    metrics: WorkerMetrics,
+    /// Microseconds of each turn, waiting left out, and datagrams of each batch that was received.
+    turns: Tally,
+    batches: Tally,
     counts: Counts,
     counted_at: Instant,
 }
@@ -131,6 +146,7 @@ struct Counts {
 impl Shell {
     fn new(parts: Parts, poller: Poller, streams: Streams, tcp: Vec<SocketAddr>) -> Self {
         let own = OwnSockets::new(poller.epoll.clone());
+        let metrics = parts.outlet.metrics().worker(parts.id);
         let ports = Ports::new(parts.rtp_ports, parts.rtp_pairs, Box::new(own.clone()));
         let net = Net {
             plain: PlainNet::new(ports),
@@ -145,7 +161,7 @@ impl Shell {
             closing: Vec::new(),
         };
         let mut machine = Machine::new(parts.id, net);
-        let mut tally = Tally::default();
+        let mut tally = Helped::default();
         if parts.helpers.any() {
             let team = parts.helpers.team(&parts.sockets);
             tally = team.tally();
@@ -168,11 +184,16 @@ impl Shell {
             received: Some(RecvBatch::new()),
             message: Vec::with_capacity(MAX_FRAME),
             mailbox: parts.mailbox,
+            commands: VecDeque::new(),
             load: parts.load,
             waited: Duration::ZERO,
             helpers: parts.helpers,
             tally,
+            beat: parts.beat,
             outlet: parts.outlet,
+            turns: metrics.turns.tally(),
+            batches: metrics.batches.tally(),
+            metrics,
             counts: Counts::default(),
             counted_at: parts.clock.now(),
         }
@@ -192,10 +213,16 @@ impl Shell {
             let next = due.into_iter().chain(count_at).chain(sweep_at).min();
             let before = self.clock.now();
             let wait = next.map(|next| next.saturating_duration_since(before));
+            let wait = match self.sets_up() {
+                true => Duration::ZERO,
+                false => wait.unwrap_or(BEAT).min(BEAT),
+            };
             self.helpers.rest();
-            let ready = self.poller.wait(wait);
+            let ready = self.poller.wait(Some(wait));
             self.helpers.wake();
-            self.waited += self.clock.now().saturating_duration_since(before);
+            let began = self.clock.now();
+            self.waited += began.saturating_duration_since(before);
+            self.beat.store(self.clock.uptime().as_millis() as u64, Ordering::Relaxed);
             for ready in 0..ready {
                 let (token, events) = self.poller.ready(ready);
                 match Ready::of(token) {
@@ -219,6 +246,7 @@ impl Shell {
             }
             self.tell_links(at);
             self.flush(at.now);
+            self.set_up(began);
             let (machine, streams) = (&self.machine, &mut self.out.streams);
             streams.sweep(at.now, |leg| machine.has(leg));
             for notice in self.machine.notices() {
@@ -234,6 +262,8 @@ impl Shell {
                 self.counted_at = at.now;
                 self.count();
             }
+            let turn = self.clock.now().saturating_duration_since(began);
+            self.turns.note(turn.as_micros() as u64);
         }
         let at = self.moment();
         self.guarded(at, |machine, out| machine.release_all(at, out));
@@ -253,12 +283,35 @@ impl Shell {
     fn read_mailbox(&mut self) {
         let at = self.moment();
         let (commands, answers) = self.mailbox.take();
-        for (command, ticket, request) in commands {
-            let _named = request.entered();
-            self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
-        }
+        self.commands.extend(commands);
         for Answer { asker, ip } in answers {
             self.guarded(at, |machine, out| machine.handle_resolved(at, asker, ip, out));
+        }
+    }
+
+    fn sets_up(&self) -> bool {
+        !self.commands.is_empty() || self.machine.handshakes() > 0
+    }
+
+    /// Carries out commands and does steps of handshakes, for a share of the time that the turn took which
+    /// `began` then.
+    fn set_up(&mut self, began: Instant) {
+        if !self.sets_up() {
+            return;
+        }
+        let from = self.clock.now();
+        let until = from + allowance(from.saturating_duration_since(began));
+        loop {
+            let at = self.moment();
+            if let Some((command, ticket, request)) = self.commands.pop_front() {
+                let _named = request.entered();
+                self.guarded(at, |machine, out| machine.handle_command(at, command, ticket, out));
+            }
+            self.guarded(at, |machine, out| machine.next_handshake(at, out));
+            if !self.sets_up() || self.clock.now() >= until {
+                self.guarded(at, |machine, out| machine.end_of_batch(at, out));
+                return self.flush(at.now);
+            }
         }
     }
 
@@ -394,6 +447,7 @@ impl Shell {
         handle: impl Fn(&mut Machine, Moment, SocketAddr, &mut [u8], &mut Sockets),
     ) -> Moment {
         self.counts.truncated += batch.truncated() as u64;
+        self.batches.note(batch.len() as u64);
         let at = self.moment();
         for (remote, bytes) in batch.iter_mut() {
             self.counts.packets += 1;
@@ -459,6 +513,33 @@ impl Shell {
             if number > 0 {
                 metrics.dropped(reason, number);
             }
+        }
+        self.metrics.turns.take(&mut self.turns);
+        self.metrics.batches.take(&mut self.batches);
+        let shaken = self.machine.take_shaken();
+        metrics.handshakes(shaken.begun, shaken.done, shaken.failed);
+        for (what, number) in self.machine.take_estimator_counts() {
+            if number > 0 {
+                metrics.estimators(what, number);
+            }
+        }
+        let levels = self.machine.levels();
+        let slots = self.out.list.len() * SEND_BATCH * SEND_SLOT;
+        let (own, held) = (&self.metrics, levels.routers);
+        for (level, count) in [
+            (&own.sessions, levels.sessions),
+            (&own.handshakes_under_way, levels.shaking),
+            (&own.commands_waiting, self.commands.len()),
+            (&own.handshakes_waiting, levels.handshakes),
+            (&own.packets_paced, held.paced),
+            (&own.message_bytes_waiting, levels.messages),
+            (&own.notices_waiting, self.outlet.waiting()),
+            (&own.histories, held.histories),
+            (&own.notes, held.notes),
+            (&own.send_slots, slots),
+            (&own.handshake_bytes, levels.handshake_bytes),
+        ] {
+            level.set(count as i64);
         }
         let [up, down] = self.machine.take_switches();
         for (way, number) in [("up", up), ("down", down)] {

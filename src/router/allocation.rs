@@ -21,6 +21,7 @@ use super::{
     agenda::Whose,
     clock::Stamp,
     feedback::{Behind, Limit},
+    layers::Ascent,
     sending::Held,
     sink::SendBounds,
 };
@@ -63,6 +64,8 @@ impl Router {
     ) {
         let Some(sink) = self.sinks.get_mut(key).filter(|sink| sink.is_video()) else { return };
         sink.bounds = SendBounds { min, max };
+        // What was tried in vain was tried under others.
+        sink.ascent = Ascent::default();
         let peer = sink.peer;
         if let Some(one) = self.peers.get_mut(peer) {
             one.sending.shared = None;

@@ -114,6 +114,11 @@ impl History {
         self.floor = self.floor.max(self.head.saturating_sub(self.bytes.len() as u64));
     }
 
+    /// Bytes that it occupies.
+    pub fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.bytes.capacity()
+    }
+
     pub fn get(&self, sequence: u64) -> Option<Kept<'_>> {
         let slot = self.slots.get(self.slot_of(sequence))?;
         if slot.sequence != sequence || slot.at < self.floor {

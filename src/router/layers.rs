@@ -4,7 +4,8 @@
 //! stands for all of them where sinks are connected. Ten times a second it is looked at what comes and
 //! what each sink is allowed: the choice is the best that fits. Down it goes at once, up only after
 //! what is better fitted with room to spare for a while, by the most that it lately was, so that a rate
-//! near a limit does not swing. An encoding is entered at a keyframe; until then the sink keeps what it
+//! near a limit does not swing; and who had to come down again soon waits longer each time, for an encoding
+//! begins with a keyframe, which is much for a narrow link. An encoding is entered at a keyframe; until then the sink keeps what it
 //! has.
 //!
 //! Among the layers of an encoding, pictures are worth more than size: above the smallest size the lowest
@@ -20,6 +21,12 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How long something better must fit before it is chosen.
 const UP_AFTER: Duration = Duration::from_secs(1);
+/// Who comes down so soon after going up to another encoding should not have gone; how long it stays down
+/// then, at first and at most, each time twice as long; and what of that is over when it stays up so long.
+const REGRETS: Duration = Duration::from_secs(8);
+const FIRST_STAY: Duration = Duration::from_secs(8);
+const LONGEST_STAY: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(30);
 /// What must be left over to go up: a twelfth.
 const ROOM: (u64, u64) = (13, 12);
 /// An encoding that was silent for so long, or for three of its pictures, has ended.
@@ -55,19 +62,55 @@ struct Point {
 #[derive(Debug, Default)]
 pub(super) struct Points(Vec<Point>);
 
+/// When a sink went up to another encoding, and when it may again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ascent {
+    went_up: Option<Instant>,
+    stay: Duration,
+    not_before: Option<Instant>,
+}
+
+impl Ascent {
+    fn may_go_up(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn up(&mut self, now: Instant) {
+        self.went_up = Some(now);
+    }
+
+    fn down(&mut self, now: Instant) {
+        let Some(up_for) = self.went_up.take().map(|at| now.saturating_duration_since(at)) else {
+            return;
+        };
+        if up_for < REGRETS {
+            self.stay = (2 * self.stay).clamp(FIRST_STAY, LONGEST_STAY);
+            self.not_before = Some(now + self.stay);
+        } else if up_for >= SETTLED {
+            self.stay = Duration::ZERO;
+        }
+    }
+}
+
 impl Points {
-    /// The best that fits, with some room if `room` is wanted; else the least.
-    fn best(&self, allowance: Option<Bitrate>, room: bool) -> Option<usize> {
+    /// The best that fits, with some room if `room` is wanted; else the least. Only of one source, if one is
+    /// named.
+    fn best(
+        &self,
+        allowance: Option<Bitrate>,
+        room: bool,
+        only: Option<SourceKey>,
+    ) -> Option<usize> {
         let needs = |point: &Point| match room {
             true => point.rate.max(point.most).bps().saturating_mul(ROOM.0) / ROOM.1,
             false => point.rate.bps(),
         };
-        let fits = |point: &Point| allowance.is_none_or(|allowed| needs(point) <= allowed.bps());
-        let last = self.0.len().checked_sub(1)?;
-        match allowance {
-            None => Some(last),
-            Some(_) => Some(self.0.iter().rposition(fits).unwrap_or(0)),
-        }
+        let fits = |point: &Point| {
+            allowance.is_none_or(|allowed| needs(point) <= allowed.bps())
+                && only.is_none_or(|only| only == point.source)
+        };
+        self.0.len().checked_sub(1)?;
+        Some(self.0.iter().rposition(fits).unwrap_or(0))
     }
 }
 
@@ -169,12 +212,13 @@ impl Router {
         // Layers come and go with the stream, so the same encoding counts too.
         let current = at(heading, wanted)
             .or_else(|| points.0.iter().rposition(|point| Some(point.source) == heading));
-        let fitting = points.best(sink.budget, false)?;
+        let fitting = points.best(sink.budget, false, None)?;
         let chosen = match current {
             None => fitting,
             Some(current) if fitting < current => fitting,
             Some(current) => {
-                let better = points.best(sink.budget, true)?;
+                let only = heading.filter(|_| !sink.ascent.may_go_up(now));
+                let better = points.best(sink.budget, true, only)?;
                 if better <= current {
                     sink.better_since = None;
                     current
@@ -191,6 +235,9 @@ impl Router {
             sink.better_since = None;
         }
         let point = points.0[chosen];
+        if let Some(current) = current.filter(|_| heading != Some(point.source)) {
+            if chosen > current { sink.ascent.up(now) } else { sink.ascent.down(now) }
+        }
         self.head_for(now, key, point)
     }
 
@@ -268,7 +315,7 @@ impl Router {
         let mut points = std::mem::take(&mut self.points);
         self.look_at(now, lead, &mut points);
         let budget = self.sinks.get(sink).and_then(|sink| sink.budget);
-        let best = points.best(budget, false).map(|at| points.0[at]);
+        let best = points.best(budget, false, None).map(|at| points.0[at]);
         self.points = points;
         let Some(point) = best else { return lead };
         if let Some(sink) = self.sinks.get_mut(sink) {
@@ -364,5 +411,35 @@ impl Source {
                 points.push(Point { source: key, layers, rate, most });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_down_soon_stays_down_longer_each_time() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as an origin")]
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let mut ascent = Ascent::default();
+        let mut stays = Vec::new();
+        let mut now = 0;
+        for _ in 0..5 {
+            ascent.up(at(now));
+            ascent.down(at(now + 3));
+            let stay = (0..).find(|s| ascent.may_go_up(at(now + 3 + s))).unwrap_or_default();
+            stays.push(stay);
+            now += 3 + stay;
+        }
+        assert_eq!(stays, [8, 16, 32, 60, 60]);
+        // A link that became narrow is no reason, and a long stay above makes up for it.
+        ascent.up(at(now));
+        ascent.down(at(now + 40));
+        assert!(ascent.may_go_up(at(now + 40)));
+        ascent.up(at(now + 50));
+        ascent.down(at(now + 55));
+        assert!(!ascent.may_go_up(at(now + 62)) && ascent.may_go_up(at(now + 63)));
     }
 }

@@ -28,6 +28,7 @@ mod batch;
 mod budget;
 mod clock;
 mod control;
+mod counting;
 mod departures;
 mod feedback;
 mod header;
@@ -44,6 +45,7 @@ mod skips;
 mod source;
 mod stats;
 
+pub use counting::Holdings;
 pub use departures::FeedbackSink;
 pub use feedback::{Limit, RembParams};
 pub use peer::PeerConfig;
@@ -52,7 +54,7 @@ pub use sink::{RtxConfig, SinkConfig};
 pub use source::SourceConfig;
 pub use stats::{DropReason, Drops, PeerStats, SinkStats, SourceStats};
 
-use crate::bandwidth::Means;
+use crate::bandwidth::{self, Means};
 use crate::rtp::{Bitrate, Format, NtpTime, RtpPacket, keyframe};
 use agenda::{Agenda, Appointment, Whose};
 use batch::Batch;
@@ -121,6 +123,9 @@ pub struct Router {
     points: layers::Points,
     /// How often a sink went over to a better encoding, and to a lesser one.
     switches: [u64; 2],
+    /// Of parties that were removed, and what was told of all.
+    estimators_of_removed: bandwidth::Counts,
+    estimators_taken: bandwidth::Counts,
     /// Of sources and sinks that were removed.
     drops_of_removed: Drops,
     /// Of control packets, which belong to no stream.
@@ -146,6 +151,8 @@ impl Router {
             layers_appointment: Appointment::default(),
             points: layers::Points::default(),
             switches: [0; 2],
+            estimators_of_removed: bandwidth::Counts::default(),
+            estimators_taken: bandwidth::Counts::default(),
             drops_of_removed: Drops::default(),
             drops_of_control: Drops::default(),
             drops_taken: Drops::default(),
@@ -163,6 +170,7 @@ impl Router {
     /// Removes a peer with its sources and sinks.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         let Some(peer) = self.peers.remove(peer) else { return };
+        self.estimators_of_removed += peer.sending.bandwidth.counts();
         self.agenda.left();
         peer.sources.into_iter().for_each(|source| self.remove_source(source));
         peer.sinks.into_iter().for_each(|sink| self.remove_sink(sink));

@@ -102,6 +102,11 @@ impl Sending {
         number as u16
     }
 
+    /// Packets that wait for their time.
+    pub fn waiting(&self) -> usize {
+        self.pacer.len()
+    }
+
     /// Whether a packet may leave now; then it counts as sent.
     #[inline]
     pub fn admit(&mut self, now: Instant, class: Class, size: usize) -> bool {

@@ -18,6 +18,7 @@ use super::{
     clock::Stamp,
     header::{Fields, Layout},
     history::History,
+    layers::Ascent,
     sending::{Held, Sending},
     source::Arrival,
     stats::{DropReason, SinkStats},
@@ -127,6 +128,8 @@ pub(super) struct Sink {
     pub source: Option<SourceKey>,
     /// The one that it goes over to with the next keyframe.
     pub next: Option<SourceKey>,
+    /// Its ways up to better encodings.
+    pub ascent: Ascent,
     /// Since when more would fit.
     pub better_since: Option<Instant>,
     /// Since when it waits for a picture to go up with.
@@ -192,6 +195,7 @@ impl Sink {
             track: None,
             source: None,
             next: None,
+            ascent: Ascent::default(),
             better_since: None,
             waits_since: None,
             selection: Selection::default(),

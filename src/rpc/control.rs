@@ -24,6 +24,10 @@ pub trait Media: Send + Sync + 'static {
     fn place(&self) -> WorkerId;
     /// Hands a command to a worker; never blocks.
     fn send(&self, to: WorkerId, command: Command, ticket: Ticket);
+    /// Workers that seem to hang.
+    fn stuck(&self) -> Vec<WorkerId> {
+        Vec::new()
+    }
 }
 
 /// Where a worker's answer arrives.
@@ -91,6 +95,11 @@ impl Control {
     /// A connection opened: its number, and the queue of what is to be sent to it beside replies.
     pub fn open(&self) -> (ConnectionId, Inbox) {
         self.server.open()
+    }
+
+    /// Workers that seem to hang.
+    pub fn stuck(&self) -> Vec<WorkerId> {
+        self.media.stuck()
     }
 
     /// A connection is gone. Its session lives on until the collector comes.

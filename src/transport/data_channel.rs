@@ -271,6 +271,11 @@ impl DataChannels {
         self.take_events(now);
     }
 
+    /// Bytes of messages that wait to be sent or acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.buffered + self.orphaned
+    }
+
     /// Whether whoever sends over this session should wait.
     pub fn is_full(&self) -> bool {
         matches!(self.pace, Pace::Full(_))

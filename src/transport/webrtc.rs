@@ -464,6 +464,19 @@ impl Session {
         }
     }
 
+    /// Bytes of messages that wait to be sent or acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.data.as_ref().map_or(0, DataChannels::waiting)
+    }
+
+    /// Whether a datagram of DTLS between these addresses belongs to a handshake, which takes long.
+    pub fn shakes_hands(&mut self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let begun = self.dtls.as_ref().map(Dtls::state);
+        !self.closed
+            && matches!(begun, Some(DtlsState::New | DtlsState::Connecting))
+            && self.ice.is_validated(local, remote)
+    }
+
     pub fn ice_state(&self) -> IceState {
         self.ice.state()
     }

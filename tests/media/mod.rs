@@ -8,6 +8,7 @@ mod failure;
 mod feedback;
 mod hostile;
 mod hostile_data;
+mod joins;
 mod keyframes;
 mod layers;
 mod narrow;

@@ -14,7 +14,7 @@ use rivero::{
     model::{Class, ObjectId, class, value},
     pipeline::{
         Command, Notice,
-        machine::{Machine, Outbox},
+        machine::{Levels, Machine, Outbox, Shaken},
     },
     rtp::NtpTime,
     transport::{
@@ -124,6 +124,8 @@ pub struct Stage {
     pub left: Vec<Left>,
     /// Datagrams to addresses where nobody is, if those are allowed.
     pub strays: Option<u64>,
+    /// Datagrams of handshakes that are taken in a step; all as long as nobody says how many.
+    pub patience: usize,
     /// Bytes of all but STUN that the server got from each browser, and that it sent to it.
     pub carried: HashMap<usize, (u64, u64)>,
     bound: Bound,
@@ -161,6 +163,7 @@ impl Stage {
             time: 0,
             left: Vec::new(),
             strays: None,
+            patience: usize::MAX,
             carried: HashMap::new(),
             bound,
             machine: Machine::new(0, net),
@@ -264,6 +267,7 @@ impl Stage {
         self.guarded(|machine, wire| {
             machine.handle_datagram(at, SocketAddr::from(SERVER), from, &mut bytes, wire);
         });
+        self.shake_hands();
         self.deliver();
     }
 
@@ -349,7 +353,32 @@ impl Stage {
         if self.machine.poll_timeout().is_some_and(|due| due <= at.now) {
             self.guarded(|machine, wire| machine.handle_timeout(at, wire));
         }
+        self.shake_hands();
         self.deliver();
+    }
+
+    /// Does what a worker does when media was sent.
+    fn shake_hands(&mut self) {
+        let at = self.at();
+        for _ in 0..self.patience.min(self.machine.handshakes()) {
+            self.guarded(|machine, wire| machine.next_handshake(at, wire));
+        }
+        self.guarded(|machine, wire| machine.end_of_batch(at, wire));
+    }
+
+    /// Datagrams of handshakes that wait.
+    pub fn handshakes(&self) -> usize {
+        self.machine.handshakes()
+    }
+
+    /// What the machine holds.
+    pub fn levels(&self) -> Levels {
+        self.machine.levels()
+    }
+
+    /// Handshakes that began, succeeded and failed since this was asked last.
+    pub fn shaken(&mut self) -> Shaken {
+        self.machine.take_shaken()
     }
 
     /// As a worker's thread does it.

@@ -292,3 +292,14 @@ async fn one_address_has_no_more_connections_than_it_may() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn health_is_failing_while_a_worker_hangs() {
+    let server = TestServer::start().await;
+    server.set_stuck(true);
+    let (status, health) = get(server.address, "/health").await;
+    assert!(status == 503 && health.contains("media worker 0 does not answer"), "{health}");
+    server.set_stuck(false);
+    assert_eq!(get(server.address, "/health").await.0, 200);
+    server.stop().await;
+}

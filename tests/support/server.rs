@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rivero::clock::Clock;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 pub struct TestServer {
     pub address: SocketAddr,
     server: Server,
+    workers: Arc<Workers>,
 }
 
 impl TestServer {
@@ -34,11 +36,16 @@ impl TestServer {
         set(&mut config);
         let (notices, receiver) = unbounded_channel();
         let clock = Clock::start();
-        let workers = Workers { objects: Mutex::default(), notices, clock };
+        let workers = Arc::new(Workers {
+            objects: Mutex::default(),
+            notices,
+            clock,
+            stuck: AtomicBool::default(),
+        });
         let metrics = Arc::new(Metrics::new());
-        let server = Server::with_media(config, clock, metrics, Arc::new(workers), receiver).await;
+        let server = Server::with_media(config, clock, metrics, workers.clone(), receiver).await;
         let server = server.expect("a free port exists");
-        Self { address: server.address(), server }
+        Self { address: server.address(), server, workers }
     }
 
     /// Where it speaks TLS.
@@ -51,6 +58,11 @@ impl TestServer {
         self.server.reload(config).expect("the certificate is good");
     }
 
+    /// Has its worker hang, or not.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.workers.stuck.store(stuck, Ordering::Relaxed);
+    }
+
     pub async fn stop(self) {
         self.server.stop().await;
     }
@@ -61,11 +73,16 @@ struct Workers {
     objects: Mutex<HashMap<ObjectId, Object>>,
     notices: UnboundedSender<Notice>,
     clock: Clock,
+    stuck: AtomicBool,
 }
 
 impl Media for Workers {
     fn place(&self) -> WorkerId {
         0
+    }
+
+    fn stuck(&self) -> Vec<WorkerId> {
+        if self.stuck.load(Ordering::Relaxed) { vec![0] } else { Vec::new() }
     }
 
     fn send(&self, _: WorkerId, command: Command, ticket: Ticket) {

@@ -45,6 +45,11 @@ pub(super) struct Rtx {
 }
 
 impl Sink {
+    /// Bytes of notes about what was sent.
+    pub fn notes(&self) -> usize {
+        self.sent.capacity() * size_of::<SentPacket>()
+    }
+
     /// Whether packet `sequence` of the receiver's counting is to be sent again now, or for the first time
     /// when it came to us too late for this sink; its index and its size. The link bears repetitions of
     /// `most` bytes in a second, where that is known.
