@@ -113,7 +113,7 @@ fn watched(viewers: u32) -> (Router, Instant, SourceKey, SinkKey) {
         rtx_ssrcs: Vec::new(),
         extensions: Extensions::default(),
         receiver_ssrc: 1,
-                keyframe_cache: 0,
+        keyframe_cache: 0,
     };
     let source = router.add_source(publisher, source);
     let mut middle = None;
