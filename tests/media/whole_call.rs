@@ -54,6 +54,7 @@ fn other_networks_as_bad_show_as_much() {
 fn a_minute(seeds: u64, modern: bool) {
     let publisher = if modern { Role::modern_publisher } else { Role::publisher };
     let viewer = if modern { Role::modern_viewer } else { Role::viewer };
+    let mut all = (0, 0);
     for (seed, loss, conditions) in [
         (1, 10, Conditions::delay(20).jitter(10)),
         (2, 50, Conditions::delay(40).jitter(20).reorder(20, 25).duplicate_per_mille(20)),
@@ -89,9 +90,11 @@ fn a_minute(seeds: u64, modern: bool) {
             let heard = viewer.audio.complete.len() as u32;
             assert!(heard * 1_000 >= expected * (arrives - 30), "{loss}: {heard} of {expected}");
         }
-        // A packet that is lost at every one of its repetitions is given up in the end.
+        // A packet that is lost at every one of its repetitions is given up in the end: some one in four
+        // thousand frames at the highest loss, and by chance a few times as many in one call.
         let (shown, sent) = (shown_to_both, sent_to_both);
-        assert!(shown * 1_000 >= sent * 999, "{loss}: {shown} of {sent}");
+        assert!(shown * 1_000 >= sent * 998, "{loss}: {shown} of {sent}");
+        all = (all.0 + shown, all.1 + sent);
         if let Some(numbering) = &stage.publisher(publisher).numbering {
             // What a message that was lost told is not told again.
             let told = numbering.told.len() as u64 * 1_000;
@@ -104,6 +107,7 @@ fn a_minute(seeds: u64, modern: bool) {
         let asked = &stage.publisher(publisher).asked;
         assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= 400), "{asked:?}");
     }
+    assert!(all.0 * 1_000 >= all.1 * 999, "{all:?}");
 }
 
 #[test]
