@@ -56,6 +56,8 @@ struct Point {
     rate: Bitrate,
     /// The most that it lately was.
     most: Bitrate,
+    /// The same of the encoding with all its layers.
+    entry: Bitrate,
 }
 
 /// What one look at the encodings of a source says, from the least to the best.
@@ -93,22 +95,29 @@ impl Ascent {
 }
 
 impl Points {
-    /// The best that fits, with some room if `room` is wanted; else the least. Only of one source, if one is
-    /// named.
-    fn best(
-        &self,
-        allowance: Option<Bitrate>,
-        room: bool,
-        only: Option<SourceKey>,
-    ) -> Option<usize> {
-        let needs = |point: &Point| match room {
-            true => point.rate.max(point.most).bps().saturating_mul(ROOM.0) / ROOM.1,
-            false => point.rate.bps(),
-        };
-        let fits = |point: &Point| {
-            allowance.is_none_or(|allowed| needs(point) <= allowed.bps())
-                && only.is_none_or(|only| only == point.source)
-        };
+    /// The best that fits; else the least.
+    fn best(&self, allowance: Option<Bitrate>) -> Option<usize> {
+        self.last(|point| allowance.is_none_or(|allowed| point.rate <= allowed))
+    }
+
+    /// The same for a sink that comes new to encodings: all layers are to fit, for each begins with a
+    /// keyframe, and that is as large as ever when layers are left out behind it.
+    fn first(&self, allowance: Option<Bitrate>) -> Option<usize> {
+        self.last(|point| allowance.is_none_or(|allowed| point.entry <= allowed))
+    }
+
+    /// The best that fits with some room, for a sink that has an encoding, and may go over to another one
+    /// or not.
+    fn better(&self, allowance: Option<Bitrate>, has: SourceKey, others: bool) -> Option<usize> {
+        self.last(|point| {
+            let own = point.source == has;
+            let needs = if own { point.rate.max(point.most) } else { point.entry };
+            let needs = needs.bps().saturating_mul(ROOM.0) / ROOM.1;
+            (own || others) && allowance.is_none_or(|allowed| needs <= allowed.bps())
+        })
+    }
+
+    fn last(&self, fits: impl Fn(&Point) -> bool) -> Option<usize> {
         self.0.len().checked_sub(1)?;
         Some(self.0.iter().rposition(fits).unwrap_or(0))
     }
@@ -212,13 +221,13 @@ impl Router {
         // Layers come and go with the stream, so the same encoding counts too.
         let current = at(heading, wanted)
             .or_else(|| points.0.iter().rposition(|point| Some(point.source) == heading));
-        let fitting = points.best(sink.budget, false, None)?;
-        let chosen = match current {
-            None => fitting,
-            Some(current) if fitting < current => fitting,
-            Some(current) => {
-                let only = heading.filter(|_| !sink.ascent.may_go_up(now));
-                let better = points.best(sink.budget, true, only)?;
+        let fitting = points.best(sink.budget)?;
+        let chosen = match (current, heading) {
+            (Some(current), _) if fitting < current => fitting,
+            (None, _) | (_, None) => points.first(sink.budget)?,
+            (Some(current), Some(heading)) => {
+                let others = sink.ascent.may_go_up(now);
+                let better = points.better(sink.budget, heading, others)?;
                 if better <= current {
                     sink.better_since = None;
                     current
@@ -315,7 +324,7 @@ impl Router {
         let mut points = std::mem::take(&mut self.points);
         self.look_at(now, lead, &mut points);
         let budget = self.sinks.get(sink).and_then(|sink| sink.budget);
-        let best = points.best(budget, false, None).map(|at| points.0[at]);
+        let best = points.first(budget).map(|at| points.0[at]);
         self.points = points;
         let Some(point) = best else { return lead };
         if let Some(sink) = self.sinks.get_mut(sink) {
@@ -407,8 +416,9 @@ impl Source {
                     if best { Layers::ALL } else { Layers { spatial: size, temporal: speed } };
                 let share = self.rates.share(size, speed);
                 let part = |of: u64| Bitrate::from_bps(of.saturating_mul(share) / 256);
+                let entry = Bitrate::from_bps(rate.max(self.most));
                 let (rate, most) = (part(rate), part(self.most));
-                points.push(Point { source: key, layers, rate, most });
+                points.push(Point { source: key, layers, rate, most, entry });
             }
         }
     }
