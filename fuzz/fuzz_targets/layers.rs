@@ -62,6 +62,7 @@ fn route(bytes: &[u8]) {
                 rtx_ssrcs: Vec::new(),
                 extensions,
                 receiver_ssrc: 1,
+                keyframe_cache: 64 << 10,
             },
         )
     });
