@@ -10,13 +10,13 @@ use rivero::rtp::{Bitrate, Codec, Extension, Extensions, Format, Kind, NtpTime, 
 use rivero_fuzz::{datagrams, now};
 
 #[derive(Default)]
-struct Wire(HashMap<u64, Vec<u8>>);
+struct Wire(HashMap<(PeerKey, u64), Vec<u8>>);
 
 impl Egress for Wire {
-    fn rtp(&mut self, _: PeerKey, header: &[u8], payload: &[u8], index: u64) {
+    fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64) {
         assert_eq!(header[2..4], (index as u16).to_be_bytes());
         let bytes = [header, payload].concat();
-        let first = self.0.entry(index).or_insert_with(|| bytes.clone());
+        let first = self.0.entry((to, index)).or_insert_with(|| bytes.clone());
         assert_eq!(*first, bytes, "one index, one packet");
     }
 
@@ -46,7 +46,7 @@ fn route(bytes: &[u8]) {
     let formats: Vec<_> = (96..).zip(formats).collect();
     let mut extensions = Extensions::default();
     extensions.set(Extension::DependencyDescriptor, 1);
-    let (camera, viewer) = (router.add_peer(time, config.clone()), router.add_peer(time, config));
+    let [camera, viewer, late] = [(); 3].map(|()| router.add_peer(time, config.clone()));
     let sources = [(); 3].map(|()| {
         router.add_source(
             camera,
@@ -67,28 +67,35 @@ fn route(bytes: &[u8]) {
         )
     });
     router.join_encodings(&sources);
-    let sink = router.add_sink(
-        viewer,
-        SinkConfig {
-            kind: Kind::Video,
-            ssrc: 9,
-            formats,
-            nack: true,
-            rtx: None,
-            extensions: Extensions::default(),
-            transport_cc: false,
-            mid: None,
-            sequence_start: 65_000,
-            timestamp_start: 7,
-        },
-    );
+    let config = SinkConfig {
+        kind: Kind::Video,
+        ssrc: 9,
+        formats,
+        nack: true,
+        rtx: None,
+        extensions: Extensions::default(),
+        transport_cc: false,
+        mid: None,
+        sequence_start: 65_000,
+        timestamp_start: 7,
+    };
+    let sink = router.add_sink(viewer, config.clone());
+    let newcomer = router.add_sink(late, config);
     router.set_route(time, sink, Some(sources[0]));
     let (mut sequences, mut timestamp, mut wire) = ([100u16; 3], 0u32, Wire::default());
-    for record in datagrams(bytes).take(400) {
+    for (number, record) in datagrams(bytes).take(400).enumerate() {
         let [first, second, payload @ ..] = record else { continue };
         let encoding = usize::from(first >> 6) % 3;
         time += Duration::from_millis(u64::from(second >> 3));
         timestamp = timestamp.wrapping_add(u32::from(second >> 3) * 90);
+        // What arrives together goes on together, and before anything else.
+        let alone = first & 0x38 != 0 || number % 4 == 0 || number == 13;
+        if alone {
+            router.deliver(&mut wire);
+        }
+        if number == 13 {
+            router.set_route(time, newcomer, Some(sources[encoding]));
+        }
         if first & 0x20 != 0 {
             let budget = (*second > 0).then(|| Bitrate::from_bps(u64::from(*second) * 100));
             router.set_video_send_bounds(time, sink, None, budget);
@@ -107,13 +114,18 @@ fn route(bytes: &[u8]) {
         packet.resize(16 + 4 * words, 0);
         packet.extend(payload);
         let packet = RtpPacket::parse(&packet).expect("well-formed");
-        router.forward(time, sources[encoding], &packet, &mut wire);
+        router.take(time, sources[encoding], &packet, &mut wire);
+        if !alone {
+            continue;
+        }
+        router.deliver(&mut wire);
         if router.poll_timeout().is_some_and(|due| due <= time) {
             router.handle_timeout(time, NtpTime::from_unix(Duration::from_secs(1)), &mut wire);
         }
-        if let (Some(last), true) = (wire.0.keys().max(), first & 0x10 != 0) {
+        let sent = wire.0.keys().filter(|(to, _)| *to == viewer).map(|(_, index)| *index);
+        if let (Some(last), true) = (sent.max(), first & 0x10 != 0) {
             let mut nack = Vec::new();
-            let lost: Vec<u64> = (last.saturating_sub(6)..=*last).collect();
+            let lost: Vec<u64> = (last.saturating_sub(6)..=last).collect();
             rivero::rtp::rtcp::write_nack(&mut nack, 5, 9, &lost);
             let ntp = NtpTime::from_unix(Duration::from_secs(1));
             router.handle_rtcp(time, ntp, viewer, &nack, &mut wire);
