@@ -24,11 +24,13 @@ const UP_AFTER: Duration = Duration::from_secs(1);
 /// Who comes down so soon after going up to another encoding should not have gone; how long it stays down
 /// then, at first and at most, each time twice as long; and what of that is over when it stays up so long.
 const REGRETS: Duration = Duration::from_secs(8);
-const FIRST_STAY: Duration = Duration::from_secs(8);
-const LONGEST_STAY: Duration = Duration::from_secs(60);
-const SETTLED: Duration = Duration::from_secs(30);
-/// What must be left over to go up: a twelfth.
+const FIRST_STAY: Duration = Duration::from_secs(4);
+const LONGEST_STAY: Duration = Duration::from_secs(8);
+const SETTLED: Duration = Duration::from_secs(15);
+/// What must be left over to go up: a twelfth; and to enter another encoding, of which all layers are to
+/// fit: a twentieth.
 const ROOM: (u64, u64) = (13, 12);
+const ROOM_TO_ENTER: (u64, u64) = (21, 20);
 /// An encoding that was silent for so long, or for three of its pictures, has ended.
 const SILENCE: Duration = Duration::from_millis(500);
 const MAX_SILENCE: Duration = Duration::from_millis(2_500);
@@ -111,8 +113,11 @@ impl Points {
     fn better(&self, allowance: Option<Bitrate>, has: SourceKey, others: bool) -> Option<usize> {
         self.last(|point| {
             let own = point.source == has;
-            let needs = if own { point.rate.max(point.most) } else { point.entry };
-            let needs = needs.bps().saturating_mul(ROOM.0) / ROOM.1;
+            let (needs, room) = match own {
+                true => (point.rate.max(point.most), ROOM),
+                false => (point.entry, ROOM_TO_ENTER),
+            };
+            let needs = needs.bps().saturating_mul(room.0) / room.1;
             (own || others) && allowance.is_none_or(|allowed| needs <= allowed.bps())
         })
     }
@@ -443,13 +448,13 @@ mod tests {
             stays.push(stay);
             now += 3 + stay;
         }
-        assert_eq!(stays, [8, 16, 32, 60, 60]);
+        assert_eq!(stays, [4, 8, 8, 8, 8]);
         // A link that became narrow is no reason, and a long stay above makes up for it.
         ascent.up(at(now));
         ascent.down(at(now + 40));
         assert!(ascent.may_go_up(at(now + 40)));
         ascent.up(at(now + 50));
         ascent.down(at(now + 55));
-        assert!(!ascent.may_go_up(at(now + 62)) && ascent.may_go_up(at(now + 63)));
+        assert!(!ascent.may_go_up(at(now + 58)) && ascent.may_go_up(at(now + 59)));
     }
 }
