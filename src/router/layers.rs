@@ -4,9 +4,9 @@
 //! stands for all of them where sinks are connected. Ten times a second it is looked at what comes and
 //! what each sink is allowed: the choice is the best that fits. Down it goes at once, up only after
 //! what is better fitted with room to spare for a while, by the most that it lately was, so that a rate
-//! near a limit does not swing; and who had to come down again soon waits longer each time, for an encoding
-//! begins with a keyframe, which is much for a narrow link. An encoding is entered at a keyframe; until then the sink keeps what it
-//! has.
+//! near a limit does not swing. An encoding begins with a keyframe, which is much for a narrow link: so
+//! another one is entered only when all its layers fit, and not soon again by who had to come down from it.
+//! Until its keyframe comes the sink keeps what it has.
 //!
 //! Among the layers of an encoding, pictures are worth more than size: above the smallest size the lowest
 //! frame rate of three is not chosen.
@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long something better must fit before it is chosen.
 const UP_AFTER: Duration = Duration::from_secs(1);
 /// Who comes down so soon after going up to another encoding should not have gone; how long it stays down
-/// then, at first and at most, each time twice as long; and what of that is over when it stays up so long.
+/// then, the first time and after that; and who stays up so long begins anew with the first.
 const REGRETS: Duration = Duration::from_secs(8);
 const FIRST_STAY: Duration = Duration::from_secs(4);
 const LONGEST_STAY: Duration = Duration::from_secs(8);
