@@ -206,19 +206,19 @@ pub async fn run(
     let machine = process::machine();
     let stage = Arc::new(Stage::build(url, options).await?);
     let version = stage.version().await?;
-    let outcome = {
-        let mut outcome = std::pin::pin!(play(&stage, options));
+    // Both go on at the same time: each waits for readings that the other may have begun.
+    let watching = async {
         let mut ticks = interval(STEPS);
         ticks.tick().await;
         loop {
-            tokio::select! {
-                outcome = &mut outcome => break outcome?,
-                _ = ticks.tick() => {
-                    stage.read().await;
-                    stage.last_sample().iter().for_each(&mut watch);
-                }
-            }
+            ticks.tick().await;
+            stage.read().await;
+            stage.last_sample().iter().for_each(&mut watch);
         }
+    };
+    let outcome: Outcome = tokio::select! {
+        outcome = play(&stage, options) => outcome?,
+        never = watching => never,
     };
     let Outcome { media, cost, harness, steps, largest, verdicts } = outcome;
     let report = Report {
