@@ -7,6 +7,8 @@
 const SAMPLE: i64 = 150_000;
 /// A longer pause between two packets says that nothing was sent, not that the link is slow.
 const PAUSE: i64 = 1_000_000;
+/// A last sample so many times the steady rate is a rise that the latter has not followed yet.
+const RISEN: f64 = 1.5;
 
 #[derive(Debug, Default)]
 pub struct Acknowledged {
@@ -64,10 +66,12 @@ impl Acknowledged {
         self.smoothed
     }
 
-    /// The lower of the steady rate and that of the last tenths of a second: while a queue stands, what
-    /// the bottleneck lets pass right now.
+    /// While a queue stands, what the bottleneck lets pass right now: the lower of the steady rate and that
+    /// of the last tenths of a second, unless so much more has just begun to arrive that the steady rate
+    /// is still the one of before.
     pub fn lately(&self) -> Option<f64> {
-        Some(self.smoothed?.min(self.latest?))
+        let (steady, latest) = (self.smoothed?, self.latest?);
+        Some(if latest > RISEN * steady { latest } else { latest.min(steady) })
     }
 
     fn start_over(&mut self) {
@@ -112,6 +116,15 @@ mod tests {
         assert!((3.9e6..4.1e6).contains(&acknowledged.rate().unwrap()));
         run(&mut acknowledged, at, 60, 8);
         assert!((0.9e6..1.1e6).contains(&acknowledged.lately().unwrap()));
+    }
+
+    #[test]
+    fn a_rise_is_seen_with_its_first_sample() {
+        let mut acknowledged = Acknowledged::default();
+        let at = run(&mut acknowledged, (0, 0), 250, 16);
+        assert!((0.45e6..0.55e6).contains(&acknowledged.lately().unwrap()));
+        run(&mut acknowledged, at, 120, 2);
+        assert!((3.5e6..4.1e6).contains(&acknowledged.lately().unwrap()));
     }
 
     #[test]

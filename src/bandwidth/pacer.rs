@@ -68,6 +68,7 @@ pub struct Pacer<P> {
     owed_cost: f64,
     waiting: [VecDeque<(u32, P)>; 3],
     packets: usize,
+    /// Of those, without what only probes.
     bytes: u64,
 }
 
@@ -139,8 +140,10 @@ impl<P> Pacer<P> {
         };
         self.waiting[queue].push_back((size, packet));
         self.packets += 1;
-        self.bytes += u64::from(size);
-        self.hurry();
+        if class != Class::Padding {
+            self.bytes += u64::from(size);
+            self.hurry();
+        }
         Ok(())
     }
 
@@ -155,9 +158,11 @@ impl<P> Pacer<P> {
     /// The next packet that waits, whether or not its time has come, and its size; it counts as sent.
     pub fn poll_early(&mut self, now: Instant) -> Option<(u32, P)> {
         let now = self.at(now);
-        let (size, packet) = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
+        let [again, pictures, padding] = &mut self.waiting;
+        let counted = again.pop_front().or_else(|| pictures.pop_front());
+        self.bytes = self.bytes.saturating_sub(counted.as_ref().map_or(0, |one| u64::from(one.0)));
+        let (size, packet) = counted.or_else(|| padding.pop_front())?;
         self.packets -= 1;
-        self.bytes = self.bytes.saturating_sub(u64::from(size));
         self.pay(now, size);
         if self.packets == 0 {
             self.hurry();
@@ -209,10 +214,13 @@ impl<P> Pacer<P> {
         self.owed = owed.min(now.saturating_add(MOST_OWED));
     }
 
-    /// What waits must be gone in time, whatever the rate; once faster, it stays so until nothing waits.
+    /// What waits must be gone in time, whatever the rate, unless it only probes; once faster, it stays so
+    /// until nothing waits.
     fn hurry(&mut self) {
-        self.cost = if self.bytes == 0 {
+        self.cost = if self.packets == 0 {
             self.rate_cost
+        } else if self.bytes == 0 {
+            self.cost.min(self.rate_cost)
         } else {
             let most = self.longest_wait.as_nanos() as f64 / self.bytes as f64;
             self.cost.min(self.rate_cost).min(most)
@@ -299,6 +307,24 @@ mod tests {
         let order: Vec<_> =
             departures(&mut pacer, now).iter().map(|departure| departure.1).collect();
         assert_eq!(order, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_only_probes_leaves_last_and_hurries_nothing() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::from_kbps(300));
+        pacer.set_link(Link::Unknown);
+        pacer.set_estimate(Bitrate::from_kbps(300));
+        for packet in 0..20 {
+            pacer.push(Class::Video, 1_200, packet).expect("room");
+            pacer.push(Class::Padding, 1_200, 100 + packet).expect("room");
+        }
+        let left = departures(&mut pacer, now);
+        let order: Vec<_> = left.iter().map(|departure| departure.1).collect();
+        assert_eq!(order, (0..20).chain(100..120).collect::<Vec<_>>());
+        // 24 000 bytes in 80 ms, and the same again as fast.
+        assert!((70..=80).contains(&left[19].0), "{left:?}");
+        assert!((150..=160).contains(&left[39].0), "{left:?}");
     }
 
     #[test]

@@ -315,7 +315,8 @@ impl Router {
 
     fn send_held(&mut self, stamp: Stamp, peer: PeerKey, held: Held, out: &mut impl Egress) {
         let Some(one) = self.peers.get_mut(peer) else { return };
-        let (Held::Packet { sink, .. } | Held::Again { sink, .. }) = held;
+        let (Held::Packet { sink, .. } | Held::Again { sink, .. } | Held::Twice { sink, .. }) =
+            held;
         let Some(sink) = self.sinks.get_mut(sink) else { return };
         match held {
             Held::Packet { source, sequence, leaving, .. } => {
@@ -327,10 +328,13 @@ impl Router {
                     None => sink.stats.drops.count(DropReason::PacerForgotten),
                 }
             }
-            Held::Again { index, .. } => {
+            Held::Again { index, .. } | Held::Twice { index, .. } => {
                 let source = sink.source.and_then(|source| self.sources.get(source));
                 let (Some(source), sending) = (source, &mut one.sending) else { return };
                 let buffer = &mut self.scratch.repetition;
+                if matches!(held, Held::Twice { .. }) && !sink.may_send_twice(stamp, index) {
+                    return;
+                }
                 let done = sink.resend(stamp, index, &source.history, sending, buffer, out);
                 if let Err(reason) = done {
                     sink.stats.drops.count(reason);

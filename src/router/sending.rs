@@ -36,6 +36,9 @@ const LEAST_AGAIN: u64 = 12 << 10;
 /// Packets that wait when no more repetitions may.
 const MOST_REPETITIONS: usize = pacer::CAPACITY / 2;
 
+/// A way there and back that takes so long is too long to wait for what is asked for again.
+const FAR: Duration = Duration::from_millis(40);
+
 /// What waits for its time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Held {
@@ -43,6 +46,8 @@ pub(super) enum Held {
     Packet { sink: SinkKey, source: SourceKey, sequence: u64, leaving: Leaving },
     /// One that is to be sent again, by its index.
     Again { sink: SinkKey, index: u64 },
+    /// One that is to be sent twice, in case it is lost.
+    Twice { sink: SinkKey, index: u64 },
 }
 
 #[derive(Debug)]
@@ -64,6 +69,8 @@ pub(super) struct Sending {
     fasted: Duration,
     /// When the last such time ended.
     fasted_at: Option<Instant>,
+    /// Whether the way there and back is long.
+    far: bool,
 }
 
 impl Sending {
@@ -81,9 +88,20 @@ impl Sending {
             fasts_until: None,
             fasted: Duration::ZERO,
             fasted_at: None,
+            far: false,
         };
         sending.set_pace();
         sending
+    }
+
+    /// What connectivity checks took there and back.
+    pub fn set_round_trip(&mut self, time: Duration) {
+        self.far = time >= FAR;
+    }
+
+    /// Whether what is lost is missed for long.
+    pub fn is_far(&self) -> bool {
+        self.far
     }
 
     /// A sink joined whose receiver tells so much.
@@ -130,6 +148,7 @@ impl Sending {
                 return Err(DropReason::PacerFull);
             }
             Held::Again { .. } => Class::Repetition,
+            Held::Twice { .. } => Class::Padding,
         };
         self.pacer.push(class, size as u32, held).map_err(|_| DropReason::PacerFull)
     }

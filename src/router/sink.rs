@@ -166,6 +166,8 @@ pub(super) struct Sink {
     measured: Option<(Instant, u64)>,
     /// Packets that were sent before the last report.
     reported: u64,
+    /// So many of the next packets of this picture are sent twice.
+    twice: u8,
     /// What the first timestamp of the source should become, by the sender's clock.
     meant: Option<u32>,
     /// Index of the source's format to its codec.
@@ -220,6 +222,7 @@ impl Sink {
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
             reported: 0,
+            twice: 0,
             meant: None,
             codecs: [None; MAX_FORMATS],
             patched: Vec::new(),
@@ -314,7 +317,10 @@ impl Sink {
         let (payload_type, payload) = self.outgoing(arrival.format, payload);
         if self.gate != Gate::Open(arrival.generation) || payload_type == NONE || !self.active {
             match self.try_open(stamp, arrival, payload_type) {
-                Ok(()) => verdict = Verdict::Started,
+                Ok(()) => {
+                    verdict = Verdict::Started;
+                    self.begin_twice(sending);
+                }
                 Err(reason) => {
                     self.stats.drops.count(reason);
                     return match reason {
@@ -360,10 +366,17 @@ impl Sink {
         let leaving = Leaving { index, timestamp, payload_type, marker, carried, changes };
         let Some(source) = self.source.filter(|_| waits) else {
             self.depart(stamp, &leaving, payload, sending, out);
+            if self.twice > 0 {
+                self.send_twice(key, index, size, marker, sending);
+                return if verdict == Verdict::Sent { Verdict::Held } else { verdict };
+            }
             return verdict;
         };
         if sending.hold(size, Held::Packet { sink: key, source, sequence, leaving }).is_err() {
             return self.overflow();
+        }
+        if self.twice > 0 {
+            self.send_twice(key, index, size, marker, sending);
         }
         if verdict == Verdict::Sent { Verdict::Held } else { verdict }
     }

@@ -18,6 +18,8 @@ pub enum Source {
     Follows { most: f64 },
     /// The highest layer that the estimate carries; the lowest in any case.
     Layers(Vec<f64>),
+    /// The same, and each change begins with a keyframe.
+    Encodings(Vec<f64>),
     /// One rate, whatever the estimate says.
     Fixed(f64),
 }
@@ -26,7 +28,9 @@ impl Source {
     fn most(&self) -> f64 {
         match self {
             Self::Follows { most } | Self::Fixed(most) => *most,
-            Self::Layers(layers) => layers.iter().copied().fold(0.0, f64::max),
+            Self::Layers(layers) | Self::Encodings(layers) => {
+                layers.iter().copied().fold(0.0, f64::max)
+            }
         }
     }
 }
@@ -87,6 +91,7 @@ pub struct Flow {
     next_picture: Micros,
     next_audio: Micros,
     pictures: u64,
+    keyframe: bool,
     /// What the camera was told, and when it follows.
     orders: VecDeque<(Micros, f64)>,
     rate: f64,
@@ -120,6 +125,7 @@ impl Flow {
             next_picture: 0,
             next_audio: 0,
             pictures: 0,
+            keyframe: false,
             orders: VecDeque::new(),
             rate: 0.0,
             arrived: BTreeMap::new(),
@@ -140,6 +146,7 @@ impl Flow {
     /// Pictures of 30 per second, each tenth second a larger one.
     fn produce(&mut self, epoch: Instant, now: Micros, link: &mut Link<(usize, u64)>, own: usize) {
         let target = self.bandwidth.estimate().target.bps() as f64;
+        let before = self.rate;
         self.rate = match &self.source {
             Source::Fixed(rate) => *rate,
             Source::Follows { most } => {
@@ -150,10 +157,11 @@ impl Flow {
                 }
                 if self.rate == 0.0 { target.min(*most) } else { self.rate }
             }
-            Source::Layers(layers) => {
+            Source::Layers(layers) | Source::Encodings(layers) => {
                 layers.iter().copied().filter(|layer| *layer <= target).fold(layers[0], f64::max)
             }
         };
+        self.keyframe |= self.rate != before && matches!(self.source, Source::Encodings(_));
         if now >= self.next_audio {
             self.next_audio = now.max(self.next_audio) + 20 * MS;
             self.offer(epoch, now, Class::Audio, AUDIO, link, own);
@@ -162,7 +170,13 @@ impl Flow {
             self.next_picture = now.max(self.next_picture) + SECOND / 30;
             self.pictures += 1;
             let video = (self.rate - 40_000.0).max(20_000.0);
-            let large = if self.pictures.is_multiple_of(300) { 4.0 } else { 1.0 };
+            let large = if std::mem::take(&mut self.keyframe) {
+                6.0
+            } else if self.pictures.is_multiple_of(300) {
+                4.0
+            } else {
+                1.0
+            };
             let varies = (800 + self.random.below(401)) as f64 / 1_000.0;
             let mut left = (video / 30.0 / 8.0 * varies * large) as u32;
             while left > 0 {

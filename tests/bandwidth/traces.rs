@@ -65,6 +65,19 @@ fn the_step_down_and_up_is_followed_in_time() {
 }
 
 #[test]
+fn a_large_encoding_that_almost_fills_a_link_does_not_make_the_estimate_fall_to_the_small_one() {
+    for seed in SEEDS {
+        let source = Source::Encodings(vec![0.2 * M, 0.55 * M, 3.4 * M]);
+        let flow = played("step-4-1-4", seed, source, 60);
+        for (from, until) in [(6, 20), (46, 60)] {
+            let least = flow.least(from * SECOND, until * SECOND, |sample| sample.target);
+            assert!(least > 2.0 * M, "seed {seed}: {least}\n{}", flow.table());
+        }
+        within(&flow, 40 * SECOND, 12 * SECOND, "above", |sample| sample.target >= 3.2 * M);
+    }
+}
+
+#[test]
 fn the_trace_that_browsers_get_in_every_test_run_is_followed() {
     for seed in SEEDS {
         let flow = played("short", seed, follows(1.2 * M), 34);

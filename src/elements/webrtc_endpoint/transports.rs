@@ -557,6 +557,10 @@ impl Transport {
     fn activate(&self, cx: &mut Context<'_>) {
         let active = self.carries();
         if let Some(peer) = self.peer {
+            let leg = cx.net.legs.get(self.leg);
+            if let Some(time) = leg.and_then(|leg| leg.session.round_trip()) {
+                cx.router.set_round_trip(peer, time);
+            }
             cx.router.set_peer_active(cx.at.now, peer, active);
         }
         for sink in &self.sinks {

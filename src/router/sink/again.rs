@@ -2,11 +2,11 @@
 
 use super::{Changes, Choice, MAX_FORMATS, NONE, RtxConfig, Sink, changed};
 use crate::router::{
-    Egress, PeerKey,
+    Egress, PeerKey, SinkKey,
     clock::Stamp,
     header::{Fields, Layout},
     history::{History, Kept},
-    sending::Sending,
+    sending::{Held, Sending},
     stats::DropReason,
 };
 use crate::rtp::{AbsSendTime, Extensions, Kind, extensions::Carried, sequence::nearest};
@@ -22,6 +22,8 @@ const DEFAULT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Probes repeat the newest packets, no more than so many of them, and none so small.
 const PROBED: u64 = 24;
+/// Packets of a first picture that are sent twice.
+const TWICE: u8 = 96;
 const SMALL: usize = 200;
 
 /// What is needed to send the same once more.
@@ -86,6 +88,15 @@ impl Sink {
             self.sent[slot].resent_at = ms;
         }
         Ok((index, self.layout.len() + kept.payload.len()))
+    }
+
+    /// Whether a packet is still to be sent once more that nobody may have asked for: it left, and was not
+    /// sent again since.
+    pub fn may_send_twice(&mut self, stamp: Stamp, index: u64) -> bool {
+        let (slot, turn) = (slot_of(&self.sent, index), turn_of(&self.sent, index));
+        let sent = self.sent.get_mut(slot);
+        let sent = sent.filter(|sent| sent.turn == turn && sent.resent_at == 0);
+        sent.map(|sent| sent.resent_at = stamp.ms | 1).is_some()
     }
 
     /// Sends a packet again that [`Self::may_resend`] let through. `buffer` is for putting a repetition
@@ -206,6 +217,30 @@ impl Sink {
             }
         }
         left
+    }
+
+    /// The receiver's first picture begins, over a way on which what is lost is missed for long: its packets
+    /// are sent twice, as every twentieth may be lost and one that is missing is one picture less. Without
+    /// a stream of repetitions they are not.
+    pub(super) fn begin_twice(&mut self, sending: &Sending) {
+        let first = self.is_new() && self.rtx.is_some() && self.is_video();
+        self.twice = if first && sending.is_far() { TWICE } else { 0 };
+    }
+
+    /// A packet of the first picture left, or waits to.
+    #[cold]
+    pub(super) fn send_twice(
+        &mut self,
+        key: SinkKey,
+        index: u64,
+        size: usize,
+        ends: bool,
+        sending: &mut Sending,
+    ) {
+        self.twice = if ends { 0 } else { self.twice - 1 };
+        if let Err(reason) = sending.hold(size, Held::Twice { sink: key, index }) {
+            self.stats.drops.count(reason);
+        }
     }
 
     /// Whether a packet with this number left, or one that took its place since.

@@ -12,7 +12,7 @@ fn source() -> SourceConfig {
     }
 }
 
-fn sink() -> SinkConfig {
+pub(super) fn sink() -> SinkConfig {
     let rtx = RtxConfig { ssrc: 33, formats: vec![(101, 100)], sequence_start: 65_535 };
     SinkConfig { rtx: Some(rtx), ..sink_config(Kind::Video, &[(100, VP8)]) }
 }

@@ -214,3 +214,48 @@ fn requests_of_a_thousand_viewers_are_one() {
         .sum();
     assert!((2..=3).contains(&asked), "{asked} in a second");
 }
+
+/// How often packets of a viewer's first picture, and of its second, left within half a second.
+fn sent_of_first_pictures(bench: &mut Bench) -> [Vec<usize>; 2] {
+    bench.send_picture(1, 7);
+    bench.send_as(96 | 0x80, 7, 8, &large(false));
+    bench.send_picture(9, 8);
+    bench.run_to(500);
+    // A repetition begins with the number of what it repeats.
+    let number = |(header, payload, index): &(Vec<u8>, Vec<u8>, u64)| match header[11] {
+        22 => *index,
+        _ => u64::from(u16::from_be_bytes([payload[0], payload[1]])),
+    };
+    let numbers: Vec<_> = bench.out.rtp.iter().map(number).collect();
+    let count = |one: u64| numbers.iter().filter(|number| **number == one).count();
+    [(500..508).map(count).collect(), (508..516).map(count).collect()]
+}
+
+#[test]
+fn a_first_picture_is_sent_twice_over_a_long_way_and_once_over_a_short_one() {
+    for (ms, times) in [(100, 2), (39, 1)] {
+        let mut bench = Bench::new(source_config(Kind::Video, &[(96, VP8)]), rtx::sink());
+        let viewer = bench.viewer;
+        bench.router.set_round_trip(viewer, Duration::from_millis(ms));
+        let [first, second] = sent_of_first_pictures(&mut bench);
+        assert_eq!(first, [times; 8], "{ms} ms");
+        assert_eq!(second, [1; 8], "{ms} ms");
+        let indices = bench.indices();
+        assert!(indices.values().all(|count| *count == 1), "{indices:?}");
+    }
+}
+
+#[test]
+fn what_of_a_first_picture_was_asked_for_again_is_not_sent_a_third_time() {
+    let mut bench = Bench::new(source_config(Kind::Video, &[(96, VP8)]), rtx::sink());
+    let viewer = bench.viewer;
+    bench.router.set_round_trip(viewer, Duration::from_millis(100));
+    bench.send_picture(1, 8);
+    bench.rtcp(viewer, |bytes| write_nack(bytes, 1, 22, &[500]));
+    bench.run_to(40);
+    let again =
+        bench.out.rtp.iter().filter(|(header, payload, _)| {
+            header[11] != 22 && payload[..2] == 500u16.to_be_bytes()
+        });
+    assert_eq!(again.count(), 1);
+}
