@@ -6,7 +6,9 @@
 //! * A [`filter`] keeps away what a handshake has already consumed, for it would stop the library's
 //!   retransmission timer, and what no handshake needs, for the library would hoard it.
 //! * Retransmissions begin after half a round trip, as ICE measured it, or after 200 ms, and back off,
-//!   where the library repeats at one interval and gives up early: every other one is sent here.
+//!   where the library repeats at one interval and gives up early: so not all of them are the library's.
+//!   But the first are, for its records have new numbers: a peer whose answer was lost does not look at
+//!   records that it has seen.
 //! * The association hangs on a constant address, so a change of the ICE pair does not touch it.
 //! * The peer is who its fingerprint says (RFC 8122); chains and names mean nothing here.
 
@@ -53,9 +55,11 @@ const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 
 /// browsers repeat, and no less than the second of these: somebody waits for a picture, and a flight is small.
 const FIRST_RETRANSMISSION: Duration = Duration::from_millis(200);
 const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(50);
-/// So often the library repeats a flight, and then gives up. In between, and after that, what it sent last
-/// is sent as it was.
-const BY_LIBRARY: u32 = 7;
+/// Of these repetitions the library makes new records, and more than so many it does not bear; in all
+/// others, what it sent last is sent as it was.
+const BY_LIBRARY: [u32; 7] = [1, 2, 3, 4, 6, 9, 13];
+/// So many repetitions follow each other after the same pause, before it becomes twice as long.
+const SAME_PAUSE: u32 = 2;
 const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(2);
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
@@ -155,7 +159,7 @@ impl Dtls {
 
     /// How long the present flight is waited for before it is repeated.
     fn pause(&self) -> Duration {
-        (self.first * (1 << self.repeated.min(8))).min(SLOWEST_RETRANSMISSION)
+        (self.first * (1 << (self.repeated / SAME_PAUSE).min(8))).min(SLOWEST_RETRANSMISSION)
     }
 
     /// No media goes over the association: peers need not know SRTP.
@@ -260,18 +264,20 @@ impl Dtls {
         }
         self.repeated += 1;
         self.retransmit_at = Some(now + self.pause());
-        if self.repeated % 2 == 1 || self.repeated / 2 > BY_LIBRARY {
-            self.outgoing.extend(self.flight.iter().cloned());
-            return;
-        }
         // The library's own timer runs ahead of the back-off kept here, or does not run at all.
-        if let Some(due) = self.endpoint.poll_timeout(&PEER) {
+        let due = self.endpoint.poll_timeout(&PEER);
+        if let Some(due) = due.filter(|_| BY_LIBRARY.contains(&self.repeated)) {
             let result = self.endpoint.handle_timeout(PEER, now.max(due));
-            self.take_transmits();
             if let Err(error) = result {
+                self.take_transmits();
                 self.fail(&error);
+                return;
+            }
+            if self.take_transmits() {
+                return;
             }
         }
+        self.outgoing.extend(self.flight.iter().cloned());
     }
 
     /// Says goodbye.

@@ -193,8 +193,54 @@ fn retransmissions_back_off_and_end() {
         now = due;
         ours.handle_timeout(now);
     }
-    assert_eq!(sent[..6], [0, 200, 600, 1_400, 3_000, 5_000]);
-    assert!(sent[5..].windows(2).all(|two| two[1] - two[0] == 2_000), "{sent:?}");
-    assert_eq!(sent.last(), Some(&29_000), "as long as a handshake may take");
+    assert_eq!(sent[..9], [0, 200, 400, 800, 1_200, 2_000, 2_800, 4_400, 6_000]);
+    assert!(sent[8..].windows(2).all(|two| two[1] - two[0] == 2_000), "{sent:?}");
+    assert_eq!(sent.last(), Some(&28_000), "as long as a handshake may take");
     assert_eq!(ours.state(), DtlsState::Failed);
+}
+
+/// Epoch and number of each record in a datagram.
+fn records(mut datagram: &[u8]) -> Vec<[u8; 8]> {
+    let mut numbers = vec![];
+    while let Some((header, rest)) = datagram.split_at_checked(13) {
+        numbers.push(header[3..11].try_into().expect("eight bytes"));
+        datagram = &rest[usize::from(u16::from_be_bytes([header[11], header[12]]))..];
+    }
+    numbers
+}
+
+#[test]
+fn a_repetition_is_no_replay_to_a_peer_whose_answer_was_lost() {
+    let (us, them, now) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, DtlsRole::Client);
+    let mut peer = bare(&them, &us, DtlsRole::Server, CLIENT_OFFER);
+    ours.connect(now).expect("connects");
+    let mut seen = vec![];
+    // The first flights; all that the peer says last is lost.
+    for answered in [true, true, false] {
+        let mut finished = false;
+        while let Some(datagram) = ours.poll_transmit() {
+            seen.extend(records(&datagram));
+            for event in peer.read(now, PEER, None, datagram).expect("reads") {
+                finished |= matches!(event, EndpointEvent::HandshakeComplete);
+            }
+        }
+        assert_eq!(finished, !answered);
+        while let Some(transmit) = peer.poll_transmit() {
+            if answered {
+                ours.handle_datagram(now, &transmit.message).expect("is admitted");
+            }
+        }
+    }
+    let mut now = now;
+    for _ in 0..3 {
+        now = ours.poll_timeout().expect("waits for the answer");
+        ours.handle_timeout(now);
+        let again: Vec<_> = std::iter::from_fn(|| ours.poll_transmit()).collect();
+        assert!(!again.is_empty());
+        for number in again.iter().flat_map(|datagram| records(datagram)) {
+            assert!(!seen.contains(&number), "{number:?} again");
+            seen.push(number);
+        }
+    }
 }
