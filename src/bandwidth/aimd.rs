@@ -14,6 +14,8 @@ const FACTOR: f64 = 1.08;
 const HEADROOM: f64 = 1.5;
 /// A queue that has become shorter within this time, in µs, is being emptied.
 const SETTLES: i64 = 2_000_000;
+/// A shorter queue than this is none, in µs.
+const STILL: i64 = 10_000;
 const PACKET_BITS: f64 = 1_200.0 * 8.0;
 const PICTURES_PER_SECOND: f64 = 30.0;
 
@@ -131,6 +133,11 @@ impl Aimd {
         if self.limit.is_some_and(|limit| rate > limit + self.deviation(limit)) {
             self.limit = None;
         }
+        // More arrives than was thought to pass, and no queue grows: that is as good as a probe, of which
+        // there is none where nothing can be repeated.
+        if rate > self.target && self.limit.is_none() && seen.queue < STILL {
+            self.target = rate;
+        }
         let enough = seen.enough.min(HEADROOM * rate + 10_000.0);
         self.held_by_application = seen.application_limited || self.target >= enough;
         if self.held_by_application {
@@ -223,6 +230,19 @@ mod tests {
         assert!((0.84 * grown..0.86 * grown).contains(&lower));
         run(&mut aimd, at, 2, |target| seen(Usage::Normal, target));
         assert!(aimd.target() < 1.12 * lower, "{}", aimd.target());
+    }
+
+    #[test]
+    fn what_arrives_without_a_queue_passes() {
+        let still = |rate| Seen { queue: 3_000, ..seen(Usage::Normal, rate) };
+        let mut aimd = Aimd::new(0.3e6);
+        run(&mut aimd, 0, 1, |_| still(2e6));
+        assert!(aimd.target() >= 2e6, "{}", aimd.target());
+        // It was the link that made it slow down: what its queue gives back proves nothing.
+        aimd.update(1_100_000, seen(Usage::Over, 2e6));
+        let lower = aimd.target();
+        run(&mut aimd, 1_100_000, 1, |_| still(2e6));
+        assert!(aimd.target() < 1.2 * lower, "{lower} {}", aimd.target());
     }
 
     #[test]
