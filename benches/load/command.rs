@@ -90,6 +90,9 @@ impl ValueEnum for Pictures {
     }
 }
 
+/// Flags whose values are nobody else's business.
+const SECRET: [&str; 2] = ["--bearer", "--token"];
+
 /// The sub-command's own words. What it measures is another process, so no setting applies to it.
 pub fn command() -> Command {
     let valued = |name: &'static str, value: &'static str, help: &'static str| {
@@ -262,7 +265,7 @@ fn all(given: &ArgMatches) -> Result<Suite, BenchError> {
     let Cores { server, load, .. } = Cores::share(1);
     let mut suite = Suite {
         measured_by: format!("rivero {}", env!("CARGO_PKG_VERSION")),
-        command: command_line(),
+        command: command_line(std::env::args().skip(1)),
         machine: process::machine(),
         server_cores: server,
         load_cores: load,
@@ -306,10 +309,31 @@ fn all(given: &ArgMatches) -> Result<Suite, BenchError> {
     Ok(suite)
 }
 
-/// How this program was called, without the folder it lies in.
-fn command_line() -> String {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    format!("rivero {}", words.join(" "))
+/// How this program was called, without the folder it lies in, as a shell takes it. Reports are handed
+/// on, so words that open doors are left out.
+fn command_line(words: impl IntoIterator<Item = String>) -> String {
+    let mut line = "rivero".to_owned();
+    let mut secret = false;
+    for word in words {
+        let (name, value) =
+            word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        let shown = match value {
+            _ if secret => "…".to_owned(),
+            Some(_) if SECRET.contains(&name) => format!("{name}=…"),
+            _ => quoted(&word),
+        };
+        secret = value.is_none() && !secret && SECRET.contains(&name);
+        line += &format!(" {shown}");
+    }
+    line
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |one: char| one.is_alphanumeric() || "-_./:=,+@%".contains(one);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn file(path: &str, reason: &str) -> BenchError {
@@ -402,6 +426,21 @@ fn summary(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_takes_it_and_without_what_opens_doors() {
+        for (words, shown) in [
+            (
+                vec!["bench", "all", "--only", "100 viewers"],
+                "rivero bench all --only '100 viewers'",
+            ),
+            (vec!["bench", "--bearer", "abc", "--rate", "2"], "rivero bench --bearer … --rate 2"),
+            (vec!["bench", "--bearer=abc", "--token=d"], "rivero bench --bearer=… --token=…"),
+            (vec!["bench", "--json", "it's"], r"rivero bench --json 'it'\''s'"),
+        ] {
+            assert_eq!(command_line(words.into_iter().map(str::to_owned)), shown);
+        }
+    }
 
     #[test]
     fn words_become_options_and_each_scenario_has_its_own_defaults() {
