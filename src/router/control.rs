@@ -3,7 +3,7 @@
 
 use super::{
     DropReason, Egress, PeerKey, Router, RouterEvent, SinkKey, SourceKey, clock::Stamp, peer::Peer,
-    sending::Held,
+    sending::Held, sink::Lossy,
 };
 use crate::rtp::{
     NtpTime,
@@ -175,7 +175,8 @@ impl Router {
                 None => known = None,
                 Some(sink) => {
                     let round_trip = round_trip(ntp, &block);
-                    let sent = self.sinks[sink].report(&block, round_trip);
+                    let source = self.losses_of(self.sinks[sink].source);
+                    let sent = self.sinks[sink].report(&block, round_trip, source);
                     losses.add(sent, block.fraction_lost, round_trip);
                     if let Some(one) = self.peers.get_mut(peer) {
                         // Pictures and sound go the same way.
@@ -200,7 +201,8 @@ impl Router {
         out: &mut impl Egress,
     ) -> Option<()> {
         let stamp = Stamp::new(self.origin, now);
-        let Peer { stats, sending, .. } = self.peers.get_mut(peer)?;
+        let one = self.peers.get_mut(peer)?;
+        let (round_trip, sending) = (one.round_trip(), &mut one.sending);
         let buffer = &mut self.scratch.repetition;
         let sink = &mut self.sinks[key];
         sink.stats.nacks += 1;
@@ -211,7 +213,7 @@ impl Router {
         let mut too_much = false;
         for sequence in lost {
             sink.stats.nacked_packets += 1;
-            let may = sink.may_resend(stamp, sequence, history, stats.round_trip, most);
+            let may = sink.may_resend(stamp, sequence, history, round_trip, most);
             let done = may.and_then(|(index, size)| {
                 if sending.is_free(now) {
                     sending.spend(now, size);
@@ -231,6 +233,15 @@ impl Router {
         }
         self.plan_peer(peer);
         Some(())
+    }
+
+    /// How much is lost on the way from a source, and how long that is.
+    fn losses_of(&self, source: Option<SourceKey>) -> Lossy {
+        let source = source.and_then(|key| self.sources.get(key));
+        source.map_or_else(Lossy::default, |source| Lossy {
+            lost: source.fraction_lost(),
+            round_trip: self.peers.get(source.peer).and_then(Peer::round_trip),
+        })
     }
 
     fn pass_on_keyframe_request(&mut self, now: Instant, sink: SinkKey, out: &mut impl Egress) {

@@ -296,7 +296,7 @@ impl Router {
     /// What it takes a peer to answer, measured before any media went to it.
     pub fn set_round_trip(&mut self, peer: PeerKey, time: Duration) {
         if let Some(one) = self.peers.get_mut(peer) {
-            one.sending.set_round_trip(time);
+            one.set_round_trip(time);
         }
     }
 

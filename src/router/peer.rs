@@ -54,6 +54,8 @@ pub(super) struct Peer {
     /// Of all its streams together.
     pub arrivals: Arrivals,
     pub sending: Lent<Sending>,
+    /// What it took to answer, before any report told.
+    way: Option<Duration>,
     /// Our wall clock minus the peer's, with the fastest way between us in it; in 2⁻³² s.
     offset: Option<i64>,
     random: u64,
@@ -78,12 +80,24 @@ impl Peer {
             reporter: None,
             arrivals: Arrivals::default(),
             sending: Lent::new(Sending::new(now, means)),
+            way: None,
             offset: None,
             random: key.data().as_ffi(),
             origin,
         };
         peer.schedule_report(now);
         peer
+    }
+
+    /// What connectivity checks took there and back.
+    pub fn set_round_trip(&mut self, time: Duration) {
+        self.way = Some(time);
+        self.sending.set_round_trip(time);
+    }
+
+    /// What reports told of it, or else the checks: whoever only sends to us tells nothing.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.stats.round_trip.or(self.way)
     }
 
     pub fn schedule_report(&mut self, now: Instant) {

@@ -5,6 +5,7 @@ use super::{
     Egress, PeerKey, Router, SinkKey, SourceKey,
     agenda::Whose,
     feedback::{Behind, Limit},
+    peer::Peer,
     source::Source,
 };
 use crate::{
@@ -200,7 +201,7 @@ impl Router {
     /// Sends the requests of a source that are due: a keyframe, lost packets.
     pub(super) fn send_requests(&mut self, now: Instant, key: SourceKey, out: &mut impl Egress) {
         let Some(source) = self.sources.get_mut(key) else { return };
-        let round_trip = self.peers.get(source.peer).and_then(|peer| peer.stats.round_trip);
+        let round_trip = self.peers.get(source.peer).and_then(Peer::round_trip);
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.lost.clear();
         source.nacks.handle_timeout(now, round_trip, &mut scratch.lost);

@@ -33,6 +33,7 @@ use crate::rtp::{
 };
 use again::{Rtx, SentPacket};
 use layers::{Changes, Choice, Selection};
+pub(super) use patience::Lossy;
 use patience::Patience;
 use redundant::Redundant;
 use std::time::{Duration, Instant};
@@ -523,15 +524,21 @@ impl Sink {
         }
     }
 
-    /// Takes in what the receiver reports of this stream; how many packets were sent since the report
-    /// before.
-    pub fn report(&mut self, block: &ReportBlock, round_trip: Option<Duration>) -> u64 {
+    /// Takes in what the receiver reports of this stream, and what is known of the way from its source; how
+    /// many packets were sent since the report before.
+    pub fn report(
+        &mut self,
+        block: &ReportBlock,
+        round_trip: Option<Duration>,
+        source: Lossy,
+    ) -> u64 {
         self.stats.lost = i64::from(block.lost);
         self.stats.fraction_lost = block.fraction_lost;
         let nanos = u64::from(block.jitter) * 1_000_000_000 / u64::from(self.clock_rate);
         self.stats.jitter = Duration::from_nanos(nanos);
         self.stats.round_trip = round_trip.or(self.stats.round_trip);
-        self.patience.report(block.fraction_lost, self.stats.round_trip);
+        let lost = block.fraction_lost;
+        self.patience.report(Lossy { lost, round_trip: self.stats.round_trip }, source);
         let sent = self.stats.packets - self.reported;
         self.reported = self.stats.packets;
         sent

@@ -450,13 +450,18 @@ impl Source {
         Some(block)
     }
 
+    /// Between the last two reports, in 256ths.
+    pub fn fraction_lost(&self) -> u8 {
+        self.reception.fraction_lost()
+    }
+
     pub fn stats(&self) -> SourceStats {
         let nanos = u64::from(self.reception.jitter()) * 1_000_000_000 / u64::from(self.clock_rate);
         let format = self.format.and_then(|(_, index)| self.config.formats.get(usize::from(index)));
         SourceStats {
             format: format.map(|(_, format)| *format),
             lost: self.lost_before + self.reception.lost(),
-            fraction_lost: self.reception.fraction_lost(),
+            fraction_lost: self.fraction_lost(),
             jitter: Duration::from_nanos(nanos),
             bitrate: self.estimate.measured(),
             ..self.stats

@@ -18,6 +18,9 @@ pub const MAX_TRIES: u8 = 10;
 pub const GRACE: Duration = Duration::from_millis(5);
 /// The round trip while none was measured: senders that receive nothing from us report none.
 const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(100);
+/// So much longer is waited at least after each further try: a network that is near may still be silent for
+/// a second.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Time between tries beyond the round trip, for the sender's own delay.
 const MARGIN: Duration = Duration::from_millis(10);
 
@@ -87,7 +90,7 @@ impl Nacks {
                 return false;
             }
             one.tries += 1;
-            one.ask_at = now + pause;
+            one.ask_at = now + pause.max(u32::from(one.tries) * PATIENCE);
             ask.push(one.sequence);
             true
         });
@@ -148,6 +151,15 @@ mod tests {
         assert_eq!(asked[0], (5, vec![5, 6]));
         assert_eq!(asked[1], (55, vec![5, 6]));
         assert_eq!((nacks.len(), nacks.take_given_up(), nacks.take_given_up()), (0, 2, 0));
+    }
+
+    #[test]
+    fn a_network_that_is_near_is_asked_for_a_second_before_it_is_given_up() {
+        let (start, mut nacks) = (start(), Nacks::default());
+        nacks.lost(start, 5..6);
+        let asked: Vec<_> = run(&mut nacks, start, Some(ms(1))).iter().map(|(at, _)| *at).collect();
+        assert_eq!(asked[..4], [5, 25, 65, 125]);
+        assert_eq!(asked.last(), Some(&905));
     }
 
     #[test]

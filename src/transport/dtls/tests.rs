@@ -232,9 +232,8 @@ fn a_repetition_is_no_replay_to_a_peer_whose_answer_was_lost() {
             }
         }
     }
-    let mut now = now;
     for _ in 0..3 {
-        now = ours.poll_timeout().expect("waits for the answer");
+        let now = ours.poll_timeout().expect("waits for the answer");
         ours.handle_timeout(now);
         let again: Vec<_> = std::iter::from_fn(|| ours.poll_transmit()).collect();
         assert!(!again.is_empty());
