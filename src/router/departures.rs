@@ -267,3 +267,54 @@ impl FeedbackSink for Acknowledged {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::transport_feedback::Writer;
+
+    #[derive(Default)]
+    struct Arrived(Vec<u64>);
+
+    impl FeedbackSink for Arrived {
+        fn packet(&mut self, number: u64, _: usize, _: Instant, received_at: Option<Duration>) {
+            self.0.extend(received_at.map(|_| number));
+        }
+
+        fn end(&mut self, _: Instant) {}
+    }
+
+    /// Sends a packet each millisecond for seconds, of which the receiver tells so many at a time and so
+    /// late; how many packets it could tell of, and the bytes that this took.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
+    fn told(count: u64, late: u64) -> (usize, usize) {
+        let (origin, mut departures, mut arrived) =
+            (Instant::now(), Departures::default(), Arrived::default());
+        for ms in 0..6_000 {
+            let stamp = Stamp::new(origin, origin + Duration::from_millis(ms));
+            departures.send(stamp, 1_000);
+            let Some(sent) = ms.checked_sub(late).filter(|sent| sent % count == 0) else {
+                continue;
+            };
+            let (mut bytes, base) = (Vec::new(), (FIRST + sent) as u16);
+            let statuses = (0..count.min(ms - sent)).map(|at| Some(4 * (sent + at) as u32));
+            Writer::default().write(&mut bytes, 1, 2, 0, base, statuses);
+            let Some(message) = TransportFeedback::parse(&bytes) else { continue };
+            let _ = departures.take(stamp, &message, &mut arrived);
+        }
+        (arrived.0.len(), departures.memory())
+    }
+
+    #[test]
+    fn answers_that_are_late_are_understood_and_those_in_time_take_little_memory() {
+        let (soon, small) = told(50, 100);
+        assert!((5_800..6_000).contains(&soon), "{soon}");
+        assert_eq!(small, FIRST_WINDOW * size_of::<Departure>());
+        let (late, large) = told(50, 1_900);
+        // Until it has grown nothing is lost.
+        assert!((4_000..6_000 - 1_850).contains(&late), "{late}");
+        assert_eq!(large, WINDOW * size_of::<Departure>());
+        let (too_late, most) = told(50, 3_000);
+        assert_eq!((too_late, most), (0, large), "and no more than that is remembered");
+    }
+}
