@@ -29,6 +29,8 @@ const NARROW_FACTOR: f64 = 1.25;
 const NARROW_WAIT: Duration = Duration::from_millis(1_500);
 /// No more is remembered of what left ahead of its time, in ns.
 const MOST_OWED: i64 = 10_000_000_000;
+/// For so long room is kept for packets that wait, in ns.
+const FORGOTTEN: i64 = 3_000_000_000;
 /// Packets that may wait: two of the largest pictures that cameras make.
 pub const CAPACITY: usize = 1_024;
 
@@ -67,6 +69,8 @@ pub struct Pacer<P> {
     owed: i64,
     owed_cost: f64,
     waiting: [VecDeque<(u32, P)>; 3],
+    /// When something waited the last time, in ns since `start`.
+    waited: i64,
     packets: usize,
     /// Of those, without what only probes.
     bytes: u64,
@@ -85,6 +89,7 @@ impl<P> Pacer<P> {
             owed: 0,
             owed_cost: 0.0,
             waiting: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            waited: 0,
             packets: 0,
             bytes: 0,
         };
@@ -163,6 +168,7 @@ impl<P> Pacer<P> {
         self.bytes = self.bytes.saturating_sub(counted.as_ref().map_or(0, |one| u64::from(one.0)));
         let (size, packet) = counted.or_else(|| padding.pop_front())?;
         self.packets -= 1;
+        self.waited = now;
         self.pay(now, size);
         if self.packets == 0 {
             self.hurry();
@@ -173,6 +179,20 @@ impl<P> Pacer<P> {
     /// A packet leaves whatever the time, as those of probes do.
     pub fn spend(&mut self, now: Instant, size: u32) {
         self.pay(self.at(now), size);
+    }
+
+    /// Gives back the room for what waits when nothing has for a while: mostly it is the first keyframe
+    /// only.
+    pub fn rest(&mut self, now: Instant) {
+        if self.packets == 0 && self.at(now) - self.waited > FORGOTTEN {
+            self.waiting = [VecDeque::new(), VecDeque::new(), VecDeque::new()];
+        }
+    }
+
+    /// Packets there is room for.
+    #[cfg(test)]
+    fn room(&self) -> usize {
+        self.waiting.iter().map(VecDeque::capacity).sum()
     }
 
     /// How long it would take to send at the estimated rate what has left ahead of its time.
@@ -325,6 +345,22 @@ mod tests {
         // 24 000 bytes in 80 ms, and the same again as fast.
         assert!((70..=80).contains(&left[19].0), "{left:?}");
         assert!((150..=160).contains(&left[39].0), "{left:?}");
+    }
+
+    #[test]
+    fn the_room_of_a_burst_is_given_back_when_nothing_waits_for_a_while() {
+        let now = start();
+        let mut pacer = Pacer::new(now, Bitrate::from_kbps(1_000));
+        for packet in 0..40 {
+            pacer.push(Class::Video, 1_200, packet).expect("room");
+        }
+        let later = now + Duration::from_secs(60);
+        pacer.rest(later);
+        assert_eq!(departures(&mut pacer, later).len(), 40, "what waits is not lost");
+        pacer.rest(later + Duration::from_secs(1));
+        assert!(pacer.room() >= 40, "another burst may come soon");
+        pacer.rest(later + Duration::from_secs(5));
+        assert_eq!(pacer.room(), 0);
     }
 
     #[test]

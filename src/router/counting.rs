@@ -27,7 +27,8 @@ impl Router {
         Holdings {
             paced: self.peers.values().map(|peer| peer.sending.waiting()).sum(),
             histories: self.sources.values().map(|source| source.history.memory()).sum(),
-            notes: self.sinks.values().map(|sink| sink.notes()).sum(),
+            notes: self.sinks.values().map(|sink| sink.notes()).sum::<usize>()
+                + self.peers.values().map(|peer| peer.sending.departures.memory()).sum::<usize>(),
         }
     }
 

@@ -11,8 +11,12 @@ use crate::rtp::{
 };
 use std::time::{Duration, Instant};
 
-/// Packets that are remembered: seconds of what one viewer gets.
-const WINDOW: u64 = 2_048;
+/// Packets that are remembered at first: with answers in time a second is enough.
+const FIRST_WINDOW: usize = 256;
+/// And at most, where answers are late: seconds of what one viewer gets.
+const WINDOW: usize = 2_048;
+/// So long an answer is waited for before its packet gives way to another, in microseconds.
+const AWAITED: u32 = 8_000_000;
 /// The first number is in the second cycle, so that numbers near it have a place below.
 const FIRST: u64 = 1 << 16;
 /// How far the receiver's time may lie behind that of the message before: messages overtake each other.
@@ -41,6 +45,7 @@ pub trait FeedbackSink {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum State {
     #[default]
+    Empty,
     Sent,
     Missing,
     /// Its receiver told of it, or it left a second time, so that one cannot tell what arrived.
@@ -58,6 +63,7 @@ struct Departure {
 #[derive(Debug)]
 pub(super) struct Departures {
     next: u64,
+    /// A ring by number; a power of two.
     sent: Vec<Departure>,
     /// The reference time of the newest message, in ticks, 64 bits wide.
     reference: Option<i64>,
@@ -74,21 +80,41 @@ impl Departures {
     /// The number of a packet that leaves now; its low 16 bits stand in the packet.
     #[inline]
     pub fn send(&mut self, stamp: Stamp, size: usize) -> u64 {
-        if self.sent.is_empty() {
-            self.sent.resize(WINDOW as usize, Departure::default());
-        }
         let number = self.next;
+        let mut slot = self.slot(number);
+        let full = self.sent.get(slot).is_none_or(|before| before.is_awaited(stamp));
+        if full && self.sent.len() < WINDOW {
+            self.grow();
+            slot = self.slot(number);
+        }
         let size = u16::try_from(size).unwrap_or(u16::MAX);
-        self.sent[slot(number)] = Departure { us: stamp.us, size, state: State::Sent };
+        self.sent[slot] = Departure { us: stamp.us, size, state: State::Sent };
         self.next += 1;
         number
+    }
+
+    /// Remembers more.
+    #[cold]
+    fn grow(&mut self) {
+        let length = (2 * self.sent.len()).clamp(FIRST_WINDOW, WINDOW);
+        let mut grown = vec![Departure::default(); length];
+        for number in self.oldest()..self.next {
+            grown[number as usize % length] = self.sent[self.slot(number)];
+        }
+        self.sent = grown;
+    }
+
+    /// Bytes that it occupies.
+    pub fn memory(&self) -> usize {
+        self.sent.capacity() * size_of::<Departure>()
     }
 
     /// A packet leaves once more under its number.
     pub fn send_again(&mut self, number: u16) {
         let number = nearest(self.next - 1, number);
         if self.is_known(number) {
-            self.sent[slot(number)].state = State::Done;
+            let slot = self.slot(number);
+            self.sent[slot].state = State::Done;
         }
     }
 
@@ -107,14 +133,15 @@ impl Departures {
             return Err(DropReason::FeedbackUnsent);
         }
         let reference = self.place(message.reference_tick())?;
-        let oldest = self.next.saturating_sub(WINDOW);
+        let oldest = self.oldest();
         for status in message.statuses() {
             match status {
                 Status::Lost(places) => {
                     let (from, to) =
                         (first + u64::from(places.start), first + u64::from(places.end));
-                    for number in from.max(oldest.max(FIRST))..to {
-                        let departure = &mut self.sent[slot(number)];
+                    for number in from.max(oldest)..to {
+                        let slot = self.slot(number);
+                        let departure = &mut self.sent[slot];
                         if departure.state == State::Sent {
                             departure.state = State::Missing;
                             let (size, sent_at) =
@@ -128,7 +155,8 @@ impl Departures {
                     if !self.is_known(number) {
                         continue;
                     }
-                    let departure = &mut self.sent[slot(number)];
+                    let slot = self.slot(number);
+                    let departure = &mut self.sent[slot];
                     if departure.state != State::Done {
                         departure.state = State::Done;
                         let step = tick.wrapping_sub(message.reference_tick()) as i32;
@@ -145,7 +173,16 @@ impl Departures {
     }
 
     fn is_known(&self, number: u64) -> bool {
-        (FIRST..self.next).contains(&number) && number + WINDOW >= self.next
+        (self.oldest()..self.next).contains(&number)
+    }
+
+    /// The first number that is remembered.
+    fn oldest(&self) -> u64 {
+        (self.next - self.sent.len() as u64).max(FIRST)
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        number as usize & self.sent.len().wrapping_sub(1)
     }
 
     /// The reference time of a message, 64 bits wide.
@@ -174,14 +211,19 @@ impl Departures {
 }
 
 impl Departure {
+    /// Whether its receiver has not told of it, and may still do.
+    #[inline]
+    fn is_awaited(&self, stamp: Stamp) -> bool {
+        match self.state {
+            State::Empty | State::Done => false,
+            State::Sent | State::Missing => stamp.us.wrapping_sub(self.us) < AWAITED,
+        }
+    }
+
     fn at(&self, stamp: Stamp) -> Instant {
         let ago = Duration::from_micros(stamp.us.wrapping_sub(self.us).into());
         stamp.now.checked_sub(ago).unwrap_or(stamp.now)
     }
-}
-
-fn slot(number: u64) -> usize {
-    (number % WINDOW) as usize
 }
 
 /// What of a peer's feedback is told in statistics.
@@ -223,5 +265,56 @@ impl FeedbackSink for Acknowledged {
             began: Some(now),
             ..Self::default()
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::transport_feedback::Writer;
+
+    #[derive(Default)]
+    struct Arrived(Vec<u64>);
+
+    impl FeedbackSink for Arrived {
+        fn packet(&mut self, number: u64, _: usize, _: Instant, received_at: Option<Duration>) {
+            self.0.extend(received_at.map(|_| number));
+        }
+
+        fn end(&mut self, _: Instant) {}
+    }
+
+    /// Sends a packet each millisecond for seconds, of which the receiver tells so many at a time and so
+    /// late; how many packets it could tell of, and the bytes that this took.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
+    fn told(count: u64, late: u64) -> (usize, usize) {
+        let (origin, mut departures, mut arrived) =
+            (Instant::now(), Departures::default(), Arrived::default());
+        for ms in 0..6_000 {
+            let stamp = Stamp::new(origin, origin + Duration::from_millis(ms));
+            departures.send(stamp, 1_000);
+            let Some(sent) = ms.checked_sub(late).filter(|sent| sent % count == 0) else {
+                continue;
+            };
+            let (mut bytes, base) = (Vec::new(), (FIRST + sent) as u16);
+            let statuses = (0..count.min(ms - sent)).map(|at| Some(4 * (sent + at) as u32));
+            Writer::default().write(&mut bytes, 1, 2, 0, base, statuses);
+            let Some(message) = TransportFeedback::parse(&bytes) else { continue };
+            let _ = departures.take(stamp, &message, &mut arrived);
+        }
+        (arrived.0.len(), departures.memory())
+    }
+
+    #[test]
+    fn answers_that_are_late_are_understood_and_those_in_time_take_little_memory() {
+        let (soon, small) = told(50, 100);
+        assert!((5_800..6_000).contains(&soon), "{soon}");
+        assert_eq!(small, FIRST_WINDOW * size_of::<Departure>());
+        let (late, large) = told(50, 1_900);
+        // Until it has grown nothing is lost.
+        assert!((4_000..6_000 - 1_850).contains(&late), "{late}");
+        assert_eq!(large, WINDOW * size_of::<Departure>());
+        let (too_late, most) = told(50, 3_000);
+        assert_eq!((too_late, most), (0, large), "and no more than that is remembered");
     }
 }

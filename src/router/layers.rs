@@ -152,7 +152,7 @@ impl Router {
 
     /// What a sink may get has changed.
     pub(super) fn choose_soon(&mut self, now: Instant, track: SourceKey) {
-        if self.sources.get(track).is_some_and(Source::has_choice) {
+        if self.sources.get(track).is_some_and(|one| one.has_choice()) {
             self.agenda.plan(&mut self.layers_appointment, Whose::Layers, now);
         }
     }

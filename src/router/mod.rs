@@ -108,7 +108,8 @@ pub enum RouterEvent {
 #[derive(Debug)]
 pub struct Router {
     peers: SlotMap<PeerKey, Peer>,
-    sources: SlotMap<SourceKey, Source>,
+    /// Each for itself: a map that grows moves all that is in it, and half of it may be empty.
+    sources: SlotMap<SourceKey, Box<Source>>,
     sinks: SlotMap<SinkKey, Lent<Sink>>,
     /// What sources took in and sinks have not got yet.
     batch: Batch,
@@ -179,7 +180,7 @@ impl Router {
     /// # Panics
     /// When `peer` was removed.
     pub fn add_source(&mut self, peer: PeerKey, config: SourceConfig) -> SourceKey {
-        let key = self.sources.insert(Source::new(self.origin, peer, config));
+        let key = self.sources.insert(Box::new(Source::new(self.origin, peer, config)));
         self.agenda.joined();
         self.peers[peer].sources.push(key);
         key

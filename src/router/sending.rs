@@ -273,6 +273,7 @@ impl Sending {
     /// After whatever may have changed the estimate.
     fn settle(&mut self, now: Instant) {
         self.set_pace();
+        self.pacer.rest(now);
         let soonest = now + Duration::from_millis(1);
         self.due = self.bandwidth.poll_timeout(now).map(|due| due.max(soonest));
         if self.bandwidth.suffers() {

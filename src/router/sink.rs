@@ -7,6 +7,7 @@
 
 mod again;
 mod layers;
+mod notes;
 mod patience;
 mod redundant;
 
@@ -31,8 +32,9 @@ use crate::rtp::{
     rewrite::Rewriter,
     rtcp::{ReportBlock, SenderInfo},
 };
-use again::{Rtx, SentPacket};
+use again::{Rtx, SENT_AUDIO, SENT_VIDEO};
 use layers::{Changes, Choice, Selection};
+use notes::{Notes, Sent};
 pub(super) use patience::Lossy;
 use patience::Patience;
 use redundant::Redundant;
@@ -161,7 +163,7 @@ pub(super) struct Sink {
     payload_types: [u8; MAX_FORMATS],
     /// Payload types inside of the source's redundant audio, to ours.
     blocks: Vec<(u8, u8)>,
-    sent: Vec<SentPacket>,
+    sent: Notes,
     clock_rate: u32,
     /// When the bitrate was measured last, and the bytes that were sent before.
     measured: Option<(Instant, u64)>,
@@ -187,9 +189,11 @@ impl Sink {
         let again = |number: &u8| {
             config.rtx.iter().flat_map(|rtx| &rtx.formats).any(|(_, repeated)| repeated == number)
         };
+        // And if it is sent again under its index, all of its header is noted.
         let carries = !config.nack || config.formats.iter().all(|(number, _)| again(number));
         let layout = Layout::new(config.ssrc, &config.extensions, mid, carries);
         let redundant = Self::repeats_sound(&config);
+        let notes = if config.kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
         let rtx = config.rtx.take();
         let rtx_ssrc = rtx.as_ref().map(|rtx| rtx.ssrc);
         let rtx = rtx.map(|rtx| Rtx::new(rtx, &config.extensions, mid));
@@ -219,7 +223,7 @@ impl Sink {
             rewriter: Rewriter::new(config.sequence_start, config.timestamp_start),
             payload_types: [NONE; MAX_FORMATS],
             blocks: Vec::new(),
-            sent: Vec::new(),
+            sent: Notes::new(notes, !carries),
             clock_rate: config.formats.first().map_or(90_000, |(_, one)| one.codec.clock_rate()),
             measured: None,
             reported: 0,
@@ -357,7 +361,7 @@ impl Sink {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
-        if self.config.nack && self.was_sent(index) {
+        if self.config.nack && self.sent.was_sent(index) {
             // Whoever asked for it while it waited for the others of its batch has got it.
             self.stats.drops.count(DropReason::Duplicate);
             return Verdict::Dropped;
@@ -392,7 +396,7 @@ impl Sink {
         out: &mut impl Egress,
     ) {
         // Whoever asked for it in the meantime has got it.
-        if self.active && !self.was_sent(leaving.index) {
+        if self.active && !self.sent.was_sent(leaving.index) {
             self.depart(stamp, leaving, payload, sending, out);
         }
     }
@@ -415,8 +419,8 @@ impl Sink {
         let transport_sequence = sending.depart(stamp, whole, self.layout.is_numbered());
         if self.config.nack {
             self.repeats.sent(stamp.ms, size);
-            let sent = (stamp.abs_send_time, transport_sequence, changes);
-            Self::remember(&mut self.sent, self.config.kind, index, sent);
+            let abs_send_time = stamp.abs_send_time;
+            self.sent.note(index, Sent { abs_send_time, transport_sequence, changes });
         }
         self.stats.packets += 1;
         self.stats.bytes += size as u64;

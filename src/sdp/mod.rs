@@ -31,6 +31,7 @@ mod parse;
 pub mod plain;
 pub mod simulcast;
 mod sources;
+mod stored;
 mod write;
 
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use negotiate::{Capabilities, Credentials, Extras, Local};
 pub use offer::{OfferWishes, accept, offer};
 pub use parse::{MAX_BYTES, MAX_FORMATS, MAX_LINES, MAX_SECTIONS, parse};
 pub use simulcast::Encoding;
+pub use stored::Stored;
 
 /// Why a description could not be read, or not be agreed on.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

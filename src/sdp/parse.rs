@@ -26,18 +26,32 @@ pub fn parse(text: &str) -> Result<Description, SdpError> {
     if text.contains('\0') {
         return Err(SdpError::Nul);
     }
+    read(text, Limits { lines: MAX_LINES, sections: MAX_SECTIONS })
+}
+
+/// How much is read.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    lines: usize,
+    sections: usize,
+}
+
+/// For what was read once, or is our own.
+pub(super) const NO_LIMITS: Limits = Limits { lines: usize::MAX, sections: usize::MAX };
+
+pub(super) fn read(text: &str, limits: Limits) -> Result<Description, SdpError> {
     let mut description = Description::default();
     let mut versioned = false;
     let lines = text.split(['\r', '\n']).filter(|line| !line.is_empty());
     for (index, line) in lines.enumerate() {
-        if index == MAX_LINES {
+        if index == limits.lines {
             return Err(SdpError::TooManyLines);
         }
         let Some((letter, value)) = line.split_once('=') else { continue };
         match letter.trim_start() {
             "v" => versioned |= value.trim() == "0",
             "m" => {
-                if description.media.len() == MAX_SECTIONS {
+                if description.media.len() == limits.sections {
                     return Err(SdpError::TooManySections);
                 }
                 // The version stands before all media; without it the text is something else.

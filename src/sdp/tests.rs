@@ -682,3 +682,26 @@ mod plain {
         assert_eq!(mode("a=fmtp:96 packetization-mode=0\r\n"), 0);
     }
 }
+
+/// With the candidates that came later.
+#[test]
+fn a_description_that_is_stored_is_read_as_it_was() {
+    let mut seen = 0;
+    for file in std::fs::read_dir(golden("")).expect("golden files") {
+        let path = file.expect("a file").path();
+        let Ok(description) = parse(&std::fs::read_to_string(&path).unwrap_or_default()) else {
+            continue;
+        };
+        let mut stored = Stored::new(&description);
+        assert_eq!(stored.read(), description, "{path:?}");
+        assert_eq!(stored.to_string(), description.to_string());
+        let line = "candidate:1 1 UDP 1 192.0.2.1 9 typ host";
+        stored.add_candidate(0, line);
+        stored.add_candidate(0, "candidate:2\r\na=evil");
+        let mut told = description;
+        assert!(told.add_candidate(0, line));
+        assert_eq!((stored.told(0), stored.to_string()), (1, told.to_string()), "{path:?}");
+        seen += 1;
+    }
+    assert!(seen > 5, "{seen}");
+}

@@ -9,9 +9,11 @@
 //!   where the library repeats at one interval and gives up early: so not all of them are the library's.
 //!   But the first are, for its records have new numbers: a peer whose answer was lost does not look at
 //!   records that it has seen.
+//! * Without data channels the library is let go when the handshake is over; what remains is [`asleep`].
 //! * The association hangs on a constant address, so a change of the ICE pair does not touch it.
 //! * The peer is who its fingerprint says (RFC 8122); chains and names mean nothing here.
 
+mod asleep;
 mod filter;
 
 use std::collections::VecDeque;
@@ -30,6 +32,7 @@ use rtc::shared::error::Error;
 use super::certificate::{Certificate, Fingerprint, trusted};
 use super::srtp::{Keys, Profile, Receiver, Sender};
 use super::{DropReason, TransportError};
+use asleep::Asleep;
 use filter::Filter;
 
 /// Who begins the handshake (RFC 8842 §5.3: the active side is the client).
@@ -58,11 +61,16 @@ const SOONEST_RETRANSMISSION: Duration = Duration::from_millis(50);
 /// Of these repetitions the library makes new records, and more than so many it does not bear; in all
 /// others, what it sent last is sent as it was.
 const BY_LIBRARY: [u32; 7] = [1, 2, 3, 4, 6, 9, 13];
+/// Over a way that takes so long there and back a flight is sent twice at once: it is small, and waiting for
+/// the repetition of one that was lost is long.
+const FAR: Duration = Duration::from_millis(40);
 /// So many repetitions follow each other after the same pause, before it becomes twice as long.
 const SAME_PAUSE: u32 = 2;
 const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(2);
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+/// Between two records that an association is woken for.
+const REST: Duration = Duration::from_millis(100);
 /// What of a client's first flight is kept for another attempt.
 const KEPT_LIMIT: usize = 16 * 1024;
 /// RFC 5764 §4.2.
@@ -92,11 +100,16 @@ pub(super) struct Dtls {
     role: DtlsRole,
     certificate: Arc<Certificate>,
     fingerprints: Arc<[Fingerprint]>,
-    endpoint: Endpoint,
+    /// None while it sleeps, and when all is over.
+    endpoint: Option<Box<Endpoint>>,
+    asleep: Option<Box<Asleep>>,
+    woken_at: Option<Instant>,
     filter: Filter,
     state: DtlsState,
     outgoing: VecDeque<BytesMut>,
-    keys: Option<(Sender, Receiver)>,
+    keys: Option<Box<(Sender, Receiver)>>,
+    /// It carries data, so that it never sleeps.
+    carries_data: bool,
     /// Whether an association without SRTP will do.
     data_only: bool,
     /// What the peer sent over the association.
@@ -106,6 +119,7 @@ pub(super) struct Dtls {
     kept: Vec<BytesMut>,
     /// Before the first retransmission of a flight.
     first: Duration,
+    far: bool,
     /// The present flight, and how often it was repeated.
     flight: Vec<BytesMut>,
     repeated: u32,
@@ -129,16 +143,20 @@ impl Dtls {
             role,
             certificate,
             fingerprints,
-            endpoint,
+            endpoint: Some(Box::new(endpoint)),
+            asleep: None,
+            woken_at: None,
             filter: Filter::default(),
             state: DtlsState::New,
             outgoing: VecDeque::new(),
             keys: None,
+            carries_data: false,
             data_only: false,
             incoming: VecDeque::new(),
             attempt: 0,
             kept: Vec::new(),
             first: FIRST_RETRANSMISSION,
+            far: false,
             flight: Vec::new(),
             repeated: 0,
             retransmit_at: None,
@@ -150,6 +168,7 @@ impl Dtls {
     pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
         if let Some(round_trip) = round_trip {
             let before = self.pause();
+            self.far = round_trip >= FAR;
             self.first = (round_trip / 2).clamp(SOONEST_RETRANSMISSION, SLOWEST_RETRANSMISSION);
             // It may become known while a flight is under way.
             let sooner = before.saturating_sub(self.pause());
@@ -162,9 +181,10 @@ impl Dtls {
         (self.first * (1 << (self.repeated / SAME_PAUSE).min(8))).min(SLOWEST_RETRANSMISSION)
     }
 
-    /// No media goes over the association: peers need not know SRTP.
-    pub(super) fn set_data_only(&mut self) {
-        self.data_only = true;
+    /// Data channels go over the association. If they are `alone`, without media, peers need not know SRTP.
+    pub(super) fn carry_data(&mut self, alone: bool) {
+        self.carries_data = true;
+        self.data_only = alone;
     }
 
     pub(super) fn state(&self) -> DtlsState {
@@ -177,9 +197,11 @@ impl Dtls {
             return Ok(());
         }
         self.begin(now);
-        if self.role == DtlsRole::Client {
+        if self.role == DtlsRole::Client
+            && let Some(endpoint) = &mut self.endpoint
+        {
             let config = config(&self.certificate, &self.fingerprints, self.role, CLIENT_OFFER)?;
-            self.endpoint
+            endpoint
                 .connect(now, PEER, config, None)
                 .map_err(|error| TransportError::Dtls(error.to_string()))?;
             self.send_flight(now);
@@ -207,11 +229,15 @@ impl Dtls {
             }
             self.kept.push(datagram.clone());
         }
+        if self.asleep.is_some() && !self.stir(now, &datagram)? {
+            return Ok(());
+        }
         let sealed = self.state == DtlsState::Connected;
         let said = self.outgoing.len();
         let news = self.read(now, datagram);
         // The library is silent about what it cannot open.
         let opened = news || self.state != DtlsState::Connected || self.outgoing.len() > said;
+        self.rest();
         if sealed && !opened { Err(DropReason::DtlsAuthentication) } else { Ok(()) }
     }
 
@@ -221,7 +247,11 @@ impl Dtls {
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {
-        self.outgoing.pop_front()
+        let datagram = self.outgoing.pop_front();
+        if self.outgoing.is_empty() {
+            self.outgoing = VecDeque::new();
+        }
+        datagram
     }
 
     /// What the peer sent over the association, datagram by datagram.
@@ -231,8 +261,8 @@ impl Dtls {
 
     /// Sends a datagram over the association, if there is one.
     pub(super) fn send(&mut self, now: Instant, bytes: &[u8]) {
-        if self.state == DtlsState::Connected {
-            if let Err(error) = self.endpoint.write(now, PEER, bytes) {
+        if let (DtlsState::Connected, Some(endpoint)) = (self.state, &mut self.endpoint) {
+            if let Err(error) = endpoint.write(now, PEER, bytes) {
                 tracing::debug!(%error, "nothing sent over DTLS");
             }
             self.take_transmits();
@@ -241,7 +271,7 @@ impl Dtls {
 
     /// The keys of a finished handshake, once.
     pub(super) fn take_keys(&mut self) -> Option<(Sender, Receiver)> {
-        self.keys.take()
+        self.keys.take().map(|keys| *keys)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -257,6 +287,7 @@ impl Dtls {
         }
         if self.give_up_at.is_some_and(|due| due <= now) {
             self.state = DtlsState::Failed;
+            self.rest();
             return;
         }
         if self.retransmit_at.is_none_or(|due| now < due) {
@@ -265,12 +296,15 @@ impl Dtls {
         self.repeated += 1;
         self.retransmit_at = Some(now + self.pause());
         // The library's own timer runs ahead of the back-off kept here, or does not run at all.
-        let due = self.endpoint.poll_timeout(&PEER);
-        if let Some(due) = due.filter(|_| BY_LIBRARY.contains(&self.repeated)) {
-            let result = self.endpoint.handle_timeout(PEER, now.max(due));
+        let due = self.endpoint.as_ref().and_then(|endpoint| endpoint.poll_timeout(&PEER));
+        if let Some(due) = due.filter(|_| BY_LIBRARY.contains(&self.repeated))
+            && let Some(endpoint) = &mut self.endpoint
+        {
+            let result = endpoint.handle_timeout(PEER, now.max(due));
             if let Err(error) = result {
                 self.take_transmits();
                 self.fail(&error);
+                self.rest();
                 return;
             }
             if self.take_transmits() {
@@ -283,10 +317,72 @@ impl Dtls {
     /// Says goodbye.
     pub(super) fn close(&mut self, now: Instant) {
         if matches!(self.state, DtlsState::Connecting | DtlsState::Connected) {
-            self.endpoint.stop(now, PEER);
+            self.wake(now);
+            if let Some(endpoint) = &mut self.endpoint {
+                endpoint.stop(now, PEER);
+            }
             self.take_transmits();
         }
         self.state = DtlsState::Closed;
+        self.rest();
+    }
+
+    /// Looks at a datagram for an association that sleeps; whether it was woken to read it.
+    fn stir(&mut self, now: Instant, datagram: &[u8]) -> Result<bool, DropReason> {
+        let (repeated, others) = filter::repeats(datagram);
+        if let Some(asleep) = self.asleep.as_mut().filter(|_| repeated) {
+            let flight = asleep.repeat();
+            if flight.is_empty() && !others {
+                return Err(DropReason::DtlsRepeated);
+            }
+            self.outgoing.extend(flight.iter().cloned());
+        }
+        if !others {
+            return Ok(false);
+        }
+        // It costs as much as twenty records, and what is not authentic costs as much.
+        if self.woken_at.is_some_and(|at| now.saturating_duration_since(at) < REST) {
+            return Err(DropReason::DtlsFlood);
+        }
+        self.woken_at = Some(now);
+        self.wake(now);
+        Ok(self.endpoint.is_some())
+    }
+
+    fn wake(&mut self, now: Instant) {
+        let Some(asleep) = &self.asleep else { return };
+        let config = config(&self.certificate, &self.fingerprints, self.role, CLIENT_OFFER).ok();
+        let woken = config.and_then(|config| asleep.wake(now, &self.certificate, config));
+        self.endpoint = woken.map(Box::new);
+    }
+
+    /// Lets go of what is needed no more.
+    fn rest(&mut self) {
+        match self.state {
+            DtlsState::New | DtlsState::Connecting => {}
+            DtlsState::Closed | DtlsState::Failed => {
+                self.endpoint = None;
+                self.asleep = None;
+                self.kept = Vec::new();
+                self.flight = Vec::new();
+            }
+            DtlsState::Connected if self.carries_data => {}
+            DtlsState::Connected => {
+                let Some(endpoint) = &self.endpoint else { return };
+                // The server's flight is the last: a client has no answer to wait for.
+                let flight = std::mem::take(&mut self.flight);
+                let flight = if self.role == DtlsRole::Server { &flight[..] } else { &[] };
+                let asleep = match self.asleep.take() {
+                    Some(asleep) => asleep.renewed(endpoint),
+                    None => Asleep::of(endpoint, flight),
+                };
+                if let Some(asleep) = asleep {
+                    self.asleep = Some(Box::new(asleep));
+                    self.endpoint = None;
+                    self.incoming.shrink_to_fit();
+                }
+            }
+        }
     }
 
     fn begin(&mut self, now: Instant) {
@@ -297,7 +393,8 @@ impl Dtls {
     /// Whether the library made anything of it.
     fn read(&mut self, now: Instant, datagram: BytesMut) -> bool {
         let mut news = false;
-        match self.endpoint.read(now, PEER, None, datagram) {
+        let Some(endpoint) = &mut self.endpoint else { return false };
+        match endpoint.read(now, PEER, None, datagram) {
             Ok(events) => {
                 self.send_flight(now);
                 news = !events.is_empty();
@@ -328,7 +425,7 @@ impl Dtls {
     fn attempt_next(&mut self, now: Instant) {
         self.attempt += 1;
         match server(&self.certificate, &self.fingerprints, SERVER_ATTEMPTS[self.attempt]) {
-            Ok(endpoint) => self.endpoint = endpoint,
+            Ok(endpoint) => self.endpoint = Some(Box::new(endpoint)),
             Err(_) => {
                 self.state = DtlsState::Failed;
                 return;
@@ -349,9 +446,11 @@ impl Dtls {
     }
 
     fn complete(&mut self) {
-        self.keys = self.export();
+        self.keys = self.export().map(Box::new);
         self.kept = Vec::new();
-        self.flight = Vec::new();
+        if self.carries_data {
+            self.flight = Vec::new();
+        }
         self.filter.complete();
         let will_do = self.keys.is_some() || (self.data_only && self.is_trusted());
         self.state = if will_do { DtlsState::Connected } else { DtlsState::Failed };
@@ -361,7 +460,7 @@ impl Dtls {
 
     /// The closure saw the certificate already; that it was asked at all is the library's promise.
     fn is_trusted(&self) -> bool {
-        let state = self.endpoint.get_connection_state(PEER);
+        let state = self.endpoint.as_ref().and_then(|one| one.get_connection_state(PEER));
         let shown = state.and_then(|state| state.peer_certificates.first());
         shown.is_some_and(|shown| trusted(&self.fingerprints, shown))
     }
@@ -370,7 +469,7 @@ impl Dtls {
         if !self.is_trusted() {
             return None;
         }
-        let state = self.endpoint.get_connection_state(PEER)?;
+        let state = self.endpoint.as_ref()?.get_connection_state(PEER)?;
         let profile = match state.srtp_protection_profile() {
             SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::AeadAes128Gcm,
             SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => Profile::AeadAes256Gcm,
@@ -398,6 +497,9 @@ impl Dtls {
         if self.take_transmits() && self.state == DtlsState::Connecting {
             self.flight.clear();
             self.flight.extend(self.outgoing.iter().skip(before).cloned());
+            if self.far {
+                self.outgoing.extend(self.flight.iter().cloned());
+            }
             self.repeated = 0;
             self.retransmit_at = Some(now + self.pause());
             if self.role == DtlsRole::Server {
@@ -410,7 +512,8 @@ impl Dtls {
 
     fn take_transmits(&mut self) -> bool {
         let before = self.outgoing.len();
-        while let Some(transmit) = self.endpoint.poll_transmit() {
+        let Some(endpoint) = &mut self.endpoint else { return false };
+        while let Some(transmit) = endpoint.poll_transmit() {
             self.outgoing.push_back(transmit.message);
         }
         self.outgoing.len() > before

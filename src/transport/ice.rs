@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::rand;
 use bytes::BytesMut;
 use rtc::crypto::RTCCryptoProvider;
 
@@ -175,7 +175,7 @@ pub(super) struct Ice {
     name: String,
     current: Generation,
     /// What is in use until a pair of the current generation is.
-    old: Option<Old>,
+    old: Option<Box<Old>>,
     controlling: bool,
     /// Settles who controls when both sides want to, or neither (RFC 8445 §7.3.1.1).
     tie_breaker: u64,
@@ -869,11 +869,11 @@ impl Ice {
     }
 
     pub(super) fn poll_event(&mut self) -> Option<IceEvent> {
-        self.events.pop_front()
+        pop(&mut self.events)
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<(SocketAddr, SocketAddr, BytesMut)> {
-        self.transmits.pop_front()
+        pop(&mut self.transmits)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -1259,8 +1259,17 @@ impl Ice {
     }
 }
 
+/// Takes the first out of a queue that is empty for seconds, and then takes no memory.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    first
+}
+
 /// Whether a message comes from who knows the key, and as it was sent.
-fn verify(bytes: &[u8], key: &hmac::Key) -> Result<(), DropReason> {
+fn verify(bytes: &[u8], key: &stun::Key) -> Result<(), DropReason> {
     stun::verify(bytes, key).ok_or(DropReason::StunIntegrity)?;
     if stun::is_garbled(bytes) { Err(DropReason::StunFingerprint) } else { Ok(()) }
 }

@@ -63,19 +63,29 @@ pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
         .map(|attribute| attribute.value)
 }
 
-/// The HMAC key of a password.
-pub(super) fn key(password: &[u8]) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password)
+/// What a message is signed with. The state of an HMAC that began with it takes more than a kilobyte, and
+/// each session has several, for a message in seconds; so it is made for each.
+pub(super) struct Key(Box<[u8]>);
+
+impl Key {
+    fn begin(&self) -> hmac::Context {
+        hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &self.0))
+    }
+}
+
+/// The key of a password.
+pub(super) fn key(password: &[u8]) -> Key {
+    Key(password.into())
 }
 
 /// Verifies the MESSAGE-INTEGRITY made with `key` (RFC 8489 §14.5) and returns where it ends: what
 /// follows is not covered and must not be believed.
-pub(super) fn verify(bytes: &[u8], key: &hmac::Key) -> Option<usize> {
+pub(super) fn verify(bytes: &[u8], key: &Key) -> Option<usize> {
     let integrity = attributes(bytes).find(|attribute| attribute.kind == MESSAGE_INTEGRITY)?;
     let end = integrity.at + 4 + integrity.value.len();
     // The HMAC was taken as if the message ended after this attribute.
     let covered_len = (end - HEADER) as u16;
-    let mut context = hmac::Context::with_key(key);
+    let mut context = key.begin();
     context.update(&bytes[..2]);
     context.update(&covered_len.to_be_bytes());
     context.update(&bytes[4..integrity.at]);
@@ -226,10 +236,11 @@ impl Builder {
     }
 
     /// Signs all there is so far.
-    pub(super) fn integrity(mut self, key: &hmac::Key) -> Self {
+    pub(super) fn integrity(mut self, key: &Key) -> Self {
         self.set_len(24);
-        let tag = hmac::sign(key, &self.bytes);
-        self.attribute(MESSAGE_INTEGRITY, tag.as_ref())
+        let mut context = key.begin();
+        context.update(&self.bytes);
+        self.attribute(MESSAGE_INTEGRITY, context.sign().as_ref())
     }
 
     /// Ends the message with a checksum, as ICE demands (RFC 8445 §7.1).

@@ -130,7 +130,7 @@ pub struct Session {
     sender: Option<Box<Sender>>,
     receiver: Option<Receiver>,
     data_settings: Option<(DataSettings, bool)>,
-    data: Option<DataChannels>,
+    data: Option<Box<DataChannels>>,
     /// The DTLS state that the owner was told.
     told: DtlsState,
     /// Where the last DTLS datagram came from: where to answer while no pair is usable.
@@ -308,10 +308,8 @@ impl Session {
         }
         let mut dtls = Dtls::new(self.certificate.clone(), remote.role, remote.fingerprints)?;
         if let Some((settings, alone)) = self.data_settings {
-            self.data = Some(DataChannels::new(remote.role, settings));
-            if alone {
-                dtls.set_data_only();
-            }
+            self.data = Some(Box::new(DataChannels::new(remote.role, settings)));
+            dtls.carry_data(alone);
         }
         self.ice.start(now, &remote.ufrag, &remote.pwd);
         self.dtls = Some(dtls);
@@ -402,7 +400,7 @@ impl Session {
 
     /// The data channels, where they were negotiated; none before [`Session::start`].
     pub fn data(&self) -> Option<&DataChannels> {
-        self.data.as_ref()
+        self.data.as_deref()
     }
 
     /// Opens a data channel; its number.
@@ -453,7 +451,7 @@ impl Session {
 
     /// Whether senders of messages should wait for [`Output::Drained`].
     pub fn is_full(&self) -> bool {
-        self.data.as_ref().is_some_and(DataChannels::is_full)
+        self.data.as_ref().is_some_and(|data| data.is_full())
     }
 
     /// Whether messages of the peer are taken.
@@ -466,7 +464,7 @@ impl Session {
 
     /// Bytes of messages that wait to be sent or acknowledged.
     pub fn waiting(&self) -> usize {
-        self.data.as_ref().map_or(0, DataChannels::waiting)
+        self.data.as_ref().map_or(0, |data| data.waiting())
     }
 
     /// Whether a datagram of DTLS between these addresses belongs to a handshake, which takes long.
@@ -506,7 +504,12 @@ impl Session {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        // There is something in seconds only, but for messages.
+        if self.outputs.is_empty() && self.data.is_none() {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     pub fn poll_timeout(&mut self) -> Option<Instant> {
@@ -514,7 +517,7 @@ impl Session {
             return None;
         }
         let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
-        let data = self.data.as_ref().and_then(DataChannels::poll_timeout);
+        let data = self.data.as_ref().and_then(|data| data.poll_timeout());
         self.ice.poll_timeout().into_iter().chain(dtls).chain(data).min()
     }
 

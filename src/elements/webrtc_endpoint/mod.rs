@@ -25,7 +25,7 @@ use crate::model::types::{
 use crate::model::{RemoteError, SdpFailure};
 use crate::router::{RouterEvent, SinkKey, SourceKey};
 use crate::rtp::Kind;
-use crate::sdp::{self, Description, Direction, Media, OfferWishes};
+use crate::sdp::{self, Description, Direction, Media, MediaSection, OfferWishes};
 use crate::transport::webrtc::Event;
 use crate::transport::{DtlsState, IceState};
 use serde_json::{Map, Value};
@@ -78,8 +78,8 @@ enum Negotiation {
 
 /// Both descriptions, and what they mean for each section.
 struct Agreed {
-    local: Description,
-    remote: Description,
+    local: sdp::Stored,
+    remote: sdp::Stored,
     media: Vec<Media>,
 }
 
@@ -176,7 +176,7 @@ impl WebRtcEndpoint {
             return Err(SdpFailure::ProcessOffer.into());
         };
         let text = local.to_string();
-        self.negotiated(cx, local, remote, media);
+        self.negotiated(cx, &local, &remote, media);
         Ok(text)
     }
 
@@ -200,7 +200,7 @@ impl WebRtcEndpoint {
         let remote = parse(&answer)?;
         let media = sdp::accept(&local, &remote, &self.capabilities(cx))
             .map_err(|_| SdpFailure::ProcessAnswer)?;
-        self.negotiated(cx, local, remote, media);
+        self.negotiated(cx, &local, &remote, media);
         self.get_local_session_descriptor(cx)
     }
 
@@ -211,12 +211,11 @@ impl WebRtcEndpoint {
     pub fn get_local_session_descriptor(&mut self, cx: &mut Context<'_>) -> Result<String> {
         let local = match &self.negotiation {
             Negotiation::New => return Err(SdpFailure::NoLocal.into()),
-            Negotiation::Offered { local } => local,
-            Negotiation::Done(agreed) => &agreed.local,
+            Negotiation::Offered { local } if !self.gathering => return Ok(local.to_string()),
+            Negotiation::Done(agreed) if !self.gathering => return Ok(agreed.local.to_string()),
+            Negotiation::Offered { local } => local.clone(),
+            Negotiation::Done(agreed) => agreed.local.read(),
         };
-        if !self.gathering {
-            return Ok(local.to_string());
-        }
         let candidates: Vec<Vec<String>> = (0..local.media.len())
             .map(|section| match self.transport_of(section) {
                 Some(transport) => transport.candidates(cx),
@@ -316,8 +315,7 @@ impl WebRtcEndpoint {
             return Ok(());
         }
         let number = agreed.media[section].transport;
-        let known = agreed.remote.media[section].attributes.iter();
-        let known = known.filter(|attribute| attribute.name == "candidate").count();
+        let known = agreed.media[section].candidates.len() + agreed.remote.told(section);
         if self.transports.add_remote_candidate(cx, number, line) && known < MAX_CANDIDATES {
             agreed.remote.add_candidate(section, line);
         }
@@ -377,8 +375,8 @@ impl WebRtcEndpoint {
     fn negotiated(
         &mut self,
         cx: &mut Context<'_>,
-        local: Description,
-        remote: Description,
+        local: &Description,
+        remote: &Description,
         media: Vec<Media>,
     ) {
         self.transports.join(cx, &media);
@@ -399,6 +397,7 @@ impl WebRtcEndpoint {
             self.sinks[index(kind)] = sink;
         }
         *cx.stale = true;
+        let (local, remote) = (sdp::Stored::new(local), sdp::Stored::new(remote));
         self.negotiation = Negotiation::Done(Box::new(Agreed { local, remote, media }));
         cx.raise(MediaSessionStarted {});
         for candidate in std::mem::take(&mut self.early) {
@@ -428,17 +427,18 @@ impl WebRtcEndpoint {
 
     /// Sections that are not refused, with their names.
     fn live_sections(&self) -> Vec<(usize, String)> {
-        let local = match &self.negotiation {
-            Negotiation::New => return Vec::new(),
-            Negotiation::Offered { local } => local,
-            Negotiation::Done(agreed) => &agreed.local,
-        };
-        let live = |section: &usize| match &self.negotiation {
-            Negotiation::Done(agreed) => agreed.media[*section].accepted,
-            _ => true,
-        };
-        let mid = |section: usize| local.media[section].mid().unwrap_or_default().to_owned();
-        (0..local.media.len()).filter(live).map(|section| (section, mid(section))).collect()
+        let named = |(section, mid): (usize, Option<&str>)| (section, mid.unwrap_or("").to_owned());
+        match &self.negotiation {
+            Negotiation::New => Vec::new(),
+            Negotiation::Offered { local } => {
+                let mids = local.media.iter().map(MediaSection::mid);
+                mids.enumerate().map(named).collect()
+            }
+            Negotiation::Done(agreed) => {
+                let sections = agreed.media.iter().enumerate().filter(|(_, media)| media.accepted);
+                sections.map(|(section, media)| named((section, media.mid.as_deref()))).collect()
+            }
+        }
     }
 
     /// The transport of the section whose media is of that kind.

@@ -22,7 +22,7 @@ impl WebRtcEndpoint {
         let capabilities = self.capabilities(cx);
         let Negotiation::Done(agreed) = &mut self.negotiation else { return Err(refused()) };
         let same = agreed.media.len() == remote.media.len();
-        if !same || !remote.continues(&agreed.remote) {
+        if !same || !remote.continues(&agreed.remote.read()) {
             return Err(refused());
         }
         let credentials = self.transports.fresh_credentials(cx);
@@ -48,10 +48,11 @@ impl WebRtcEndpoint {
                 return Err(refused());
             }
         }
-        local.succeed(&agreed.local);
+        local.succeed(&agreed.local.read());
         self.transports.restart(cx, &media, credentials);
         tracing::info!("ICE is restarted at the peer's wish");
-        (agreed.local, agreed.remote, agreed.media) = (local, remote, media);
+        (agreed.local, agreed.remote) = (sdp::Stored::new(&local), sdp::Stored::new(&remote));
+        agreed.media = media;
         self.retell = self.gathering;
         self.get_local_session_descriptor(cx)
     }

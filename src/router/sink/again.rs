@@ -1,6 +1,9 @@
 //! Sending again what a receiver missed (RFC 4585 §6.2.1), and what must be kept for it.
 
-use super::{Changes, Choice, MAX_FORMATS, NONE, RtxConfig, Sink, changed};
+use super::{
+    Changes, Choice, MAX_FORMATS, NONE, RtxConfig, Sink, changed,
+    notes::{Fate, Sent},
+};
 use crate::router::{
     Egress, PeerKey, SinkKey,
     clock::Stamp,
@@ -9,12 +12,12 @@ use crate::router::{
     sending::{Held, Sending},
     stats::DropReason,
 };
-use crate::rtp::{AbsSendTime, Extensions, Kind, extensions::Carried, sequence::nearest};
+use crate::rtp::{Extensions, extensions::Carried, sequence::nearest};
 use std::time::Duration;
 
 /// Packets that can be asked for again.
-const SENT_VIDEO: usize = 1_024;
-const SENT_AUDIO: usize = 128;
+pub(super) const SENT_VIDEO: u32 = 1_024;
+pub(super) const SENT_AUDIO: u32 = 128;
 /// Between two retransmissions of a packet while no round trip was measured; else it is half of that.
 /// Receivers that only receive do not know the round trip and ask again every 100 ms: a whole round
 /// trip would let a request that comes a moment early wait for yet another one.
@@ -25,18 +28,6 @@ const PROBED: u64 = 24;
 /// Packets of a first picture that are sent twice.
 const TWICE: u8 = 96;
 const SMALL: usize = 200;
-
-/// What is needed to send the same once more.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SentPacket {
-    /// How often the ring had gone round, plus one; zero while nothing was here.
-    turn: u32,
-    abs_send_time: AbsSendTime,
-    /// Milliseconds of the router's clock, with the lowest bit set; zero for never.
-    resent_at: u32,
-    transport_sequence: u16,
-    changes: Changes,
-}
 
 /// The stream of repetitions.
 #[derive(Debug)]
@@ -49,7 +40,7 @@ pub(super) struct Rtx {
 impl Sink {
     /// Bytes of notes about what was sent.
     pub fn notes(&self) -> usize {
-        self.sent.capacity() * size_of::<SentPacket>()
+        self.sent.memory()
     }
 
     /// Whether packet `sequence` of the receiver's counting is to be sent again now, or for the first time
@@ -70,22 +61,20 @@ impl Sink {
         let (_, kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
         let pause =
             round_trip.map_or(DEFAULT_PAUSE, |round_trip| round_trip / 2).as_millis() as u32;
-        let (slot, turn) = (slot_of(&self.sent, index), turn_of(&self.sent, index));
-        let sent = self.sent.get(slot).copied().unwrap_or_default();
-        // What stood here is forgotten, and with it what exactly was sent.
-        if sent.turn > turn {
-            return Err(DropReason::NotKept);
-        }
-        let first = sent.turn != turn;
-        let ms = stamp.ms | 1;
-        if !first && sent.resent_at != 0 && ms.wrapping_sub(sent.resent_at) < pause {
+        let first = match self.sent.fate(index) {
+            // And with it what exactly was sent.
+            Fate::Forgotten => return Err(DropReason::NotKept),
+            Fate::Unsent => true,
+            Fate::Sent(_) => false,
+        };
+        if !first && self.sent.was_repeated(index, stamp.ms, pause) {
             return Err(DropReason::RepeatedTooSoon);
         }
         if !self.repeats.take(stamp.ms, kept.payload.len(), most) {
             return Err(DropReason::RepeatBudget);
         }
         if !first {
-            self.sent[slot].resent_at = ms;
+            self.sent.repeat(index, stamp.ms);
         }
         Ok((index, self.layout.len() + kept.payload.len()))
     }
@@ -93,10 +82,12 @@ impl Sink {
     /// Whether a packet is still to be sent once more that nobody may have asked for: it left, and was not
     /// sent again since.
     pub fn may_send_twice(&mut self, stamp: Stamp, index: u64) -> bool {
-        let (slot, turn) = (slot_of(&self.sent, index), turn_of(&self.sent, index));
-        let sent = self.sent.get_mut(slot);
-        let sent = sent.filter(|sent| sent.turn == turn && sent.resent_at == 0);
-        sent.map(|sent| sent.resent_at = stamp.ms | 1).is_some()
+        let once = matches!(self.sent.fate(index), Fate::Sent(_))
+            && !self.sent.was_repeated(index, stamp.ms, u32::MAX);
+        if once {
+            self.sent.repeat(index, stamp.ms);
+        }
+        once
     }
 
     /// Sends a packet again that [`Self::may_resend`] let through. `buffer` is for putting a repetition
@@ -112,13 +103,15 @@ impl Sink {
     ) -> Result<(), DropReason> {
         let (sequence, kept, payload_type, timestamp) =
             self.find(index, history).ok_or(DropReason::NotKept)?;
-        let sent = self.sent.get(slot_of(&self.sent, index)).copied().unwrap_or_default();
-        let turn = turn_of(&self.sent, index);
-        if sent.turn > turn {
-            return Err(DropReason::NotKept);
-        }
-        let first = sent.turn != turn;
-        let changes = if first { self.choose_late(sequence, &kept)? } else { sent.changes };
+        let (first, sent) = match self.sent.fate(index) {
+            Fate::Forgotten => return Err(DropReason::NotKept),
+            Fate::Unsent => {
+                let changes = self.choose_late(sequence, &kept)?;
+                (true, Sent { changes, ..Sent::default() })
+            }
+            Fate::Sent(sent) => (false, sent),
+        };
+        let changes = sent.changes;
         let payload = changed(changes, kept.payload, &mut self.patched);
         self.stats.retransmitted_packets += 1;
         self.stats.retransmitted_bytes += payload.len() as u64;
@@ -146,8 +139,9 @@ impl Sink {
         let size = self.layout.len() + payload.len();
         if first {
             fields.transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
-            let sent = (stamp.abs_send_time, fields.transport_sequence, changes);
-            Self::remember(&mut self.sent, self.config.kind, index, sent);
+            let transport_sequence = fields.transport_sequence;
+            let abs_send_time = stamp.abs_send_time;
+            self.sent.note(index, Sent { abs_send_time, transport_sequence, changes });
         } else {
             fields.abs_send_time = sent.abs_send_time;
             fields.transport_sequence = sent.transport_sequence;
@@ -179,9 +173,10 @@ impl Sink {
             let before = left;
             for back in 1..=PROBED.min(newest) {
                 let index = newest - back;
-                if left >= bytes || !self.was_sent(index) {
+                if left >= bytes {
                     continue;
                 }
+                let Fate::Sent(Sent { changes, .. }) = self.sent.fate(index) else { continue };
                 let Some((_, kept, payload_type, timestamp)) = self.find(index, history) else {
                     continue;
                 };
@@ -192,7 +187,6 @@ impl Sink {
                 let Some(rtx) = &mut self.rtx else { break };
                 let format = rtx.formats.iter().find(|(_, of)| *of == payload_type);
                 let Some(&(payload_type, _)) = format else { continue };
-                let changes = self.sent[slot_of(&self.sent, index)].changes;
                 let payload = changed(changes, kept.payload, &mut self.patched);
                 let fields = Fields {
                     marker: kept.marker || changes.sets_marker(),
@@ -243,12 +237,6 @@ impl Sink {
         }
     }
 
-    /// Whether a packet with this number left, or one that took its place since.
-    pub(super) fn was_sent(&self, index: u64) -> bool {
-        let sent = self.sent.get(slot_of(&self.sent, index));
-        sent.is_some_and(|sent| sent.turn >= turn_of(&self.sent, index))
-    }
-
     /// The packet behind an outgoing index, with its number at the source.
     fn find<'a>(&self, index: u64, history: &'a History) -> Option<(u64, Kept<'a>, u8, u32)> {
         let sequence = self.selection.source_of(self.rewriter.source_of(index)?)?;
@@ -267,36 +255,6 @@ impl Sink {
             Choice::Leave | Choice::TooOld => Err(DropReason::NotKept),
         }
     }
-
-    /// Keeps how packet `index` went out: its time of sending, its number in the transport, and how it
-    /// was changed.
-    #[inline]
-    pub(super) fn remember(
-        ring: &mut Vec<SentPacket>,
-        kind: Kind,
-        index: u64,
-        (abs_send_time, transport_sequence, changes): (AbsSendTime, u16, Changes),
-    ) {
-        if ring.is_empty() {
-            let size = if kind == Kind::Video { SENT_VIDEO } else { SENT_AUDIO };
-            ring.resize(size, SentPacket::default());
-        }
-        let (slot, turn) = (slot_of(ring, index), turn_of(ring, index));
-        let sent = &mut ring[slot];
-        // A packet later than the ring is long must not push a newer one out.
-        if sent.turn < turn {
-            *sent = SentPacket { turn, abs_send_time, resent_at: 0, transport_sequence, changes };
-        }
-    }
-}
-
-fn slot_of(ring: &[SentPacket], index: u64) -> usize {
-    index as usize & ring.len().wrapping_sub(1)
-}
-
-/// Of the shortest ring, and more than there are in the life of a key.
-fn turn_of(ring: &[SentPacket], index: u64) -> u32 {
-    (index / ring.len().max(1) as u64) as u32 + 1
 }
 
 impl Rtx {

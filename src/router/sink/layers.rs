@@ -225,7 +225,8 @@ impl Selection {
             return self.number(arrival.sequence, Changes { flags: EMPTY, ..Changes::default() });
         }
         let Some(mut changes) = self.changes(place, picture) else { return Choice::TooOld };
-        changes.set(MARKER, place.ends_frame() && place.spatial() == layers.spatial);
+        let ends = place.ends_frame() && place.spatial() == layers.spatial;
+        changes.set(MARKER, ends && !arrival.marker);
         self.number(arrival.sequence, changes)
     }
 
@@ -329,8 +330,9 @@ impl Selection {
             if self.next_tl0.wrapping_sub(out) as i8 <= 0 {
                 self.next_tl0 = out.wrapping_add(1);
             }
-            changes.tl0 = out;
-            changes.tl0_at = if self.tl0_shift != 0 { place.tl0_at } else { 0 };
+            if self.tl0_shift != 0 {
+                (changes.tl0, changes.tl0_at) = (out, place.tl0_at);
+            }
         }
         Some(changes)
     }

@@ -172,3 +172,26 @@ fn a_request_for_all_packets_there_are_costs_no_more_than_the_budget() {
         assert!(stats.drops.of(DropReason::RepeatBudget) > 400);
     }
 }
+
+/// Sinks with a stream of repetitions note little of what they sent.
+#[test]
+fn what_is_asked_for_too_late_is_counted_and_not_taken_for_what_came_since() {
+    let mut bench = Bench::new(source(), sink());
+    bench.send(0, KEY);
+    for sequence in 1..1_100 {
+        bench.send(sequence, INTER);
+    }
+    let (left, viewer) = (bench.out.rtp.len(), bench.viewer);
+    bench.rtcp(viewer, |bytes| write_nack(bytes, 1, 22, &[500, 575]));
+    assert_eq!(bench.out.rtp.len(), left);
+    assert_eq!(bench.dropped(DropReason::NotKept), 2);
+    bench.rtcp(viewer, |bytes| write_nack(bytes, 1, 22, &[576, 1_599]));
+    let repeated: Vec<_> = bench.out.rtp[left..]
+        .iter()
+        .map(|(_, payload, _)| u16::from_be_bytes([payload[0], payload[1]]))
+        .collect();
+    assert_eq!(repeated, [576, 1_599]);
+    bench.ms += 10;
+    bench.rtcp(viewer, |bytes| write_nack(bytes, 1, 22, &[1_599]));
+    assert_eq!(bench.dropped(DropReason::RepeatedTooSoon), 1);
+}

@@ -172,6 +172,16 @@ impl Fragment {
     }
 }
 
+/// Whether a datagram that passed has records of the handshake, which is over, and whether others.
+pub(super) fn repeats(mut datagram: &[u8]) -> (bool, bool) {
+    let (mut repeats, mut others) = (false, false);
+    while let Some(len) = record_len(datagram) {
+        *(if datagram[0] == HANDSHAKE { &mut repeats } else { &mut others }) = true;
+        datagram = &datagram[len..];
+    }
+    (repeats, others)
+}
+
 /// The length of the record at the start of `bytes`, header included.
 fn record_len(bytes: &[u8]) -> Option<usize> {
     let header = bytes.get(..RECORD_HEADER)?;

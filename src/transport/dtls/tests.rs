@@ -1,6 +1,9 @@
 use super::*;
 use crate::transport::certificate::KeyKind;
 
+/// The kind of records of the handshake.
+const HANDSHAKE: u8 = 22;
+
 #[expect(clippy::disallowed_methods, reason = "simulated time needs some origin")]
 fn origin() -> Instant {
     Instant::now()
@@ -199,6 +202,26 @@ fn retransmissions_back_off_and_end() {
     assert_eq!(ours.state(), DtlsState::Failed);
 }
 
+#[test]
+fn a_flight_over_a_long_way_leaves_twice() {
+    let (us, them, now) = (identity(), identity(), origin());
+    for (ms, times) in [(39, 1), (40, 2)] {
+        let mut ours = dtls(&us, &them, DtlsRole::Client);
+        ours.set_round_trip(Some(Duration::from_millis(ms)));
+        ours.connect(now).expect("connects");
+        let sent: Vec<_> = std::iter::from_fn(|| ours.poll_transmit()).collect();
+        assert_eq!(sent.len(), times);
+        assert_eq!(sent.first(), sent.last());
+        // A peer makes of it what it makes of one.
+        let mut ours = dtls(&us, &them, DtlsRole::Client);
+        ours.set_round_trip(Some(Duration::from_millis(ms)));
+        let mut peer = bare(&them, &us, DtlsRole::Server, CLIENT_OFFER);
+        ours.connect(now).expect("connects");
+        assert!(exchange(now, &mut ours, &mut peer));
+        assert_eq!(ours.state(), DtlsState::Connected);
+    }
+}
+
 /// Epoch and number of each record in a datagram.
 fn records(mut datagram: &[u8]) -> Vec<[u8; 8]> {
     let mut numbers = vec![];
@@ -242,4 +265,101 @@ fn a_repetition_is_no_replay_to_a_peer_whose_answer_was_lost() {
             seen.push(number);
         }
     }
+}
+
+/// Two sides that finished the handshake, and ours in `role`.
+fn connected(role: DtlsRole) -> (Dtls, Endpoint) {
+    let (us, them, now) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, role);
+    let mut peer = match role {
+        DtlsRole::Server => bare(&them, &us, DtlsRole::Client, CLIENT_OFFER),
+        DtlsRole::Client => bare(&them, &us, DtlsRole::Server, CLIENT_OFFER),
+    };
+    ours.connect(now).expect("connects");
+    assert!(exchange(now, &mut ours, &mut peer));
+    assert_eq!(ours.state(), DtlsState::Connected);
+    (ours, peer)
+}
+
+#[test]
+fn what_sleeps_hears_a_goodbye_and_says_it() {
+    for role in [DtlsRole::Server, DtlsRole::Client] {
+        let now = origin();
+        let (mut ours, mut peer) = connected(role);
+        assert!(ours.endpoint.is_none() && ours.asleep.is_some(), "it sleeps");
+        assert!(ours.take_keys().is_some());
+        peer.stop(now, PEER);
+        let goodbye = peer.poll_transmit().expect("says goodbye").message;
+        assert_eq!(ours.handle_datagram(now, &goodbye), Ok(()));
+        assert_eq!(ours.state(), DtlsState::Closed);
+        assert!(ours.poll_transmit().is_some(), "it is answered");
+
+        let (mut ours, mut peer) = connected(role);
+        ours.close(now);
+        let goodbye = ours.poll_transmit().expect("says goodbye");
+        let events = peer.read(now, PEER, None, goodbye).expect("is authentic");
+        assert!(matches!(events[..], [EndpointEvent::PeerClosed]));
+    }
+}
+
+#[test]
+fn what_carries_data_stays_awake() {
+    let (us, them, now) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, DtlsRole::Server);
+    ours.carry_data(false);
+    let mut peer = bare(&them, &us, DtlsRole::Client, CLIENT_OFFER);
+    exchange(now, &mut ours, &mut peer);
+    peer.write(now, PEER, b"hello").expect("writes");
+    exchange(now, &mut ours, &mut peer);
+    assert_eq!(ours.poll_data().as_deref(), Some(&b"hello"[..]));
+}
+
+#[test]
+fn a_last_flight_that_was_lost_is_sent_again_although_all_else_is_gone() {
+    let (us, them, mut now) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, DtlsRole::Server);
+    let mut peer = bare(&them, &us, DtlsRole::Client, CLIENT_OFFER);
+    while ours.state() != DtlsState::Connected {
+        while let Some(transmit) = peer.poll_transmit() {
+            ours.handle_datagram(now, &transmit.message).expect("is wanted");
+        }
+        if ours.state() != DtlsState::Connected {
+            while let Some(datagram) = ours.poll_transmit() {
+                peer.read(now, PEER, None, datagram).expect("is wanted");
+            }
+        }
+    }
+    assert!(ours.asleep.is_some());
+    // The last flight is lost, and so is the first repetition of it.
+    while ours.poll_transmit().is_some() {}
+    for repetition in 0..2 {
+        now += Duration::from_secs(5);
+        peer.handle_timeout(PEER, now).expect("repeats its flight");
+        while let Some(transmit) = peer.poll_transmit() {
+            let _ = ours.handle_datagram(now, &transmit.message);
+        }
+        if repetition == 0 {
+            while ours.poll_transmit().is_some() {}
+        }
+    }
+    assert!(exchange(now, &mut ours, &mut peer), "the peer finished");
+    // Whoever asks for ever is answered a few times.
+    let asks = [&[HANDSHAKE, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 4][..], &[0; 4]].concat();
+    let answers = (0..100).filter(|_| ours.handle_datagram(now, &asks).is_ok()).count();
+    assert!((1..10).contains(&answers), "{answers}");
+}
+
+#[test]
+fn forged_records_wake_it_seldom_and_end_nothing() {
+    let (mut ours, mut peer) = connected(DtlsRole::Client);
+    let mut now = origin() + Duration::from_secs(1);
+    let forged = [&[21, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 26][..], &[7; 26]].concat();
+    assert_eq!(ours.handle_datagram(now, &forged), Err(DropReason::DtlsAuthentication));
+    assert_eq!(ours.handle_datagram(now, &forged), Err(DropReason::DtlsFlood));
+    assert!(ours.asleep.is_some() && ours.endpoint.is_none());
+    now += REST;
+    peer.stop(now, PEER);
+    let goodbye = peer.poll_transmit().expect("says goodbye").message;
+    assert_eq!(ours.handle_datagram(now, &goodbye), Ok(()));
+    assert_eq!(ours.state(), DtlsState::Closed);
 }

@@ -87,7 +87,7 @@ pub(super) struct Gathering {
     /// Names of servers whose addresses are awaited.
     resolving: Vec<u32>,
     queries: Vec<Query>,
-    turn: Option<Turn>,
+    turn: Option<Box<Turn>>,
     /// Until when it may go on; none when it has not begun, or is done.
     until: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -161,7 +161,7 @@ impl Gathering {
             if let Some(config) = self.servers.turn.clone() {
                 let transport = config.transport.unwrap_or(TurnTransport::Udp);
                 let (name, server) = (config.host.clone(), SocketAddr::new(ip, config.port));
-                self.turn = Some(Turn::new(config, self.provider.clone()));
+                self.turn = Some(Box::new(Turn::new(config, self.provider.clone())));
                 let open = LinkOutput::Open { server, transport, name };
                 self.outputs.push_back(Output::Link(open));
             }
@@ -249,7 +249,7 @@ impl Gathering {
     }
 
     pub(super) fn relayed(&self) -> Option<SocketAddr> {
-        self.turn.as_ref().and_then(Turn::relayed)
+        self.turn.as_ref().and_then(|turn| turn.relayed())
     }
 
     /// Whether a relay is configured and neither there nor asked for.
@@ -275,7 +275,7 @@ impl Gathering {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let queries = self.queries.iter().map(|query| query.next_at);
-        let turn = self.turn.as_ref().and_then(Turn::poll_timeout);
+        let turn = self.turn.as_ref().and_then(|turn| turn.poll_timeout());
         queries.chain(turn).chain(self.until).min()
     }
 

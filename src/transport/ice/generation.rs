@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::rand;
 
 use super::candidate::RemoteLine;
 use super::{Ice, IceState, MAX_REMOTE_CANDIDATES, Pair};
@@ -45,7 +45,7 @@ pub(super) struct Peer {
     pub(super) incoming: String,
     /// And ours to it.
     pub(super) outgoing: String,
-    pub(super) key: hmac::Key,
+    pub(super) key: stun::Key,
     ufrag: String,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Generation {
     /// How many restarts there were before.
     pub(super) number: u32,
     ours: Credentials,
-    pub(super) key: hmac::Key,
+    pub(super) key: stun::Key,
     pub(super) peer: Option<Peer>,
 }
 
@@ -124,7 +124,7 @@ impl Ice {
             self.selected = None;
         }
         if self.selected.is_none() || self.selected_in == before.number {
-            self.old = Some(Old { generation: before, until: None });
+            self.old = Some(Box::new(Old { generation: before, until: None }));
         }
         let old = self.old.as_ref().map(|old| old.generation.number);
         let selected = self.selected;

@@ -303,7 +303,7 @@ fn a_peer_that_nominates_all_pairs_all_the_time_does_not_make_media_jump() {
 
 /// A relay's server, message by message.
 struct Server {
-    key: hmac::Key,
+    key: stun::Key,
     nonce: Vec<u8>,
     /// It lends addresses of IPv6 only, to those who ask for one.
     ipv6: bool,

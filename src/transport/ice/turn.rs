@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use bytes::BytesMut;
 use rtc::crypto::providers::AwsLcRsProvider;
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
@@ -91,7 +90,7 @@ pub(super) struct Turn {
     provider: Arc<dyn RTCCryptoProvider>,
     realm: Vec<u8>,
     nonce: Vec<u8>,
-    key: Option<hmac::Key>,
+    key: Option<stun::Key>,
     /// A connection delivers by itself.
     reliable: bool,
     relayed: Option<SocketAddr>,
@@ -305,7 +304,7 @@ impl Turn {
     }
 
     /// RFC 8489 §9.2.2.
-    fn make_key(&self) -> Option<hmac::Key> {
+    fn make_key(&self) -> Option<stun::Key> {
         let (user, password) = (self.config.user.as_bytes(), self.config.password.expose());
         let text = [user, b":", &self.realm, b":", password.as_bytes()].concat();
         let hash = self.provider.crypto().hash(HashAlgorithm::Md5, &text).ok()?;

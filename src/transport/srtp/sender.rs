@@ -21,18 +21,18 @@ pub struct Sender {
     worn: bool,
 }
 
-/// Which indices of an SSRC were used, with a digest of what each carried.
+/// Which of the last [`HISTORY`] indices of an SSRC were used, with a digest of what each carried. Rings,
+/// addressed by the index itself; every viewer has some, so they are small.
 struct Stream {
     ssrc: u32,
-    highest: u64,
-    used: Box<[Used; HISTORY]>,
+    /// One above the highest index that was used.
+    next: u64,
+    history: Box<History>,
 }
 
-#[derive(Clone, Copy)]
-struct Used {
-    /// The index divided by [`HISTORY`], plus one; zero says that the slot is free.
-    turn: u32,
-    digest: u32,
+struct History {
+    used: [u64; HISTORY / 64],
+    digests: [u16; HISTORY],
 }
 
 impl Sender {
@@ -139,29 +139,42 @@ impl Sender {
 
 impl Stream {
     fn new(ssrc: u32) -> Self {
-        Self { ssrc, highest: 0, used: Box::new([Used { turn: 0, digest: 0 }; HISTORY]) }
+        let history = Box::new(History { used: [0; HISTORY / 64], digests: [0; HISTORY] });
+        Self { ssrc, next: 0, history }
     }
 
     /// Takes `index` for the content that `digest` stands for.
-    fn claim(&mut self, index: u64, digest: u32) -> Result<(), SrtpError> {
-        if index + HISTORY as u64 <= self.highest {
+    fn claim(&mut self, index: u64, digest: u16) -> Result<(), SrtpError> {
+        if index + (HISTORY as u64) < self.next {
             return Err(SrtpError::TooOld);
         }
-        let turn = (index / HISTORY as u64) as u32;
-        let used = &mut self.used[(index % HISTORY as u64) as usize];
-        // The turn of 48-bit indices has 38 bits; those that 32 bits confuse lie 2⁴² packets apart.
-        let turn = turn.wrapping_add(1);
-        if used.turn == turn && used.digest != digest {
+        // Under those that are passed over nothing has left yet.
+        for passed in self.next.max((index + 1).saturating_sub(HISTORY as u64))..=index {
+            self.history.used[word_of(passed)] &= !bit_of(passed);
+        }
+        self.next = self.next.max(index + 1);
+        let before = &mut self.history.digests[(index % HISTORY as u64) as usize];
+        if self.history.used[word_of(index)] & bit_of(index) == 0 {
+            self.history.used[word_of(index)] |= bit_of(index);
+            *before = digest;
+        } else if *before != digest {
             return Err(SrtpError::IndexReused);
         }
-        *used = Used { turn, digest };
-        self.highest = self.highest.max(index);
         Ok(())
     }
 }
 
-/// A short digest of what an index carries: cheap, for it is taken per packet and per sink.
-fn digest(header: &[u8], payload: &[u8]) -> u32 {
+fn word_of(index: u64) -> usize {
+    (index % HISTORY as u64 / 64) as usize
+}
+
+fn bit_of(index: u64) -> u64 {
+    1 << (index % 64)
+}
+
+/// A short digest of what an index carries: cheap, for it is taken per packet and per sink, and of two
+/// contents in 65 536 no more than one passes for the other.
+fn digest(header: &[u8], payload: &[u8]) -> u16 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = (payload.len() as u64) << 16 | header.len() as u64;
     let mut mix = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(MIX);
@@ -170,7 +183,7 @@ fn digest(header: &[u8], payload: &[u8]) -> u32 {
     }
     mix(word(&payload[..payload.len().min(8)]));
     mix(word(&payload[payload.len().saturating_sub(8)..]));
-    (hash >> 32) as u32
+    (hash >> 48) as u16
 }
 
 fn word(bytes: &[u8]) -> u64 {
