@@ -271,7 +271,7 @@ impl SendBatch {
                 // back; either way the others still have a chance. A run has one in its pieces: they
                 // may be too long for the way, or the kernel or the device cannot cut them up.
                 error => {
-                    if self.runs[from].count > 1 {
+                    if self.runs[from].count > 1 || error == Some(libc::EMSGSIZE) {
                         let one_by_one = self.send_pieces(socket, from);
                         let all = one_by_one.dropped_full + one_by_one.dropped_refused == 0;
                         if all && error != Some(libc::EMSGSIZE) {
