@@ -345,12 +345,13 @@ impl Sink {
         if waits && sending.is_full() {
             return self.overflow();
         }
+        let unused = self.rewriter.next();
         let rewritten = self.rewriter.rewrite(stamp.now, number, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
-        if self.config.nack && self.was_sent(index) {
+        if self.config.nack && index < unused && self.was_sent(index) {
             // Whoever asked for it while it waited for the others of its batch has got it.
             self.stats.drops.count(DropReason::Duplicate);
             return Verdict::Dropped;
@@ -402,7 +403,8 @@ impl Sink {
         if self.config.nack {
             self.repeats.sent(stamp.ms, size);
             let sent = (stamp.abs_send_time, transport_sequence, changes);
-            Self::remember(&mut self.sent, self.config.kind, index, sent);
+            let newest = index + 1 == self.rewriter.next();
+            Self::remember(&mut self.sent, self.config.kind, index, newest, sent);
         }
         self.stats.packets += 1;
         self.stats.bytes += size as u64;

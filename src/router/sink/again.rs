@@ -136,7 +136,7 @@ impl Sink {
         if first {
             fields.transport_sequence = sending.depart(stamp, size, self.layout.is_numbered());
             let sent = (stamp.abs_send_time, fields.transport_sequence, changes);
-            Self::remember(&mut self.sent, self.config.kind, index, sent);
+            Self::remember(&mut self.sent, self.config.kind, index, false, sent);
         } else {
             fields.abs_send_time = sent.abs_send_time;
             fields.transport_sequence = sent.transport_sequence;
@@ -235,11 +235,14 @@ impl Sink {
 
     /// Keeps how packet `index` went out: its time of sending, its number in the transport, and how it
     /// was changed.
+    /// Nothing newer went out if it is the `newest`: then nothing is to be read, which would have to be
+    /// waited for.
     #[inline]
     pub(super) fn remember(
         ring: &mut Vec<SentPacket>,
         kind: Kind,
         index: u64,
+        newest: bool,
         (abs_send_time, transport_sequence, changes): (AbsSendTime, u16, Changes),
     ) {
         if ring.is_empty() {
@@ -249,7 +252,7 @@ impl Sink {
         let (slot, turn) = (slot_of(ring, index), turn_of(ring, index));
         let sent = &mut ring[slot];
         // A packet later than the ring is long must not push a newer one out.
-        if sent.turn < turn {
+        if newest || sent.turn < turn {
             *sent = SentPacket { turn, abs_send_time, resent_at: 0, transport_sequence, changes };
         }
     }
@@ -261,7 +264,8 @@ fn slot_of(ring: &[SentPacket], index: u64) -> usize {
 
 /// Of the shortest ring, and more than there are in the life of a key.
 fn turn_of(ring: &[SentPacket], index: u64) -> u32 {
-    (index / ring.len().max(1) as u64) as u32 + 1
+    // Its length is a power of two, and to divide by what is not known beforehand takes long.
+    (index >> ring.len().max(1).trailing_zeros()) as u32 + 1
 }
 
 impl Rtx {

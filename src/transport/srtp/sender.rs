@@ -151,7 +151,8 @@ impl Stream {
         let used = &mut self.used[(index % HISTORY as u64) as usize];
         // The turn of 48-bit indices has 38 bits; those that 32 bits confuse lie 2⁴² packets apart.
         let turn = turn.wrapping_add(1);
-        if used.turn == turn && used.digest != digest {
+        // Of a new index nothing is to be read, which would have to be waited for.
+        if index <= self.highest && used.turn == turn && used.digest != digest {
             return Err(SrtpError::IndexReused);
         }
         *used = Used { turn, digest };
@@ -160,16 +161,24 @@ impl Stream {
     }
 }
 
-/// A short digest of what an index carries: cheap, for it is taken per packet and per sink.
+/// A short digest of what an index carries: cheap, for it is taken per packet and per sink. A header
+/// consists of whole words of 32 bits.
 fn digest(header: &[u8], payload: &[u8]) -> u32 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = (payload.len() as u64) << 16 | header.len() as u64;
     let mut mix = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(MIX);
-    for chunk in header.chunks(8) {
-        mix(word(chunk));
+    let (pairs, last) = header.as_chunks();
+    pairs.iter().for_each(|pair| mix(u64::from_le_bytes(*pair)));
+    if let Some(last) = last.first_chunk() {
+        mix(u32::from_le_bytes(*last).into());
     }
-    mix(word(&payload[..payload.len().min(8)]));
-    mix(word(&payload[payload.len().saturating_sub(8)..]));
+    // Copies of a length that is known take one instruction, and others a call.
+    if let (Some(first), Some(last)) = (payload.first_chunk(), payload.last_chunk()) {
+        mix(u64::from_le_bytes(*first));
+        mix(u64::from_le_bytes(*last));
+    } else {
+        mix(word(payload));
+    }
     (hash >> 32) as u32
 }
 
