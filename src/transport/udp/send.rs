@@ -12,8 +12,10 @@ use std::os::fd::AsRawFd;
 
 use super::{UdpSocket, empty_header, to_raw};
 
-/// Datagrams that a batch holds before it must be flushed.
-pub const SEND_BATCH: usize = 512;
+/// Datagrams that a batch holds before it must be flushed: few, so that the first of many viewers do not
+/// wait for the last ones, and what was written is still in the cache when the kernel copies it; and enough
+/// for a run each of a dozen.
+pub const SEND_BATCH: usize = 128;
 /// The longest datagram that a batch takes.
 pub const SEND_SLOT: usize = 1500;
 
