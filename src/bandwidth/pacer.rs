@@ -117,9 +117,10 @@ impl<P> Pacer<P> {
     /// [`Pacer::push`].
     #[inline]
     pub fn admit(&mut self, now: Instant, class: Class, size: u32) -> bool {
-        let free = class == Class::Audio || self.is_free(now);
+        let now = self.at(now);
+        let free = class == Class::Audio || self.is_free_at(now);
         if free {
-            self.pay(self.at(now), size);
+            self.pay(now, size);
         }
         free
     }
@@ -127,7 +128,11 @@ impl<P> Pacer<P> {
     /// Whether nothing waits and more may leave.
     #[inline]
     pub fn is_free(&self, now: Instant) -> bool {
-        self.packets == 0 && self.paid <= self.at(now) + self.ahead
+        self.is_free_at(self.at(now))
+    }
+
+    fn is_free_at(&self, now: i64) -> bool {
+        self.packets == 0 && self.paid <= now + self.ahead
     }
 
     /// Keeps a packet until its time.

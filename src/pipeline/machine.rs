@@ -131,6 +131,8 @@ pub struct Machine {
     /// Whose turn it is, for the case that it fails.
     at_work: Option<PipelineKey>,
     ended: usize,
+    /// Packets came that have not gone on yet.
+    packets: bool,
     /// Handshakes wait until media was sent.
     handshakes: Handshakes,
     shaken: Shaken,
@@ -166,6 +168,7 @@ impl Machine {
             timed: Vec::new(),
             at_work: None,
             ended: 0,
+            packets: false,
             handshakes: Handshakes::default(),
             shaken: Shaken::default(),
             dropped: Dropped::default(),
@@ -554,6 +557,7 @@ impl Machine {
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
         let mut egress = sealed!(self, pipeline, out);
         pipeline.router.take(at.now, found.source, &packet, &mut egress);
+        self.packets = true;
         if found.woke {
             pipeline.flow_due = Some(at.now);
         }
@@ -577,9 +581,15 @@ impl Machine {
         self.busy.push(owner.pipeline);
     }
 
+    /// Whether packets wait for [`Self::end_of_batch`].
+    pub fn has_packets(&self) -> bool {
+        self.packets
+    }
+
     /// A batch of datagrams has been handled: packets among them go on to their sinks, and timers that
     /// they moved are looked at once.
     pub fn end_of_batch(&mut self, at: Moment, out: &mut impl Outbox) {
+        self.packets = false;
         self.busy.sort_unstable();
         self.busy.dedup();
         // One by one, so that those behind a pipeline that fails are still looked at.

@@ -152,7 +152,8 @@ impl Router {
     pub(super) fn share(&mut self, now: Instant, peer: PeerKey) {
         let Some(one) = self.peers.get(peer) else { return };
         let estimate = one.sending.bandwidth.estimate();
-        if one.sending.shared.is_some_and(|(at, before)| is_fresh(now, at, before, estimate)) {
+        let shared = one.sending.shared;
+        if shared.is_some_and(|(at, before)| is_fresh(now, at, before, estimate)) {
             return;
         }
         let audio = self.audio_to(peer).bps();
@@ -187,11 +188,21 @@ impl Router {
             _ => target.bps().saturating_sub(audio),
         });
         let narrow = sending.bandwidth.narrowest(now).is_some();
-        self.divide(now, peer, rate, narrow, count);
+        self.divide(now, peer, rate, narrow, count, shared.is_none());
     }
 
-    /// Gives each of the `count` video sinks of a peer its share of `rate`, and tells their sources.
-    fn divide(&mut self, now: Instant, peer: PeerKey, rate: Option<u64>, narrow: bool, count: u64) {
+    /// Gives each of the `count` video sinks of a peer its share of `rate`, and tells their sources: of
+    /// those that are routed `anew` always. To look at all that watch a source takes long, so nobody does
+    /// for a viewer of whom nothing has changed.
+    fn divide(
+        &mut self,
+        now: Instant,
+        peer: PeerKey,
+        rate: Option<u64>,
+        narrow: bool,
+        count: u64,
+        anew: bool,
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch.shared);
         scratch.clear();
         scratch.extend_from_slice(&self.peers[peer].sinks);
@@ -215,12 +226,15 @@ impl Router {
             sink.budget = share.or(max);
             let fell =
                 sink.budget.is_some_and(|budget| before.is_none_or(|before| budget < before));
-            sink.narrowest = share.filter(|_| narrow || sink.fasting).or(max);
+            let narrowest = share.filter(|_| narrow || sink.fasting).or(max);
+            let changed = std::mem::replace(&mut sink.narrowest, narrowest) != narrowest;
             if let Some(track) = sink.track {
                 if fell {
                     self.choose_soon(now, track);
                 }
-                self.tell_soon(now, track);
+                if anew || changed {
+                    self.tell_soon(now, track);
+                }
             }
         }
         self.scratch.shared = scratch;

@@ -356,12 +356,13 @@ impl Sink {
         if waits && sending.is_full() {
             return self.overflow();
         }
+        let unused = self.rewriter.next();
         let rewritten = self.rewriter.rewrite(stamp.now, number, arrival.timestamp);
         let Ok((index, timestamp)) = rewritten else {
             self.stats.drops.count(DropReason::BeforeSwitch);
             return Verdict::Dropped;
         };
-        if self.config.nack && self.sent.was_sent(index) {
+        if self.config.nack && index < unused && self.sent.was_sent(index) {
             // Whoever asked for it while it waited for the others of its batch has got it.
             self.stats.drops.count(DropReason::Duplicate);
             return Verdict::Dropped;

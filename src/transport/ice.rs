@@ -170,6 +170,16 @@ struct Check {
     generation: u32,
 }
 
+/// What is looked at whenever a datagram leaves, in one place: of hundreds of sessions it comes from far
+/// away each time.
+#[derive(Default)]
+struct Live {
+    /// The pair that was selected.
+    pair: Option<(SocketAddr, SocketAddr)>,
+    /// What was sent over it and is not noted with it yet.
+    sent: Traffic,
+}
+
 pub(super) struct Ice {
     /// The first user fragment of ours: it names the session for as long as that lives.
     name: String,
@@ -194,14 +204,12 @@ pub(super) struct Ice {
     last_pair: usize,
     /// Which pair is checked first at the next tick.
     turn: usize,
-    /// The pair that was last sent over.
-    sent_pair: usize,
     /// Over all pairs, forgotten ones among them.
     sent: Traffic,
     received: Traffic,
     checks: VecDeque<Check>,
     connects: usize,
-    selected: Option<(SocketAddr, SocketAddr)>,
+    live: Live,
     /// In which generation it was selected.
     selected_in: u32,
     /// A nomination of ours is under way.
@@ -246,12 +254,11 @@ impl Ice {
             pairs: Vec::new(),
             last_pair: 0,
             turn: 0,
-            sent_pair: 0,
             sent: Traffic::default(),
             received: Traffic::default(),
             checks: VecDeque::new(),
             connects: 0,
-            selected: None,
+            live: Live::default(),
             selected_in: 0,
             nominating: None,
             nominating_since: now,
@@ -553,7 +560,7 @@ impl Ice {
             self.pairs.push(pair);
             return;
         }
-        let selected = self.selected;
+        let selected = self.live.pair;
         let spare = (0..self.pairs.len())
             .filter(|&at| selected != Some((self.pairs[at].local, self.pairs[at].remote)))
             .min_by_key(|&at| (self.pairs[at].heard_at, self.pairs[at].priority))
@@ -703,7 +710,7 @@ impl Ice {
 
     /// Makes room for an address that is learnt.
     fn forget_one(&mut self) {
-        let selected = self.selected;
+        let selected = self.live.pair;
         let mut learnt = self.remotes.iter().filter(|remote| remote.line.is_none());
         if learnt.by_ref().count() < MAX_LEARNT {
             return;
@@ -803,12 +810,12 @@ impl Ice {
 
     /// Whether it was selected, though the peer may be lost since.
     fn is_chosen(&self, pair: &Pair) -> bool {
-        self.selected == Some((pair.local, pair.remote))
+        self.live.pair == Some((pair.local, pair.remote))
     }
 
     /// Whether there is a pair to be found.
     fn is_searching(&self) -> bool {
-        self.selected.is_none() || self.is_restarting()
+        self.live.pair.is_none() || self.is_restarting()
     }
 
     /// Whether authenticated STUN messages came over this pair.
@@ -841,18 +848,31 @@ impl Ice {
 
     /// Counts a datagram that leaves over a pair, before a relay wraps it.
     pub(super) fn count_sent(&mut self, local: SocketAddr, remote: SocketAddr, sent: Traffic) {
-        self.sent.add(sent);
-        let is = |pair: &Pair| pair.remote == remote && pair.local == local;
-        if !self.pairs.get(self.sent_pair).is_some_and(is) {
-            let Some(found) = self.pairs.iter().position(is) else { return };
-            self.sent_pair = found;
+        if self.live.pair == Some((local, remote)) {
+            self.live.sent.add(sent);
+        } else {
+            self.note_sent((local, remote), sent);
         }
-        self.pairs[self.sent_pair].sent.add(sent);
+    }
+
+    /// Notes with its pair what was sent over the selected one, which is about to change.
+    fn settle_sent(&mut self) {
+        let sent = std::mem::take(&mut self.live.sent);
+        if let Some(pair) = self.live.pair {
+            self.note_sent(pair, sent);
+        }
+    }
+
+    fn note_sent(&mut self, over: (SocketAddr, SocketAddr), sent: Traffic) {
+        self.sent.add(sent);
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| (pair.local, pair.remote) == over) {
+            pair.sent.add(sent);
+        }
     }
 
     /// The pair that carries what we send.
     pub(super) fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.selected.filter(|_| self.state != IceState::Failed)
+        self.live.pair.filter(|_| self.state != IceState::Failed)
     }
 
     /// A pair that carries datagrams both ways, selected or not yet.
@@ -896,7 +916,7 @@ impl Ice {
         while self.checks.front().is_some_and(|check| now >= check.sent_at + LATE) {
             self.checks.pop_front();
         }
-        if let Some((local, remote)) = self.selected
+        if let Some((local, remote)) = self.live.pair
             && now >= self.consent_due
         {
             self.consent_due = now + REVIVAL;
@@ -921,7 +941,7 @@ impl Ice {
         if let Some((local, remote)) = self.nominating {
             self.check(now, local, remote, true);
         }
-        let revive = self.selected.is_some() && self.state != IceState::Ready;
+        let revive = self.live.pair.is_some() && self.state != IceState::Ready;
         let due = |pair: &&Pair| {
             let current = pair.generation == self.current.number;
             // The selected one is checked by itself.
@@ -954,7 +974,7 @@ impl Ice {
                 1_000..5_000 => Duration::from_millis(200),
                 _ => REVIVAL,
             };
-        if self.selected.is_none() {
+        if self.live.pair.is_none() {
             return search;
         }
         let search = if self.is_restarting() { search } else { now + REVIVAL };
@@ -968,7 +988,8 @@ impl Ice {
     /// Stops checks and forgets the peer.
     pub(super) fn close(&mut self) {
         self.next_tick = None;
-        self.selected = None;
+        self.settle_sent();
+        self.live.pair = None;
         self.pairs.clear();
         self.checks.clear();
         self.transmits.clear();
@@ -991,7 +1012,7 @@ impl Ice {
     fn begin(&mut self, now: Instant) {
         let idle =
             matches!(self.state, IceState::Disconnected | IceState::Gathering | IceState::Failed);
-        if idle && self.selected.is_none() && self.has_peer() {
+        if idle && self.live.pair.is_none() && self.has_peer() {
             self.checking_since = now;
             self.enter(IceState::Connecting);
         }
@@ -999,14 +1020,14 @@ impl Ice {
 
     /// Goes on with the checks, if there is anybody to check.
     fn resume(&mut self, now: Instant) {
-        if self.has_peer() && (self.selected.is_none() || self.state != IceState::Failed) {
+        if self.has_peer() && (self.live.pair.is_none() || self.state != IceState::Failed) {
             self.next_tick = Some(now);
             self.begin(now);
         }
     }
 
     fn judge_silence(&mut self, now: Instant) {
-        let fruitless_since = match self.selected {
+        let fruitless_since = match self.live.pair {
             // A restart has its own time to find a way.
             Some(_) if self.is_restarting() => self.consent_at.max(self.checking_since),
             Some(_) => self.consent_at,
@@ -1046,7 +1067,7 @@ impl Ice {
         if (first || proven) && path::of(local) != Path::Relay {
             self.events.push_back(IceEvent::Validated { remote, proven });
         }
-        if answered.is_some() && self.selected == Some((local, remote)) {
+        if answered.is_some() && self.live.pair == Some((local, remote)) {
             self.consent_at = now;
             self.consent_due = now + KEEPALIVE;
             if self.state != IceState::Ready {
@@ -1106,7 +1127,8 @@ impl Ice {
 
     /// Sends over this pair of the current generation from now on.
     fn select(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
-        let before = self.selected.replace((local, remote));
+        self.settle_sent();
+        let before = self.live.pair.replace((local, remote));
         let restarted = std::mem::replace(&mut self.selected_in, self.current.number);
         if before == Some((local, remote)) && restarted == self.current.number {
             return;

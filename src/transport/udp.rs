@@ -53,6 +53,10 @@ impl UdpSocket {
             let _ = set_option(&fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER)
                 .or_else(|_| set_option(&fd, libc::SOL_SOCKET, asked, SOCKET_BUFFER));
         }
+        if addr.is_ipv4() {
+            // Where this is not known, packets have a number each as before.
+            let _ = keep_whole(&fd, true);
+        }
         let (raw, len) = to_raw(addr);
         // SAFETY: `raw` is a socket address of at least `len` bytes.
         if unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), len) } != 0 {
@@ -106,11 +110,24 @@ impl UdpSocket {
         }
     }
 
-    /// Sends one datagram; `false` if the socket's buffer is full.
+    /// Sends one datagram; `false` if the socket's buffer is full. One that is too long for its way is cut
+    /// up by the system, see [`keep_whole`].
     ///
     /// # Errors
     /// What `sendto` says.
     pub fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<bool> {
+        match self.send_once(bytes, to) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && to.is_ipv4() => {
+                keep_whole(&self.fd, false)?;
+                let sent = self.send_once(bytes, to);
+                keep_whole(&self.fd, true)?;
+                sent
+            }
+            sent => sent,
+        }
+    }
+
+    fn send_once(&self, bytes: &[u8], to: SocketAddr) -> io::Result<bool> {
         let (raw, len) = to_raw(to);
         // SAFETY: both pointers are valid for the lengths that go with them.
         let sent = unsafe {
@@ -264,6 +281,14 @@ fn from_raw(raw: &libc::sockaddr_in6) -> Option<SocketAddr> {
         }
         _ => None,
     }
+}
+
+/// Forbids or allows to cut datagrams of IPv4 up. One that may be cut up has a number, and to make a new
+/// one takes the system as long as all else it does for its header. What is too long for a way is refused
+/// then, and allowed for that datagram alone.
+fn keep_whole(fd: &OwnedFd, whole: bool) -> io::Result<()> {
+    let how = if whole { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_WANT };
+    set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, how)
 }
 
 fn set_option(
@@ -464,6 +489,53 @@ mod tests {
         batch.push(&[9; 10], to);
         // And runs are still sent as such.
         assert_eq!(batch.flush(&ours).messages, 1);
+    }
+
+    /// Makes the loopback device of a network of this thread's own so narrow; false where that is not
+    /// allowed.
+    fn narrow_network(mtu: libc::c_int) -> bool {
+        // SAFETY: no pointers; the thread has nothing of the network it leaves.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return false;
+        }
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("binds");
+        // SAFETY: the request consists of integers, for which zero is a value.
+        let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+        request.ifr_name[..2].copy_from_slice(&[b'l' as _, b'o' as _]);
+        let ask = |what, request: &mut libc::ifreq| {
+            // SAFETY: the request outlives the call and has what this kind of it needs.
+            unsafe { libc::ioctl(socket.as_raw_fd(), what, std::ptr::from_mut(request)) == 0 }
+        };
+        request.ifr_ifru.ifru_mtu = mtu;
+        let narrow = ask(libc::SIOCSIFMTU, &mut request);
+        request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+        narrow && ask(libc::SIOCSIFFLAGS, &mut request)
+    }
+
+    #[test]
+    fn what_is_too_long_for_its_way_arrives_all_the_same() {
+        let network = std::thread::spawn(|| {
+            if !narrow_network(1_280) {
+                return;
+            }
+            let (ours, theirs) = pair("127.0.0.1");
+            let to = theirs.local_addr().expect("bound");
+            let mut batch = SendBatch::new();
+            let lengths = [1_400, 1_400, 1_300, 200, 200, 1_400];
+            for len in lengths {
+                batch.push(&vec![7; len], to);
+            }
+            let stats = batch.flush(&ours);
+            assert_eq!((stats.sent, stats.dropped_refused), (6, 0), "{stats:?}");
+            let mut bytes = [0; 1_500];
+            for len in lengths {
+                assert_eq!(theirs.recv_from(&mut bytes).expect("arrives").0, len);
+            }
+            // What fits goes on in runs.
+            (0..3).for_each(|_| assert!(batch.push(&[8; 1_000], to)));
+            assert_eq!(batch.flush(&ours).messages, 1);
+        });
+        network.join().expect("a network that carries it");
     }
 
     #[test]

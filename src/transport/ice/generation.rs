@@ -121,13 +121,14 @@ impl Ice {
         let before = std::mem::replace(&mut self.current, next);
         self.current.meet(ufrag, pwd);
         if self.state == IceState::Failed {
-            self.selected = None;
+            self.settle_sent();
+            self.live.pair = None;
         }
-        if self.selected.is_none() || self.selected_in == before.number {
+        if self.live.pair.is_none() || self.selected_in == before.number {
             self.old = Some(Box::new(Old { generation: before, until: None }));
         }
         let old = self.old.as_ref().map(|old| old.generation.number);
-        let selected = self.selected;
+        let selected = self.live.pair;
         let keep = |pair: &Pair| {
             let known = Some(pair.generation) == old && pair.heard_at.is_some();
             known || selected == Some((pair.local, pair.remote))
@@ -156,7 +157,7 @@ impl Ice {
 
     /// Whether media still goes over a pair of before the last restart.
     pub(super) fn is_restarting(&self) -> bool {
-        self.selected.is_some() && self.selected_in != self.current.number
+        self.live.pair.is_some() && self.selected_in != self.current.number
     }
 
     /// The credentials with this number, if they still count.
@@ -222,7 +223,7 @@ impl Ice {
             return;
         }
         self.old = None;
-        let (number, selected) = (self.current.number, self.selected);
+        let (number, selected) = (self.current.number, self.live.pair);
         self.pairs.retain(|pair| {
             pair.generation == number || selected == Some((pair.local, pair.remote))
         });

@@ -26,8 +26,15 @@ impl Traffic {
     }
 
     pub(in crate::transport) fn add(&mut self, more: Self) {
-        self.packets += more.packets;
-        self.bytes += more.bytes;
+        *self = *self + more;
+    }
+}
+
+impl std::ops::Add for Traffic {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self { packets: self.packets + more.packets, bytes: self.bytes + more.bytes }
     }
 }
 
@@ -132,7 +139,7 @@ impl Ice {
                 writable: pair.answered && self.state != IceState::Failed,
                 readable: pair.heard_at.is_some(),
                 round_trip: pair.round_trip,
-                sent: pair.sent,
+                sent: self.sent_over(pair),
                 received: pair.received,
             })
         });
@@ -140,7 +147,7 @@ impl Ice {
             pairs: pairs.take(MAX_REPORTED_PAIRS).collect(),
             locals: locals.collect(),
             remotes: remotes.collect(),
-            sent: self.sent,
+            sent: self.sent + self.live.sent,
             received: self.received,
         }
     }
@@ -154,6 +161,11 @@ impl Ice {
                 if stun.is_empty() { self.gathering.turn_url() } else { stun }
             }
         }
+    }
+
+    fn sent_over(&self, pair: &Pair) -> Traffic {
+        let is_live = self.live.pair == Some((pair.local, pair.remote));
+        if is_live { pair.sent + self.live.sent } else { pair.sent }
     }
 
     fn is_selected(&self, pair: &Pair) -> bool {

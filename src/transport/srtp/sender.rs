@@ -173,16 +173,23 @@ fn bit_of(index: u64) -> u64 {
 }
 
 /// A short digest of what an index carries: cheap, for it is taken per packet and per sink, and of two
-/// contents in 65 536 no more than one passes for the other.
+/// contents in 65 536 no more than one passes for the other. A header consists of whole words of 32 bits.
 fn digest(header: &[u8], payload: &[u8]) -> u16 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = (payload.len() as u64) << 16 | header.len() as u64;
     let mut mix = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(MIX);
-    for chunk in header.chunks(8) {
-        mix(word(chunk));
+    let (pairs, last) = header.as_chunks();
+    pairs.iter().for_each(|pair| mix(u64::from_le_bytes(*pair)));
+    if let Some(last) = last.first_chunk() {
+        mix(u32::from_le_bytes(*last).into());
     }
-    mix(word(&payload[..payload.len().min(8)]));
-    mix(word(&payload[payload.len().saturating_sub(8)..]));
+    // Copies of a length that is known take one instruction, and others a call.
+    if let (Some(first), Some(last)) = (payload.first_chunk(), payload.last_chunk()) {
+        mix(u64::from_le_bytes(*first));
+        mix(u64::from_le_bytes(*last));
+    } else {
+        mix(word(payload));
+    }
     (hash >> 48) as u16
 }
 

@@ -12,8 +12,10 @@ use std::os::fd::AsRawFd;
 
 use super::{UdpSocket, empty_header, to_raw};
 
-/// Datagrams that a batch holds before it must be flushed.
-pub const SEND_BATCH: usize = 512;
+/// Datagrams that a batch holds before it must be flushed: few, so that the first of many viewers do not
+/// wait for the last ones, and what was written is still in the cache when the kernel copies it; and enough
+/// for a run each of a dozen.
+pub const SEND_BATCH: usize = 128;
 /// The longest datagram that a batch takes.
 pub const SEND_SLOT: usize = 1500;
 
@@ -271,7 +273,7 @@ impl SendBatch {
                 // back; either way the others still have a chance. A run has one in its pieces: they
                 // may be too long for the way, or the kernel or the device cannot cut them up.
                 error => {
-                    if self.runs[from].count > 1 {
+                    if self.runs[from].count > 1 || error == Some(libc::EMSGSIZE) {
                         let one_by_one = self.send_pieces(socket, from);
                         let all = one_by_one.dropped_full + one_by_one.dropped_refused == 0;
                         if all && error != Some(libc::EMSGSIZE) {
