@@ -360,7 +360,7 @@ impl Dtls {
                 let flight = std::mem::take(&mut self.flight);
                 let flight = if self.role == DtlsRole::Server { &flight[..] } else { &[] };
                 let asleep = match self.asleep.take() {
-                    Some(asleep) => asleep.renewed(endpoint),
+                    Some(asleep) => (*asleep).renewed(endpoint),
                     None => Asleep::of(endpoint, flight),
                 };
                 if let Some(asleep) = asleep {
