@@ -69,6 +69,8 @@ const SAME_PAUSE: u32 = 2;
 const SLOWEST_RETRANSMISSION: Duration = Duration::from_secs(2);
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the library stays after a handshake: until then the peer may repeat its last flight.
+const SETTLED: Duration = Duration::from_secs(2);
 /// Between two records that an association is woken for.
 const REST: Duration = Duration::from_millis(100);
 /// What of a client's first flight is kept for another attempt.
@@ -104,6 +106,8 @@ pub(super) struct Dtls {
     endpoint: Option<Box<Endpoint>>,
     asleep: Option<Box<Asleep>>,
     woken_at: Option<Instant>,
+    /// When it falls asleep for the first time.
+    sleeps_at: Option<Instant>,
     filter: Filter,
     state: DtlsState,
     outgoing: VecDeque<BytesMut>,
@@ -146,6 +150,7 @@ impl Dtls {
             endpoint: Some(Box::new(endpoint)),
             asleep: None,
             woken_at: None,
+            sleeps_at: None,
             filter: Filter::default(),
             state: DtlsState::New,
             outgoing: VecDeque::new(),
@@ -234,11 +239,16 @@ impl Dtls {
         }
         let sealed = self.state == DtlsState::Connected;
         let said = self.outgoing.len();
+        let (repeated, others) = filter::repeats(&datagram);
         let news = self.read(now, datagram);
         // The library is silent about what it cannot open.
         let opened = news || self.state != DtlsState::Connected || self.outgoing.len() > said;
-        self.rest();
-        if sealed && !opened { Err(DropReason::DtlsAuthentication) } else { Ok(()) }
+        self.rest(now);
+        match sealed && !opened {
+            true if repeated && !others => Err(DropReason::DtlsRepeated),
+            true => Err(DropReason::DtlsAuthentication),
+            false => Ok(()),
+        }
     }
 
     /// Whether the present flight is on its way again.
@@ -277,17 +287,21 @@ impl Dtls {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             DtlsState::Connecting => self.retransmit_at.into_iter().chain(self.give_up_at).min(),
+            DtlsState::Connected => self.sleeps_at,
             _ => None,
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.state == DtlsState::Connected {
+            self.rest(now);
+        }
         if self.state != DtlsState::Connecting {
             return;
         }
         if self.give_up_at.is_some_and(|due| due <= now) {
             self.state = DtlsState::Failed;
-            self.rest();
+            self.rest(now);
             return;
         }
         if self.retransmit_at.is_none_or(|due| now < due) {
@@ -304,7 +318,7 @@ impl Dtls {
             if let Err(error) = result {
                 self.take_transmits();
                 self.fail(&error);
-                self.rest();
+                self.rest(now);
                 return;
             }
             if self.take_transmits() {
@@ -324,7 +338,7 @@ impl Dtls {
             self.take_transmits();
         }
         self.state = DtlsState::Closed;
-        self.rest();
+        self.rest(now);
     }
 
     /// Looks at a datagram for an association that sleeps; whether it was woken to read it.
@@ -357,7 +371,7 @@ impl Dtls {
     }
 
     /// Lets go of what is needed no more.
-    fn rest(&mut self) {
+    fn rest(&mut self, now: Instant) {
         match self.state {
             DtlsState::New | DtlsState::Connecting => {}
             DtlsState::Closed | DtlsState::Failed => {
@@ -367,13 +381,15 @@ impl Dtls {
                 self.flight = Vec::new();
             }
             DtlsState::Connected if self.carries_data => {}
+            DtlsState::Connected if self.sleeps_at.is_some_and(|at| now < at) => {}
             DtlsState::Connected => {
+                self.sleeps_at = None;
                 let Some(endpoint) = &self.endpoint else { return };
                 // The server's flight is the last: a client has no answer to wait for.
                 let flight = std::mem::take(&mut self.flight);
                 let flight = if self.role == DtlsRole::Server { &flight[..] } else { &[] };
                 let asleep = match self.asleep.take() {
-                    Some(asleep) => asleep.renewed(endpoint),
+                    Some(asleep) => (*asleep).renewed(endpoint),
                     None => Asleep::of(endpoint, flight),
                 };
                 if let Some(asleep) = asleep {
@@ -400,7 +416,10 @@ impl Dtls {
                 news = !events.is_empty();
                 for event in events {
                     match event {
-                        EndpointEvent::HandshakeComplete => self.complete(),
+                        EndpointEvent::HandshakeComplete => {
+                            self.complete();
+                            self.sleeps_at = (!self.carries_data).then(|| now + SETTLED);
+                        }
                         EndpointEvent::PeerClosed => self.state = DtlsState::Closed,
                         EndpointEvent::ApplicationData(data) => self.incoming.push_back(data),
                         _ => {}

@@ -45,9 +45,9 @@ impl Asleep {
     }
 
     /// The same after it was awake for a while.
-    pub(super) fn renewed(mut self: Box<Self>, endpoint: &Endpoint) -> Option<Self> {
-        self.state = endpoint.get_connection_state(PEER)?.marshal_binary().ok()?.into();
-        Some(*self)
+    pub(super) fn renewed(self, endpoint: &Endpoint) -> Option<Self> {
+        let state = endpoint.get_connection_state(PEER)?.marshal_binary().ok()?;
+        Some(Self { state: state.into(), ..self })
     }
 
     /// The association as it was.

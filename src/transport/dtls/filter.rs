@@ -13,6 +13,7 @@ use crate::transport::DropReason;
 const RECORD_HEADER: usize = 13;
 const HANDSHAKE_HEADER: usize = 12;
 const HANDSHAKE: u8 = 22;
+const CHANGE_CIPHER_SPEC: u8 = 20;
 
 /// What a handshake with long chains and several retransmissions needs at most.
 const HANDSHAKE_BYTES: usize = 64 * 1024;
@@ -94,7 +95,9 @@ impl Filter {
                 self.repetitions = self.repetitions.saturating_add(1);
                 return reason_if(self.repetitions > REPETITIONS, DropReason::DtlsRepeated);
             }
-            return reason_if(epoch != 1, DropReason::DtlsUnexpected);
+            // The library takes a change of ciphers as it is, sealed or not.
+            let unsealed = epoch != 1 || kind == CHANGE_CIPHER_SPEC;
+            return reason_if(unsealed, DropReason::DtlsUnexpected);
         }
         match epoch {
             0 if kind == HANDSHAKE => self.admit_fragments(&record[RECORD_HEADER..]),
@@ -270,6 +273,7 @@ mod tests {
         let repeated = (0..1_000).filter(|_| passes(&mut filter, &record(22, 1, &[0; 40]))).count();
         assert_eq!(repeated, REPETITIONS as usize);
         assert!(passes(&mut filter, &record(21, 1, &[0; 40])));
+        assert!(!passes(&mut filter, &record(20, 1, &[1])));
     }
 
     proptest! {

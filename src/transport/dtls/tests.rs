@@ -278,6 +278,10 @@ fn connected(role: DtlsRole) -> (Dtls, Endpoint) {
     ours.connect(now).expect("connects");
     assert!(exchange(now, &mut ours, &mut peer));
     assert_eq!(ours.state(), DtlsState::Connected);
+    assert!(ours.asleep.is_none());
+    let due = ours.poll_timeout().expect("it falls asleep");
+    ours.handle_timeout(due);
+    assert_eq!(ours.poll_timeout(), None);
     (ours, peer)
 }
 
@@ -329,6 +333,7 @@ fn a_last_flight_that_was_lost_is_sent_again_although_all_else_is_gone() {
             }
         }
     }
+    ours.handle_timeout(now + SETTLED);
     assert!(ours.asleep.is_some());
     // The last flight is lost, and so is the first repetition of it.
     while ours.poll_transmit().is_some() {}
