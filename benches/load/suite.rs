@@ -64,6 +64,8 @@ pub const JOBS: &[Job] = &[
         options.clients = 400;
         options.pictures = Pictures::Medium;
         options.search = Some(Search::Clients);
+        // What is promised is that all of it arrives; each picture is a burst for all of them.
+        options.latest = 50.0;
         options.opens = SAMPLED;
     }),
     job("most rooms", Scenario::Rooms, |options| {
@@ -167,7 +169,7 @@ const LINES: &[Line] = &[
         |report| Some(report.clients as f64),
     ),
     line(
-        "600 kbit/s viewers on one core, loss below 0.1 %",
+        "600 kbit/s viewers of one publisher on one core, loss below 0.1 %, 99 % within 50 ms",
         "",
         AtLeast(1_500.0),
         "largest broadcast of 600 kbit/s",
