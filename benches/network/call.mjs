@@ -33,8 +33,9 @@ class Behind extends OneToMany {
 /** What the server says of an endpoint: what it may send and why, and what it receives and sends. */
 function told(stats) {
   const entries = Object.values(stats);
-  const pair = entries.filter((entry) => 'availableOutgoingBitrate' in entry)
-    .sort((one, other) => other.bytesSent - one.bytesSent)[0];
+  // Only what is in use has an estimate, and another pair may have carried more before.
+  const used = entries.map(({ selectedCandidatePairId }) => selectedCandidatePairId).filter(Boolean);
+  const pair = entries.find(({ id }) => used.includes(id));
   const streams = (type) => entries.filter((entry) => entry.type === type)
     .map(({ ssrc, remb, targetBitrate, fractionLost, packetsLost, roundTripTime, nackCount, pliCount }) => (
       { ssrc, remb, targetBitrate, fractionLost, packetsLost, roundTripTime, nackCount, pliCount }));
