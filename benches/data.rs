@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rivero::transport::data_channel::{ChannelOptions, DataChannels, DataSettings, Message};
-use rivero::transport::udp::{RecvBatch, SendBatch, UdpSocket};
+use rivero::transport::udp::{Incoming, RecvBatch, SendBatch, UdpSocket};
 use rivero::transport::webrtc::{Output, RemoteParameters, Session, Settings};
 use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind, MAX_MESSAGE, Reliability};
 
@@ -70,7 +70,7 @@ impl Side {
         let local = self.socket.local_addr();
         while self.socket.recv_batch(&mut self.received).is_ok_and(|count| count > 0) {
             let at = now();
-            for (from, bytes) in self.received.iter_mut() {
+            for Incoming { from, bytes, .. } in self.received.iter_mut() {
                 self.session.handle_datagram(at, local, from, bytes);
             }
             self.send();

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Seconds from 1900, where NTP starts, to 1970.
 const NTP_TO_UNIX: u64 = 2_208_988_800;
 
+/// Nothing that is looked at waited longer: a clock was set.
+const LONGEST_AGO: Duration = Duration::from_secs(1);
+
 /// The clocks of one process, aligned when it started. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -39,6 +42,11 @@ impl Clock {
         since_epoch().as_millis() as u64
     }
 
+    /// Both clocks at once.
+    pub fn reading(&self) -> Reading {
+        Reading { now: self.now(), unix: since_epoch() }
+    }
+
     /// `now` as an NTP timestamp: 32 bits of seconds, 32 bits of fraction.
     pub fn ntp(&self, now: Instant) -> u64 {
         let unix = match now.checked_duration_since(self.started) {
@@ -59,6 +67,23 @@ impl Clock {
         } else {
             Duration::ZERO
         }
+    }
+}
+
+/// The same time by two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    pub now: Instant,
+    /// Since the Unix epoch, by the system's clock as it is set now.
+    pub unix: Duration,
+}
+
+impl Reading {
+    /// When it was `unix` by the system's clock, a little before this reading. If somebody set that clock
+    /// meanwhile the answer is wrong, but not later than the reading and not by more than [`LONGEST_AGO`].
+    pub fn when(&self, unix: Duration) -> Instant {
+        let ago = self.unix.saturating_sub(unix).min(LONGEST_AGO);
+        self.now.checked_sub(ago).unwrap_or(self.now)
     }
 }
 
@@ -108,6 +133,15 @@ mod tests {
         let clock = Clock { started, started_at: Duration::from_millis(1_500) };
         assert_eq!(clock.ntp(started), ((NTP_TO_UNIX + 1) << 32) | 1 << 31);
         assert_eq!(clock.ntp(started + Duration::from_millis(500)), (NTP_TO_UNIX + 2) << 32);
+    }
+
+    #[test]
+    fn what_was_long_ago_or_will_be_is_bounded() {
+        let reading = Reading { now: Instant::now(), unix: Duration::from_secs(1_000) };
+        let ago = |unix| reading.now - reading.when(unix);
+        assert_eq!(ago(Duration::from_millis(999_995)), Duration::from_millis(5));
+        assert_eq!(ago(Duration::ZERO), LONGEST_AGO);
+        assert_eq!(ago(Duration::from_secs(1_060)), Duration::ZERO);
     }
 
     #[test]

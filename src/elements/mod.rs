@@ -48,6 +48,9 @@ new_key_type! {
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub now: Instant,
+    /// When the datagram came that is looked at, if it is one; never after `now`. Between the two it waited
+    /// for us, which is not the network's doing.
+    pub came: Instant,
     /// Since the Unix epoch.
     pub unix_millis: u64,
     pub ntp: NtpTime,

@@ -439,7 +439,7 @@ impl Machine {
             Datagram::Stun | Datagram::Unknown => false,
         };
         if waits {
-            return self.handshakes.push(key, local, remote, bytes);
+            return self.handshakes.push(key, local, remote, bytes, at.came);
         }
         self.take(at, key, local, remote, bytes, out)
     }
@@ -452,8 +452,8 @@ impl Machine {
     /// Takes the next datagram of a handshake, if one waits. What comes of it may take as long as
     /// hundreds of packets: it is for when those were sent.
     pub fn next_handshake(&mut self, at: Moment, out: &mut impl Outbox) {
-        if let Some(Waiting { leg, local, remote, mut bytes }) = self.handshakes.pop() {
-            self.take(at, leg, local, remote, &mut bytes, out);
+        if let Some(Waiting { leg, local, remote, mut bytes, came }) = self.handshakes.pop() {
+            self.take(Moment { came, ..at }, leg, local, remote, &mut bytes, out);
         }
     }
 
@@ -556,7 +556,7 @@ impl Machine {
         };
         let Some(pipeline) = self.pipelines.get_mut(owner.pipeline) else { return };
         let mut egress = sealed!(self, pipeline, out);
-        pipeline.router.take(at.now, found.source, &packet, &mut egress);
+        pipeline.router.take((at.now, at.came), found.source, &packet, &mut egress);
         self.packets = true;
         if found.woke {
             pipeline.flow_due = Some(at.now);

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slotmap::SecondaryMap;
 
@@ -35,6 +35,7 @@ pub(super) struct Waiting {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub bytes: Box<[u8]>,
+    pub came: Instant,
 }
 
 /// The line.
@@ -55,6 +56,7 @@ impl Handshakes {
         local: SocketAddr,
         remote: SocketAddr,
         bytes: &[u8],
+        came: Instant,
     ) -> bool {
         // A session that is gone already has no place to count in.
         let Some(entry) = self.by_session.entry(leg) else { return false };
@@ -65,7 +67,7 @@ impl Handshakes {
         }
         *count += 1;
         self.bytes += bytes.len();
-        self.waiting.push_back(Waiting { leg, local, remote, bytes: bytes.into() });
+        self.waiting.push_back(Waiting { leg, local, remote, bytes: bytes.into(), came });
         true
     }
 
@@ -104,6 +106,7 @@ mod tests {
     use slotmap::SlotMap;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
@@ -112,16 +115,18 @@ mod tests {
     #[test]
     fn datagrams_leave_the_line_as_they_came() {
         let mut legs: SlotMap<LegKey, ()> = SlotMap::with_key();
+        let now = Clock::start().now();
         let [one, other] = [(); 2].map(|()| legs.insert(()));
         let mut line = Handshakes::default();
         for (number, leg) in [one, other, one].into_iter().enumerate() {
-            assert!(line.push(leg, address(1), address(2), &[number as u8; 3]));
+            assert!(line.push(leg, address(1), address(2), &[number as u8; 3], now));
         }
         assert_eq!((line.len(), line.bytes()), (3, 9));
         assert!(line.has(one) && line.has(other));
         for (number, leg) in [one, other, one].into_iter().enumerate() {
             let next = line.pop().expect("waits");
             assert_eq!((next.leg, &next.bytes[..]), (leg, &[number as u8; 3][..]));
+            assert_eq!(next.came, now);
         }
         assert!(!line.has(one) && !line.has(other));
         assert_eq!((line.pop(), line.bytes()), (None, 0));
@@ -130,20 +135,22 @@ mod tests {
     #[test]
     fn no_session_fills_the_line_and_all_together_do_not_outgrow_it() {
         let mut legs: SlotMap<LegKey, ()> = SlotMap::with_key();
+        let now = Clock::start().now();
         let mut line = Handshakes::default();
         let greedy = legs.insert(());
-        let taken = (0..100).filter(|_| line.push(greedy, address(1), address(2), &[22])).count();
+        let taken =
+            (0..100).filter(|_| line.push(greedy, address(1), address(2), &[22], now)).count();
         assert_eq!(taken, usize::from(MOST_OF_SESSION));
-        assert!(line.push(legs.insert(()), address(1), address(3), &[22]), "others get in");
+        assert!(line.push(legs.insert(()), address(1), address(3), &[22], now), "others get in");
         while line.len() < MOST {
             let leg = legs.insert(());
             (0..MOST_OF_SESSION).for_each(|_| {
-                line.push(leg, address(1), address(4), &[22]);
+                line.push(leg, address(1), address(4), &[22], now);
             });
         }
         let before = line.take_refused();
         assert!(before >= 100 - u64::from(MOST_OF_SESSION));
-        assert!(!line.push(legs.insert(()), address(1), address(5), &[22]));
+        assert!(!line.push(legs.insert(()), address(1), address(5), &[22], now));
         assert_eq!((line.len(), line.take_refused()), (MOST, 1));
     }
 

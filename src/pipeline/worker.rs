@@ -26,7 +26,7 @@ use super::resolver::{Question, Resolver};
 use super::setup::allowance;
 use super::streams::{Epoll, Owner, Ready, Streams, TlsConfig};
 use super::{Command, Ticket, WorkerId, cores};
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::config::ModuleConfig;
 use crate::elements::{Asker, Certificates, LegKey, Moment, Net, Places, PlainNet};
 use crate::metrics::{Tally, WorkerMetrics};
@@ -38,7 +38,9 @@ use crate::transport::interfaces::Interface;
 use crate::transport::path::{self, Path};
 use crate::transport::ports::{PortRange, Ports, Quota};
 use crate::transport::tcp::{Listener, MAX_FRAME};
-use crate::transport::udp::{RecvBatch, SEND_BATCH, SEND_SLOT, SendBatch, SendStats, UdpSocket};
+use crate::transport::udp::{
+    Incoming, RecvBatch, SEND_BATCH, SEND_SLOT, SendBatch, SendStats, UdpSocket,
+};
 
 /// Batches read from one socket before others get their turn.
 const MAX_BATCHES: usize = 8;
@@ -275,9 +277,12 @@ impl Shell {
     }
 
     fn moment(&self) -> Moment {
-        let now = self.clock.now();
+        self.moment_of(self.clock.reading())
+    }
+
+    fn moment_of(&self, Reading { now, unix }: Reading) -> Moment {
         let ntp = NtpTime::from_bits(self.clock.ntp(now));
-        Moment { now, unix_millis: self.clock.unix_millis(), ntp }
+        Moment { now, came: now, unix_millis: unix.as_millis() as u64, ntp }
     }
 
     fn read_mailbox(&mut self) {
@@ -355,10 +360,11 @@ impl Shell {
             if !matches!(socket.recv_batch(batch), Ok(1..)) {
                 break;
             }
-            for (from, bytes) in batch.iter_mut().filter(|(from, _)| *from == server) {
-                debug_assert_eq!(from, server);
+            let reading = self.clock.reading();
+            for Incoming { came, bytes, .. } in batch.iter_mut().filter(|one| one.from == server) {
                 self.counts.packets += 1;
                 self.counts.bytes += bytes.len() as u64;
+                let at = Moment { came: came.map_or(at.now, |came| reading.when(came)), ..at };
                 self.guarded(at, |machine, out| machine.handle_link(at, leg, bytes, out));
             }
             self.guarded(at, |machine, out| machine.end_of_batch(at, out));
@@ -453,11 +459,13 @@ impl Shell {
     ) -> Moment {
         self.counts.truncated += batch.truncated() as u64;
         self.batches.note(batch.len() as u64);
-        let at = self.moment();
-        for (remote, bytes) in batch.iter_mut() {
+        let reading = self.clock.reading();
+        let at = self.moment_of(reading);
+        for Incoming { from, came, bytes } in batch.iter_mut() {
             self.counts.packets += 1;
             self.counts.bytes += bytes.len() as u64;
-            self.guarded(at, |machine, out| handle(machine, at, remote, bytes, out));
+            let at = Moment { came: came.map_or(at.now, |came| reading.when(came)), ..at };
+            self.guarded(at, |machine, out| handle(machine, at, from, bytes, out));
         }
         at
     }

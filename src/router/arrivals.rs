@@ -4,16 +4,19 @@
 //! Each number is told of once; one that comes late is told of again with all behind it, as the draft
 //! has no other way to say so.
 
-use super::{clock::Stamp, stats::DropReason};
+use super::stats::DropReason;
 use crate::rtp::{
     sequence::nearest,
     transport_feedback::{MAX_STATUSES, Writer},
+    units::ticks,
 };
 use std::time::{Duration, Instant};
 
 /// Numbers that are remembered.
 const WINDOW: u64 = 1_024;
 const WORDS: usize = (WINDOW / 64) as usize;
+/// Of a second, as the messages count.
+const TICKS: u32 = 4_000;
 /// Between an arrival and the message about it, at most.
 const LONGEST: Duration = Duration::from_millis(100);
 /// Between two messages, when there is much to tell: estimators want it soon, and more often than this
@@ -39,11 +42,11 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// A packet with this number came.
+    /// A packet with this number came, `came` after the router began.
     ///
     /// # Errors
     /// When the number, or numbers before it, will not be told of.
-    pub fn note(&mut self, stamp: Stamp, sequence: u16) -> Result<(), DropReason> {
+    pub fn note(&mut self, now: Instant, came: Duration, sequence: u16) -> Result<(), DropReason> {
         let number = self.place(sequence)?;
         let highest = *self.highest.get_or_insert(number);
         for skipped in (highest + 1..=number).rev().take(WINDOW as usize) {
@@ -53,12 +56,12 @@ impl Arrivals {
             return Ok(()); // The network doubled it.
         }
         self.arrived[word(number)] |= bit(number);
-        self.ticks[slot(number)] = stamp.ticks;
+        self.ticks[slot(number)] = ticks(came, TICKS);
         self.highest = Some(highest.max(number));
         self.start = self.start.min(number);
         self.untold += 1;
-        let soon = self.told_at.map_or(stamp.now, |at| (at + SHORTEST).max(stamp.now));
-        let due = if self.untold >= MUCH { soon } else { stamp.now + LONGEST };
+        let soon = self.told_at.map_or(now, |at| (at + SHORTEST).max(now));
+        let due = if self.untold >= MUCH { soon } else { now + LONGEST };
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
         let oldest = (highest.max(number) + 1).saturating_sub(WINDOW);
         if self.start < oldest {

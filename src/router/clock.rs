@@ -12,8 +12,28 @@ pub(super) struct Stamp {
     pub ms: u32,
     /// Microseconds since the router began, wrapping.
     pub us: u32,
-    /// Steps of 250 µs since the router began, wrapping.
-    pub ticks: u32,
+}
+
+/// When a packet is looked at, and when it came: it may have waited for us, and what is told and reckoned
+/// of the network must not contain that.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub now: Instant,
+    /// Not after `now`.
+    pub came: Instant,
+}
+
+impl From<(Instant, Instant)> for Times {
+    fn from((now, came): (Instant, Instant)) -> Self {
+        Self { now, came }
+    }
+}
+
+/// It did not wait.
+impl From<Instant> for Times {
+    fn from(now: Instant) -> Self {
+        Self { now, came: now }
+    }
 }
 
 impl Stamp {
@@ -24,7 +44,6 @@ impl Stamp {
             abs_send_time: AbsSendTime::new(elapsed),
             ms: ticks(elapsed, 1_000),
             us: ticks(elapsed, 1_000_000),
-            ticks: ticks(elapsed, 4_000),
         }
     }
 }

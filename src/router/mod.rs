@@ -45,6 +45,7 @@ mod skips;
 mod source;
 mod stats;
 
+pub use clock::Times;
 pub use counting::Holdings;
 pub use departures::FeedbackSink;
 pub use feedback::{Limit, RembParams};
@@ -304,12 +305,12 @@ impl Router {
     /// Forwards a packet of `source` to its sinks.
     pub fn forward(
         &mut self,
-        now: Instant,
+        times: impl Into<Times>,
         source: SourceKey,
         packet: &RtpPacket<'_>,
         out: &mut impl Egress,
     ) {
-        self.take(now, source, packet, out);
+        self.take(times, source, packet, out);
         self.deliver(out);
     }
 
@@ -317,11 +318,12 @@ impl Router {
     /// when all that arrived at the same time was taken in, and before anything else is done with sinks.
     pub fn take(
         &mut self,
-        now: Instant,
+        times: impl Into<Times>,
         source: SourceKey,
         packet: &RtpPacket<'_>,
         out: &mut impl Egress,
     ) {
+        let Times { now, came } = times.into();
         let starts = self.sources.get(source).is_some_and(|one| !one.starting.is_empty());
         if starts || self.batch.is_full() {
             self.deliver(out);
@@ -335,7 +337,9 @@ impl Router {
         if (said.transport_sequence.is_some() || said.carried.capture_time.is_some())
             && let Some(peer) = self.peers.get_mut(one.peer)
         {
-            if let Err(reason) = peer.take_said(stamp, &mut said) {
+            if let Err(reason) =
+                peer.take_said(now, came.saturating_duration_since(self.origin), &mut said)
+            {
                 one.stats.drops.count(reason);
             }
             if let Some(due) = peer.arrivals.poll_timeout() {
@@ -344,7 +348,7 @@ impl Router {
         }
         let mut payload = packet.payload();
         let received = match one.unwrap(packet) {
-            Ok(None) => one.receive(stamp, packet, said.carried),
+            Ok(None) => one.receive(stamp, came, packet, said.carried),
             Ok(Some(repeated)) => {
                 payload = repeated.payload();
                 one.receive_repeated(stamp, &repeated)

@@ -139,13 +139,18 @@ impl Peer {
 
     /// Notes what the header of a packet from this peer says, and makes what is passed on ours. When
     /// the number in its transport is of no use the reason is counted.
-    pub fn take_said(&mut self, stamp: Stamp, said: &mut Said) -> Result<(), DropReason> {
+    pub fn take_said(
+        &mut self,
+        now: Instant,
+        came: Duration,
+        said: &mut Said,
+    ) -> Result<(), DropReason> {
         if let Some(time) = &mut said.carried.capture_time {
             // Clock of capture = clock of the sender + offset: the sender is us from here on.
             let ours = self.offset.map(|offset| offset as u64);
             time.offset = time.offset.zip(ours).map(|(theirs, ours)| theirs.wrapping_sub(ours));
         }
-        said.transport_sequence.map_or(Ok(()), |number| self.arrivals.note(stamp, number))
+        said.transport_sequence.map_or(Ok(()), |number| self.arrivals.note(now, came, number))
     }
 
     /// The peer tells what arrived there. `fates` is room for it.

@@ -234,13 +234,14 @@ impl Source {
         self.reader.read(packet)
     }
 
-    /// Takes a packet in. `None` for one that has its place and goes no further.
+    /// Takes a packet in, which came at `came`. `None` for one that has its place and goes no further.
     ///
     /// # Errors
     /// The reason why the packet counts for nothing.
     pub fn receive(
         &mut self,
         stamp: Stamp,
+        came: Instant,
         packet: &RtpPacket<'_>,
         carried: Carried,
     ) -> Result<Option<Arrival>, DropReason> {
@@ -252,7 +253,7 @@ impl Source {
             return Err(DropReason::TooOld);
         }
         let known = self.format_of(packet.payload_type);
-        let arrived = ticks(stamp.now.saturating_duration_since(self.origin), self.clock_rate);
+        let arrived = ticks(came.saturating_duration_since(self.origin), self.clock_rate);
         self.reception.take(number, packet.timestamp, arrived);
         self.stats.packets += 1;
         self.stats.bytes += packet.payload().len() as u64;

@@ -43,6 +43,8 @@ struct Bench {
     out: Out,
     start: Instant,
     ms: u64,
+    /// Between the coming of a packet and now.
+    waited: Duration,
     publisher: PeerKey,
     source: SourceKey,
     viewer: PeerKey,
@@ -92,7 +94,17 @@ impl Bench {
         let source = router.add_source(publisher, source);
         let sink = router.add_sink(viewer, sink);
         router.set_route(start, sink, Some(source));
-        Self { router, out: Out::default(), start, ms: 0, publisher, source, viewer, sink }
+        Self {
+            router,
+            out: Out::default(),
+            start,
+            ms: 0,
+            waited: Duration::ZERO,
+            publisher,
+            source,
+            viewer,
+            sink,
+        }
     }
 
     fn video() -> Self {
@@ -125,7 +137,8 @@ impl Bench {
 
     fn send_bytes(&mut self, bytes: &[u8]) {
         let (now, packet) = (self.now(), RtpPacket::parse(bytes).unwrap());
-        self.router.forward(now, self.source, &packet, &mut self.out);
+        let times = (now, now - self.waited);
+        self.router.forward(times, self.source, &packet, &mut self.out);
     }
 
     fn rtcp(&mut self, from: PeerKey, write: impl FnOnce(&mut Vec<u8>)) {

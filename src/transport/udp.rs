@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Datagrams that one call receives.
 pub const RECV_BATCH: usize = 32;
@@ -53,6 +54,8 @@ impl UdpSocket {
             let _ = set_option(&fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER)
                 .or_else(|_| set_option(&fd, libc::SOL_SOCKET, asked, SOCKET_BUFFER));
         }
+        // Where this is not known, a datagram counts as arrived when it is read.
+        let _ = set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
         if addr.is_ipv4() {
             // Where this is not known, packets have a number each as before.
             let _ = keep_whole(&fd, true);
@@ -163,7 +166,20 @@ pub struct RecvBatch {
     addresses: Box<[libc::sockaddr_in6; RECV_BATCH]>,
     vectors: Box<[libc::iovec; RECV_BATCH]>,
     headers: Box<[libc::mmsghdr; RECV_BATCH]>,
+    controls: Box<[Control; RECV_BATCH]>,
     len: usize,
+}
+
+/// Room for what the system says of a datagram: when it came.
+type Control = [u64; 8];
+
+/// A datagram that was received.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    pub from: SocketAddr,
+    /// When the system had it, by its clock, since the Unix epoch. It may have waited here since then.
+    pub came: Option<Duration>,
+    pub bytes: &'a mut [u8],
 }
 
 // SAFETY: the raw pointers are set and used within one call, and point into boxes of the same batch.
@@ -176,6 +192,7 @@ impl Default for RecvBatch {
             addresses: Box::new([zeroed_address(); RECV_BATCH]),
             vectors: Box::new([EMPTY_VECTOR; RECV_BATCH]),
             headers: Box::new([empty_header(); RECV_BATCH]),
+            controls: Box::new([Control::default(); RECV_BATCH]),
             len: 0,
         }
     }
@@ -194,16 +211,17 @@ impl RecvBatch {
         self.len == 0
     }
 
-    /// The datagrams with their senders, in the order of arrival. What was cut to fit a slot is left
-    /// out: none of the protocols here is of use in part.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+    /// The datagrams in the order of arrival. What was cut to fit a slot is left out: none of the
+    /// protocols here is of use in part.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = Incoming<'_>> {
         let headers = &self.headers[..self.len];
         let addresses = &self.addresses[..self.len];
         let slots = self.slots.iter_mut();
         headers.iter().zip(addresses).zip(slots).filter_map(|((header, address), slot)| {
             let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
             let from = from_raw(address).filter(|_| whole)?;
-            Some((from, &mut slot[..header.msg_len as usize]))
+            let bytes = &mut slot[..header.msg_len as usize];
+            Some(Incoming { from, came: time_of(&header.msg_hdr), bytes })
         })
     }
 
@@ -222,9 +240,26 @@ impl RecvBatch {
             header.msg_namelen = ADDRESS_LEN;
             header.msg_iov = &raw mut self.vectors[at];
             header.msg_iovlen = 1;
+            header.msg_control = self.controls[at].as_mut_ptr().cast();
+            header.msg_controllen = size_of::<Control>() as _;
             header.msg_flags = 0;
         }
     }
+}
+
+/// The time of arrival in the control messages of a received header.
+fn time_of(header: &libc::msghdr) -> Option<Duration> {
+    // SAFETY: the header's control messages were written by the kernel into room that still exists; the
+    // macro gives null if there is none.
+    let first = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
+    let kind = (first.cmsg_level, first.cmsg_type);
+    let room = size_of::<libc::timespec>() + size_of::<libc::cmsghdr>();
+    if kind != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) || (first.cmsg_len as usize) < room {
+        return None;
+    }
+    // SAFETY: the kind says what was written here, and its length was looked at.
+    let time = unsafe { libc::CMSG_DATA(first).cast::<libc::timespec>().read_unaligned() };
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 const EMPTY_VECTOR: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
@@ -313,7 +348,6 @@ fn set_option(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn pair(ip: &str) -> (UdpSocket, std::net::UdpSocket) {
         let any = SocketAddr::new(ip.parse().expect("address"), 0);
@@ -327,7 +361,7 @@ mod tests {
     fn received(socket: &UdpSocket) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut batch = RecvBatch::new();
         socket.recv_batch(&mut batch).expect("receives");
-        batch.iter_mut().map(|(from, bytes)| (from, bytes.to_vec())).collect()
+        batch.iter_mut().map(|one| (one.from, one.bytes.to_vec())).collect()
     }
 
     #[test]
@@ -355,6 +389,22 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_tell_when_they_came_however_late_they_are_read() {
+        for ip in ["127.0.0.1", "::1"] {
+            let (ours, theirs) = pair(ip);
+            theirs.set_read_timeout(Some(Duration::from_millis(20))).expect("sets");
+            for _ in 0..2 {
+                theirs.send_to(b"x", ours.local_addr()).expect("sends");
+                theirs.recv_from(&mut [0; 10]).expect_err("nothing comes in that time");
+            }
+            let mut batch = RecvBatch::new();
+            assert_eq!(ours.recv_batch(&mut batch).expect("receives"), 2);
+            let came: Vec<_> = batch.iter_mut().map(|one| one.came.expect("a time")).collect();
+            assert!(came[1] - came[0] >= Duration::from_millis(10), "{came:?}");
+        }
+    }
+
+    #[test]
     fn a_datagram_that_does_not_fit_is_left_out() {
         let (ours, theirs) = pair("127.0.0.1");
         for len in [RECV_SLOT + 1, RECV_SLOT, 0] {
@@ -363,7 +413,7 @@ mod tests {
         let mut batch = RecvBatch::new();
         assert_eq!(ours.recv_batch(&mut batch).expect("receives"), 3);
         assert_eq!(batch.truncated(), 1);
-        let lens: Vec<usize> = batch.iter_mut().map(|(_, bytes)| bytes.len()).collect();
+        let lens: Vec<usize> = batch.iter_mut().map(|one| one.bytes.len()).collect();
         assert_eq!(lens, [RECV_SLOT, 0]);
     }
 

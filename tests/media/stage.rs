@@ -182,8 +182,10 @@ impl Stage {
 
     fn at(&self) -> Moment {
         let unix = secs(1_700_000_000) + ms(self.time);
+        let now = self.start + ms(self.time);
         Moment {
-            now: self.start + ms(self.time),
+            now,
+            came: now,
             unix_millis: unix.as_millis() as u64,
             ntp: NtpTime::from_unix(unix),
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rivero::transport::data_channel::Message;
 use rivero::transport::demux::Demux;
-use rivero::transport::udp::{RecvBatch, SendBatch, UdpSocket};
+use rivero::transport::udp::{Incoming, RecvBatch, SendBatch, UdpSocket};
 use rivero::transport::webrtc::{Event, Output, Received, RemoteParameters, Session, Settings};
 use rivero::transport::{Certificate, DtlsRole, Fingerprint, KeyKind};
 use rtc::peer_connection::sdp::RTCSessionDescription;
@@ -82,7 +82,7 @@ impl Driver {
     fn receive(&mut self) {
         self.socket.recv_batch(&mut self.received).expect("receives");
         let local = self.socket.local_addr();
-        for (from, bytes) in self.received.iter_mut() {
+        for Incoming { from, bytes, .. } in self.received.iter_mut() {
             if self.demux.find(local, from, bytes).is_none() {
                 continue;
             }

@@ -65,6 +65,13 @@ impl Bench {
         self.send_bytes(&bytes);
     }
 
+    /// The same for one that waited here.
+    fn send_that_waited(&mut self, sequence: u16, number: u16, waited: u64) {
+        self.waited = Duration::from_millis(waited);
+        self.send_numbered(sequence, number);
+        self.waited = Duration::ZERO;
+    }
+
     /// What the publisher was told: when, and base and statuses of each message.
     fn told(&mut self, until: u64) -> Vec<(u64, u16, Vec<Status>)> {
         let mut told = Vec::new();
@@ -137,6 +144,19 @@ fn a_publisher_is_told_soon_of_much_and_in_time_of_little() {
     let second = bench.told(4_000);
     assert_eq!((second.len(), second[0].0), (1, 3_051));
     assert_eq!((second[0].1, second[0].2.len()), (33, 30));
+}
+
+#[test]
+fn a_publisher_is_told_when_packets_came_and_not_when_they_were_looked_at() {
+    let mut bench = bench();
+    bench.ms = 1_000;
+    for (number, waited) in [(1, 30), (2, 20), (3, 10), (4, 0)] {
+        bench.send_that_waited(number, number, waited);
+    }
+    let told = bench.told(2_000);
+    let came = |place: u32| 4 * (970 + 10 * place);
+    let expected = (0..4).map(|place| Status::Received { place, tick: came(place) }).collect();
+    assert_eq!(told, [(1_100, 1, expected)]);
 }
 
 #[test]
