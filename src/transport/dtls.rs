@@ -224,6 +224,12 @@ impl Dtls {
             DtlsState::Connecting | DtlsState::Connected => {}
         }
         let datagram = self.filter.pass(bytes)?;
+        let (repeated, others) = filter::repeats(&datagram);
+        let has_all = self.state == DtlsState::Connected && self.role == DtlsRole::Client;
+        if has_all && repeated && !others {
+            // The server's last flight once more. The library would answer, and the server answer that.
+            return Err(DropReason::DtlsRepeated);
+        }
         let answers = self.role == DtlsRole::Server
             && self.state == DtlsState::Connecting
             && self.attempt + 1 < SERVER_ATTEMPTS.len();
@@ -239,7 +245,6 @@ impl Dtls {
         }
         let sealed = self.state == DtlsState::Connected;
         let said = self.outgoing.len();
-        let (repeated, others) = filter::repeats(&datagram);
         let news = self.read(now, datagram);
         // The library is silent about what it cannot open.
         let opened = news || self.state != DtlsState::Connected || self.outgoing.len() > said;

@@ -222,6 +222,45 @@ fn a_flight_over_a_long_way_leaves_twice() {
     }
 }
 
+#[test]
+fn a_client_does_not_answer_a_last_flight_that_comes_again() {
+    let (us, them, now) = (identity(), identity(), origin());
+    let mut ours = dtls(&us, &them, DtlsRole::Client);
+    let mut peer = bare(&them, &us, DtlsRole::Server, CLIENT_OFFER);
+    ours.connect(now).expect("connects");
+    let mut finished = false;
+    while !finished {
+        while let Some(transmit) = peer.poll_transmit() {
+            ours.handle_datagram(now, &transmit.message).expect("is wanted");
+        }
+        while let Some(datagram) = ours.poll_transmit() {
+            for event in peer.read(now, PEER, None, datagram).expect("reads") {
+                finished |= matches!(event, EndpointEvent::HandshakeComplete);
+            }
+        }
+    }
+    // The server's last flight is late, so it is asked for and comes once more.
+    let mut late = vec![];
+    for _ in 0..2 {
+        late.extend(std::iter::from_fn(|| peer.poll_transmit()));
+        ours.handle_timeout(ours.poll_timeout().expect("repeats"));
+        while let Some(datagram) = ours.poll_transmit() {
+            peer.read(now, PEER, None, datagram).expect("reads");
+        }
+    }
+    let (wanted, repeated) = late.split_at(late.len() / 2);
+    assert!(!repeated.is_empty());
+    for transmit in wanted {
+        ours.handle_datagram(now, &transmit.message).expect("is wanted");
+    }
+    assert_eq!(ours.state(), DtlsState::Connected);
+    for transmit in repeated {
+        let refused = ours.handle_datagram(now, &transmit.message);
+        assert_eq!(refused, Err(DropReason::DtlsRepeated));
+    }
+    assert_eq!(ours.poll_transmit(), None);
+}
+
 /// Epoch and number of each record in a datagram.
 fn records(mut datagram: &[u8]) -> Vec<[u8; 8]> {
     let mut numbers = vec![];
