@@ -409,6 +409,9 @@ fn summary(report: &Report) -> String {
     known("of memory per client", cost.memory_kb_per_client, "KB");
     known("of memory per endpoint that nobody calls", cost.memory_kb_per_endpoint, "KB");
     known("of memory", cost.resident_mb, "MB");
+    if let Some(bare) = report.machine.bare_us_per_packet {
+        text += &format!("  this machine  {bare:.2} us per packet that is only sealed and sent\n");
+    }
     if let Some(largest) = &report.largest {
         let Largest { clients, rate, beyond, .. } = largest;
         text += &format!("  largest load  {clients} clients, rate {rate}; beyond: {beyond}\n");

@@ -12,7 +12,8 @@
 //! * [`media`] is the thread that carries the clients, [`client`] one of them, [`publisher`] what it
 //!   sends, [`stream`] what it makes of what it gets, [`feedback`] what it tells of that, [`stamp`] the
 //!   payload, and [`chat`] what it says over data channels.
-//! * [`process`] watches the server's process; [`own`] is one that is started for the run.
+//! * [`process`] watches the server's process; [`own`] is one that is started for the run; [`floor`] is what
+//!   the machine itself takes.
 //! * [`report`] is the result, [`page`] the same to look at.
 //!
 //! Left out so far: IPv6 for media, asking for lost packets again, recording and mixing.
@@ -23,6 +24,7 @@ mod client;
 mod command;
 mod crowd;
 mod feedback;
+mod floor;
 mod histogram;
 mod join;
 mod media;

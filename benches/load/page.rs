@@ -77,6 +77,13 @@ pub fn page(report: &Report, earlier: Option<&Report>) -> String {
         machine.load_average,
         escape(&way(&report.way)),
     );
+    if let Some(bare) = machine.bare_us_per_packet {
+        let _ = writeln!(
+            html,
+            "<p class=\"small\">A packet that is only sealed and sent took {bare:.2} \u{b5}s on this machine \
+             at that time.</p>"
+        );
+    }
     warnings(&mut html, report);
     table(&mut html, report, earlier);
     steps(&mut html, &report.steps);

@@ -9,6 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use rivero::clock::Clock;
+
+use super::floor;
+
 /// How long a server may take to show its metrics, and how long they may be.
 const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_METRICS: u64 = 1 << 20;
@@ -223,6 +227,7 @@ pub fn machine() -> super::report::Machine {
         cores: usize::try_from(cores).unwrap_or(0),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         load_average: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
+        bare_us_per_packet: floor::microseconds_per_packet(&Clock::start()).ok(),
     }
 }
 

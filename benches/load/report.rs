@@ -145,6 +145,8 @@ pub struct Machine {
     pub kernel: String,
     /// Before the run, over a minute.
     pub load_average: f64,
+    /// What a packet takes that is only sealed and sent, see [`super::floor`].
+    pub bare_us_per_packet: Option<f64>,
 }
 
 /// How long something took, in milliseconds.

@@ -296,7 +296,8 @@ fn report(version: &str, delay: f64) -> Report {
     let report = json!({
         "measuredBy": "rivero 0", "scenario": "one-to-many", "clients": 2, "over": 1.0, "seconds": 2.0,
         "server": {"url": "ws://127.0.0.1:8888/kurento", "version": version, "pid": 7},
-        "machine": {"cpu": "A <fast> one", "cores": 2, "kernel": "6.1", "loadAverage": 0.5},
+        "machine": {"cpu": "A <fast> one", "cores": 2, "kernel": "6.1", "loadAverage": 0.5,
+            "bareUsPerPacket": 0.75},
         "joins": {"asked": 3, "joined": 2, "failed": 1, "failures": {"connection: not in time": 1},
             "processOfferMs": spread, "connectedMs": spread, "firstFrameMs": spread},
         "media": {"sent": 580, "expected": 1161, "received": 1160, "lost": 1, "lostPercent": 0.086,
