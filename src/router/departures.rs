@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const FIRST_WINDOW: usize = 256;
 /// And at most, where answers are late: seconds of what one viewer gets.
 const WINDOW: usize = 2_048;
+/// When answers have been in time for so long, as many are remembered as they need. In microseconds.
+const IN_TIME: u32 = 10_000_000;
 /// So long an answer is waited for before its packet gives way to another, in microseconds.
 const AWAITED: u32 = 8_000_000;
 /// The first number is in the second cycle, so that numbers near it have a place below.
@@ -65,6 +67,8 @@ pub(super) struct Departures {
     next: u64,
     /// A ring by number; a power of two.
     sent: Vec<Departure>,
+    /// How far messages reached back since this time, in microseconds since the router began.
+    reached: (usize, u32),
     /// The reference time of the newest message, in ticks, 64 bits wide.
     reference: Option<i64>,
     backwards: u8,
@@ -72,7 +76,7 @@ pub(super) struct Departures {
 
 impl Default for Departures {
     fn default() -> Self {
-        Self { next: FIRST, sent: Vec::new(), reference: None, backwards: 0 }
+        Self { next: FIRST, sent: Vec::new(), reached: (0, 0), reference: None, backwards: 0 }
     }
 }
 
@@ -96,12 +100,33 @@ impl Departures {
     /// Remembers more.
     #[cold]
     fn grow(&mut self) {
-        let length = (2 * self.sent.len()).clamp(FIRST_WINDOW, WINDOW);
-        let mut grown = vec![Departure::default(); length];
-        for number in self.oldest()..self.next {
-            grown[number as usize % length] = self.sent[self.slot(number)];
+        self.resize((2 * self.sent.len()).clamp(FIRST_WINDOW, WINDOW));
+        self.reached = (self.sent.len(), self.reached.1);
+    }
+
+    #[cold]
+    fn resize(&mut self, length: usize) {
+        let mut resized = vec![Departure::default(); length];
+        for number in self.oldest().max(self.next.saturating_sub(length as u64))..self.next {
+            resized[number as usize % length] = self.sent[self.slot(number)];
         }
-        self.sent = grown;
+        self.sent = resized;
+    }
+
+    /// A message reached back so far. Answers that were late once may never be again, and there are many
+    /// viewers.
+    fn note_reach(&mut self, stamp: Stamp, reach: usize) {
+        let (before, since) = self.reached;
+        let most = before.max(reach);
+        self.reached.0 = most;
+        if stamp.us.wrapping_sub(since) < IN_TIME {
+            return;
+        }
+        self.reached = (0, stamp.us);
+        let enough = (2 * most).next_power_of_two().clamp(FIRST_WINDOW, WINDOW);
+        if enough < self.sent.len() {
+            self.resize(enough);
+        }
     }
 
     /// Bytes that it occupies.
@@ -169,6 +194,7 @@ impl Departures {
             }
         }
         sink.end(stamp.now);
+        self.note_reach(stamp, (self.next - first) as usize);
         Ok(())
     }
 
@@ -284,16 +310,16 @@ mod tests {
         fn end(&mut self, _: Instant) {}
     }
 
-    /// Sends a packet each millisecond for seconds, of which the receiver tells so many at a time and so
-    /// late; how many packets it could tell of, and the bytes that this took.
+    /// Sends a packet each millisecond for `ms`, of which the receiver tells so many at a time and so late,
+    /// which changes with time; how many packets it could tell of, and the bytes that this took.
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
-    fn told(count: u64, late: u64) -> (usize, usize) {
+    fn told_in(ms: u64, count: u64, late: impl Fn(u64) -> u64) -> (usize, usize) {
         let (origin, mut departures, mut arrived) =
             (Instant::now(), Departures::default(), Arrived::default());
-        for ms in 0..6_000 {
+        for ms in 0..ms {
             let stamp = Stamp::new(origin, origin + Duration::from_millis(ms));
             departures.send(stamp, 1_000);
-            let Some(sent) = ms.checked_sub(late).filter(|sent| sent % count == 0) else {
+            let Some(sent) = ms.checked_sub(late(ms)).filter(|sent| sent % count == 0) else {
                 continue;
             };
             let (mut bytes, base) = (Vec::new(), (FIRST + sent) as u16);
@@ -303,6 +329,23 @@ mod tests {
             let _ = departures.take(stamp, &message, &mut arrived);
         }
         (arrived.0.len(), departures.memory())
+    }
+
+    fn told(count: u64, late: u64) -> (usize, usize) {
+        told_in(6_000, count, |_| late)
+    }
+
+    #[test]
+    fn memory_that_late_answers_took_is_given_back_when_they_come_in_time() {
+        let [small, large] = [FIRST_WINDOW, WINDOW].map(|length| length * size_of::<Departure>());
+        let (_, held) = told_in(15_000, 50, |_| 1_900);
+        assert_eq!(held, large, "they are always late");
+        let late_once = |ms| if (5_000..7_000).contains(&ms) { 1_900 } else { 60 };
+        let (_, held) = told_in(9_000, 50, late_once);
+        assert!(held > small);
+        let (told, held) = told_in(40_000, 50, late_once);
+        assert_eq!(held, small);
+        assert!(told > 36_000, "and what is sent meanwhile is told of: {told}");
     }
 
     #[test]
