@@ -13,6 +13,7 @@
 mod candidate;
 mod gather;
 mod generation;
+mod pairs;
 mod report;
 mod turn;
 
@@ -32,6 +33,7 @@ use super::{DropReason, TransportError};
 use candidate::{Kind, RemoteLine, Target};
 use gather::Gathering;
 use generation::{Belongs, Generation, Old};
+use pairs::{Pair, Pairs};
 
 pub use gather::{LinkOutput, Servers};
 pub use generation::Credentials;
@@ -46,11 +48,6 @@ pub const MAX_REMOTE_CANDIDATES: usize = 64;
 pub const MAX_LOCAL_CANDIDATES: usize = 16;
 /// How many addresses are learnt from the peer's checks; the oldest gives way.
 const MAX_LEARNT: usize = 64;
-/// How many pairs are checked; those of lower priority are left out.
-const MAX_PAIRS: usize = 256;
-/// How many pairs are checked at one tick, so that a description with many addresses makes nobody send
-/// a flood to them (RFC 8445 §19.5.1); the others have their turn at the next.
-const CHECKS_AT_ONCE: usize = 16;
 /// How many checks wait for their answer.
 const MAX_CHECKS: usize = 512;
 /// How often a session changes its mind about who controls it; two agents that mean it need it once.
@@ -139,26 +136,6 @@ struct Remote {
     generation: u32,
 }
 
-struct Pair {
-    local: SocketAddr,
-    remote: SocketAddr,
-    priority: u64,
-    /// The number of the [`Generation`] whose checks count for it.
-    generation: u32,
-    /// An authenticated message came over it.
-    heard_at: Option<Instant>,
-    /// A check of ours was answered.
-    answered: bool,
-    answered_at: Option<Instant>,
-    /// When the controlling peer last wanted it.
-    nominated_at: Option<Instant>,
-    /// Of the last check that was answered.
-    round_trip: Option<Duration>,
-    /// What is not STUN.
-    sent: Traffic,
-    received: Traffic,
-}
-
 /// A request of ours that may still be answered.
 struct Check {
     transaction: Transaction,
@@ -200,10 +177,7 @@ pub(super) struct Ice {
     past_names: u32,
     /// Candidates with a user fragment that may become the peer's.
     coming: Vec<RemoteLine>,
-    pairs: Vec<Pair>,
-    last_pair: usize,
-    /// Which pair is checked first at the next tick.
-    turn: usize,
+    pairs: Pairs,
     /// Over all pairs, forgotten ones among them.
     sent: Traffic,
     received: Traffic,
@@ -251,9 +225,7 @@ impl Ice {
             names: Vec::new(),
             past_names: 0,
             coming: Vec::new(),
-            pairs: Vec::new(),
-            last_pair: 0,
-            turn: 0,
+            pairs: Pairs::default(),
             sent: Traffic::default(),
             received: Traffic::default(),
             checks: VecDeque::new(),
@@ -510,70 +482,6 @@ impl Ice {
         }
     }
 
-    /// Makes a pair if datagrams can go between the two.
-    fn add_pair(&mut self, local: SocketAddr, remote: SocketAddr, ours: u32, theirs: u32) {
-        let (own, other) = (path::plain(local), path::plain(remote));
-        let tcp = path::of(remote) == Path::Tcp;
-        let fits = match path::of(local) {
-            Path::Tcp => tcp && own.port() == 0,
-            Path::Udp | Path::Relay => !tcp,
-        };
-        if !fits || own.is_ipv4() != other.is_ipv4() || self.is_neighbour(local, remote) {
-            return;
-        }
-        let priority = self.pair_priority(ours, theirs);
-        self.insert_pair(local, remote, priority);
-    }
-
-    /// Whether a datagram between the two would come back to the sockets it left by: the peer is another
-    /// session that shares them. Who an answer is for could not be told, and one of the two would take
-    /// the pair for a good one. Over TCP such sessions have connections of their own.
-    fn is_neighbour(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        path::of(local) == Path::Udp && self.locals.iter().any(|own| own.addr == remote)
-    }
-
-    fn insert_pair(&mut self, local: SocketAddr, remote: SocketAddr, priority: u64) {
-        let generation = self.current.number;
-        if let Some(known) = self.pair_mut(local, remote) {
-            if known.generation != generation {
-                // The way is known, and what came over it stays; whether the peer is behind it with its
-                // new credentials has to be seen.
-                (known.generation, known.priority) = (generation, priority);
-                (known.answered, known.nominated_at) = (false, None);
-            }
-            return;
-        }
-        let pair = Pair {
-            local,
-            remote,
-            priority,
-            generation,
-            heard_at: None,
-            answered: false,
-            answered_at: None,
-            nominated_at: None,
-            round_trip: None,
-            sent: Traffic::default(),
-            received: Traffic::default(),
-        };
-        if self.pairs.len() < MAX_PAIRS {
-            self.pairs.push(pair);
-            return;
-        }
-        let selected = self.live.pair;
-        let spare = (0..self.pairs.len())
-            .filter(|&at| selected != Some((self.pairs[at].local, self.pairs[at].remote)))
-            .min_by_key(|&at| (self.pairs[at].heard_at, self.pairs[at].priority))
-            .expect("at most one of the pairs is the selected one");
-        self.pairs[spare] = pair;
-    }
-
-    /// RFC 8445 §6.1.2.3, where G is the priority of the controlling side.
-    fn pair_priority(&self, ours: u32, theirs: u32) -> u64 {
-        let (g, d) = if self.controlling { (ours, theirs) } else { (theirs, ours) };
-        (u64::from(g.min(d)) << 32) + 2 * u64::from(g.max(d)) + u64::from(g > d)
-    }
-
     pub(super) fn start(&mut self, now: Instant, ufrag: &str, pwd: &str) {
         self.current.meet(ufrag, pwd);
         self.checking_since = now;
@@ -637,7 +545,7 @@ impl Ice {
 
         self.begin(now);
         self.heard(now, local, remote, None);
-        let answered = self.pair_mut(local, remote).is_some_and(|pair| {
+        let answered = self.pairs.get_mut(local, remote).is_some_and(|pair| {
             pair.nominated_at = if use_candidate { Some(now) } else { pair.nominated_at };
             pair.answered
         });
@@ -692,8 +600,7 @@ impl Ice {
     /// Makes the pair that a request came over, with a candidate for an unknown address (§7.3.1.3).
     fn learn(&mut self, local: SocketAddr, remote: SocketAddr, priority: u32) {
         let generation = self.current.number;
-        let is = |pair: &Pair| (pair.local, pair.remote) == (local, remote);
-        if self.pairs.iter().any(|pair| is(pair) && pair.generation == generation) {
+        if self.pairs.get(local, remote).is_some_and(|pair| pair.generation == generation) {
             return;
         }
         let mut known = self.remotes.iter().filter(|known| known.generation == generation);
@@ -751,7 +658,7 @@ impl Ice {
         }
         let round_trip = Some(now.saturating_duration_since(check.sent_at));
         self.round_trip = round_trip;
-        if let Some(pair) = self.pair_mut(local, remote) {
+        if let Some(pair) = self.pairs.get_mut(local, remote) {
             pair.round_trip = round_trip;
         }
         self.heard(now, local, remote, Some(generation));
@@ -759,7 +666,7 @@ impl Ice {
             return Ok(());
         }
         let nominated =
-            self.pair_mut(local, remote).is_some_and(|pair| pair.nominated_at.is_some());
+            self.pairs.get_mut(local, remote).is_some_and(|pair| pair.nominated_at.is_some());
         if self.controlling {
             if check.nominating {
                 self.nominating = None;
@@ -777,7 +684,7 @@ impl Ice {
     fn consider(&mut self, now: Instant) {
         if now >= self.nominating_since + NOMINATION
             && let Some((local, remote)) = self.nominating.take()
-            && let Some(pair) = self.pair_mut(local, remote)
+            && let Some(pair) = self.pairs.get_mut(local, remote)
         {
             pair.answered = false;
         }
@@ -820,14 +727,7 @@ impl Ice {
 
     /// Whether authenticated STUN messages came over this pair.
     pub(super) fn is_validated(&mut self, local: SocketAddr, remote: SocketAddr) -> bool {
-        let is =
-            |pair: &Pair| pair.remote == remote && pair.local == local && pair.heard_at.is_some();
-        if self.pairs.get(self.last_pair).is_some_and(is) {
-            return true;
-        }
-        let found = self.pairs.iter().position(is);
-        self.last_pair = found.unwrap_or(self.last_pair);
-        found.is_some()
+        self.pairs.is_validated(local, remote)
     }
 
     /// Whether this address lately said something over a way that carries datagrams in both directions.
@@ -841,7 +741,7 @@ impl Ice {
     /// Counts a datagram that came over the pair that [`Self::is_validated`] was asked about last.
     pub(super) fn count_received(&mut self, bytes: usize) {
         self.received.count(bytes);
-        if let Some(pair) = self.pairs.get_mut(self.last_pair) {
+        if let Some(pair) = self.pairs.last_asked() {
             pair.received.count(bytes);
         }
     }
@@ -865,7 +765,7 @@ impl Ice {
 
     fn note_sent(&mut self, over: (SocketAddr, SocketAddr), sent: Traffic) {
         self.sent.add(sent);
-        if let Some(pair) = self.pairs.iter_mut().find(|pair| (pair.local, pair.remote) == over) {
+        if let Some(pair) = self.pairs.get_mut(over.0, over.1) {
             pair.sent.add(sent);
         }
     }
@@ -942,24 +842,14 @@ impl Ice {
             self.check(now, local, remote, true);
         }
         let revive = self.live.pair.is_some() && self.state != IceState::Ready;
+        let (number, restarting) = (self.current.number, self.is_restarting());
+        let selected = self.live.pair;
         let due = |pair: &&Pair| {
-            let current = pair.generation == self.current.number;
             // The selected one is checked by itself.
-            let other = self.is_restarting() || !self.is_chosen(pair);
-            current && other && (revive || !pair.answered)
+            let other = restarting || selected != Some((pair.local, pair.remote));
+            pair.generation == number && other && (revive || !pair.answered)
         };
-        let (before, behind) = self.pairs.split_at(self.turn.min(self.pairs.len()));
-        let pairs: Vec<_> = behind.iter().chain(before).filter(due).collect();
-        let many = pairs.len() > CHECKS_AT_ONCE;
-        let pairs: Vec<_> = pairs[..pairs.len().min(CHECKS_AT_ONCE)]
-            .iter()
-            .map(|pair| (pair.local, pair.remote))
-            .collect();
-        if let Some(&last) = pairs.last().filter(|_| many) {
-            let is_last = |pair: &Pair| (pair.local, pair.remote) == last;
-            self.turn = self.pairs.iter().position(is_last).map_or(0, |at| at + 1);
-        }
-        for (local, remote) in pairs {
+        for (local, remote) in self.pairs.in_turn(due) {
             self.check(now, local, remote, false);
         }
     }
@@ -1054,7 +944,7 @@ impl Ice {
         remote: SocketAddr,
         answered: Option<u32>,
     ) {
-        let Some(pair) = self.pair_mut(local, remote) else { return };
+        let Some(pair) = self.pairs.get_mut(local, remote) else { return };
         let first = pair.heard_at.is_none();
         let works = answered == Some(pair.generation);
         let proven = works && !pair.answered;
@@ -1078,17 +968,13 @@ impl Ice {
         }
     }
 
-    fn pair_mut(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<&mut Pair> {
-        self.pairs.iter_mut().find(|pair| pair.local == local && pair.remote == remote)
-    }
-
     /// The controlling peer nominated this pair. It becomes the selected one if there is none, if that
     /// fell silent, or if this is not worse: behind a router that changed its address, the peer's
     /// candidate is the same as before, and the last nomination is the one that counts. A worse pair has
     /// to wait until no better one was nominated lately.
     fn follow_nomination(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
-        let is = |pair: &&Pair| (pair.local, pair.remote) == (local, remote);
-        let Some(pair) = self.pairs.iter().find(is).filter(|_| !self.controlling) else { return };
+        let pair = self.pairs.get(local, remote).filter(|_| !self.controlling);
+        let Some(pair) = pair else { return };
         let current = self.pairs.iter().find(|pair| self.is_chosen(pair));
         let follow = match current.filter(|_| pair.generation == self.selected_in) {
             None => true,
@@ -1169,7 +1055,7 @@ impl Ice {
         nominating: bool,
     ) {
         let outward = path::of(local) == Path::Tcp && path::plain(local).port() == 0;
-        let pair = self.pairs.iter().find(|pair| pair.local == local && pair.remote == remote);
+        let pair = self.pairs.get(local, remote);
         if outward && pair.is_some_and(|pair| pair.heard_at.is_none()) {
             // Each of the first checks asks for a connection.
             let asked = self.checks.iter().any(|check| check.remote == remote);

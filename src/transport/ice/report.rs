@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Ice, IceState, Pair};
+use super::pairs::Pair;
+use super::{Ice, IceState};
 use crate::transport::path::{self, Path};
 
 /// Pairs that are told of; a session has up to 256, and the rest never mattered.
