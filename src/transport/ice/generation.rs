@@ -13,7 +13,8 @@ use aws_lc_rs::rand;
 
 use super::candidate::RemoteLine;
 use super::pairs::Pair;
-use super::{Ice, IceState, MAX_REMOTE_CANDIDATES};
+use super::remote::MAX_REMOTE_CANDIDATES;
+use super::{Ice, IceState};
 use crate::transport::stun::{self, Builder, Transaction};
 use crate::transport::{TransportError, path};
 

@@ -1,7 +1,7 @@
 //! The pairs of candidates (RFC 8445 §6.1.2): which are made, what is known of each, whose turn it is.
 //!
 //! Departs from the RFC in that the list is not sorted, frozen or paced: a tick takes the next few of
-//! those that are due.
+//! those that are due. Which of them carries the media is decided in `nomination`.
 
 use std::net::SocketAddr;
 use std::slice;

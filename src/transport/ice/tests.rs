@@ -1,9 +1,14 @@
 //! The agent by itself: floods, roles, consent and relays, on a simulated clock.
 
+use super::checks::MAX_CHECKS;
+use super::consent::{FAILURE, KEEPALIVE, STALE_PAIR};
+use super::nomination::SIMULTANEOUS;
 use super::pairs::MAX_PAIRS;
+use super::remote::{MAX_LEARNT, MAX_REMOTE_CANDIDATES};
 use super::*;
 use crate::config::modules::{TurnServer, TurnTransport};
 use crate::config::value::Secret;
+use crate::transport::stun::Builder;
 use rtc::crypto::providers::AwsLcRsProvider;
 
 #[expect(clippy::disallowed_methods, reason = "simulated time needs some origin")]
