@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand;
 
 use super::candidate::RemoteLine;
-use super::{Ice, IceState, MAX_REMOTE_CANDIDATES, Pair};
+use super::pairs::Pair;
+use super::remote::MAX_REMOTE_CANDIDATES;
+use super::{Ice, IceState};
 use crate::transport::stun::{self, Builder, Transaction};
 use crate::transport::{TransportError, path};
 
@@ -134,7 +136,7 @@ impl Ice {
             known || selected == Some((pair.local, pair.remote))
         };
         self.pairs.retain(keep);
-        for pair in &mut self.pairs {
+        for pair in self.pairs.iter_mut() {
             pair.generation = old.unwrap_or(pair.generation);
         }
         let pairs = &self.pairs;

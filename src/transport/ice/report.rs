@@ -7,7 +7,10 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Ice, IceState, Pair};
+use super::checks::Check;
+use super::local::Local;
+use super::pairs::Pair;
+use super::{Ice, IceState};
 use crate::transport::path::{self, Path};
 
 /// Pairs that are told of; a session has up to 256, and the rest never mattered.
@@ -128,7 +131,7 @@ impl Ice {
             Reverse((self.is_selected(pair), pair.answered, heard, pair.priority))
         });
         let pairs = pairs.into_iter().filter_map(|pair| {
-            let local = |local: &super::Local| local.addr == pair.local && local.paired;
+            let local = |local: &Local| local.addr == pair.local && local.paired;
             Some(PairReport {
                 local: self.locals.iter().position(local)?,
                 remote: self.remotes.iter().position(|remote| remote.addr == pair.remote)?,
@@ -173,7 +176,7 @@ impl Ice {
     }
 
     fn state_of(&self, pair: &Pair) -> PairState {
-        let same = |check: &super::Check| (check.local, check.remote) == (pair.local, pair.remote);
+        let same = |check: &Check| (check.local, check.remote) == (pair.local, pair.remote);
         if self.state == IceState::Failed {
             PairState::Failed
         } else if pair.answered {

@@ -1,8 +1,14 @@
 //! The agent by itself: floods, roles, consent and relays, on a simulated clock.
 
+use super::checks::MAX_CHECKS;
+use super::consent::{FAILURE, KEEPALIVE, STALE_PAIR};
+use super::nomination::SIMULTANEOUS;
+use super::pairs::MAX_PAIRS;
+use super::remote::{MAX_LEARNT, MAX_REMOTE_CANDIDATES};
 use super::*;
 use crate::config::modules::{TurnServer, TurnTransport};
 use crate::config::value::Secret;
+use crate::transport::stun::Builder;
 use rtc::crypto::providers::AwsLcRsProvider;
 
 #[expect(clippy::disallowed_methods, reason = "simulated time needs some origin")]
@@ -153,7 +159,7 @@ fn a_thousand_attributes_are_read_and_nothing_is_believed_without_the_key() {
         let refused = ice.handle_stun(now, at(OURS), stranger, &forged);
         assert_eq!(refused, Err(DropReason::StunIntegrity));
     }
-    assert_eq!((ice.remotes.len(), ice.pairs.len()), (1, 1));
+    assert_eq!((ice.remotes.len(), ice.pairs.iter().len()), (1, 1));
 }
 
 #[test]
@@ -167,7 +173,7 @@ fn addresses_that_a_peer_claims_are_bounded_and_the_last_ones_count() {
         assert!(ice.is_validated(at(OURS), claimed));
         while ice.poll_transmit().is_some() {}
     }
-    assert!(ice.remotes.len() <= MAX_LEARNT + 2 && ice.pairs.len() <= MAX_PAIRS);
+    assert!(ice.remotes.len() <= MAX_LEARNT + 2 && ice.pairs.iter().len() <= MAX_PAIRS);
     assert!(ice.checks.len() <= MAX_CHECKS);
     assert_eq!(ice.selected(), Some((at(OURS), at(THEIRS))));
 }
