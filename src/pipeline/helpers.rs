@@ -323,6 +323,8 @@ impl Wire for Own {
         remote: SocketAddr,
         fill: &mut dyn FnMut(&mut [u8]) -> Option<usize>,
     ) {
+        #[cfg(test)]
+        assert_ne!(remote, tests::cursed(), "the bug that a test wants");
         let is_it = |socket: &UdpSocket| socket.local_addr() == local;
         if !self.sockets.get(self.of).is_some_and(is_it) {
             let Some(of) = self.sockets.iter().position(is_it) else { return };
@@ -429,53 +431,213 @@ mod tests {
         router.take(now, source, &packet, out);
     }
 
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of a test")]
-    fn what_helpers_serve_arrives_once_and_in_order() {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (helpers, threads) = Helpers::start(2).expect("threads");
-        // Two other workers have nothing to do.
-        helpers.rest();
-        helpers.rest();
-        let socket = UdpSocket::bind(any).expect("a free port");
-        let mut out = Ways { socket, parties: SecondaryMap::new() };
-        let mut team = helpers.team(std::slice::from_ref(&out.socket));
-        let now = Instant::now();
-        let mut router = Router::new(now);
-        let config = PeerConfig { cname: "rivero".to_owned(), remb: true };
-        let publisher = router.add_peer(now, config.clone());
-        let source = router.add_source(publisher, source());
-        let mut viewers = Vec::new();
-        for _ in 0..VIEWERS {
-            let peer = router.add_peer(now, config.clone());
-            let sink = router.add_sink(peer, sink());
-            router.set_route(now, sink, Some(source));
-            let viewer = std::net::UdpSocket::bind(any).expect("a free port");
-            viewer.set_read_timeout(Some(Duration::from_secs(5))).expect("sets");
-            let sender = Sender::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).expect("a key");
-            let address = viewer.local_addr().expect("bound");
-            out.parties.insert(peer, (Some(Box::new(sender)), address));
-            viewers.push(viewer);
+    /// Sending there panics, for whoever helps.
+    pub fn cursed() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 9))
+    }
+
+    /// A pipeline's router with a publisher and many viewers.
+    struct Crowd {
+        now: Instant,
+        router: Router,
+        source: SourceKey,
+        out: Ways,
+        viewers: Vec<std::net::UdpSocket>,
+    }
+
+    impl Crowd {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "any instant will do as the origin of a test"
+        )]
+        fn new(socket: &UdpSocket) -> Self {
+            let now = Instant::now();
+            let mut out = Ways { socket: socket.clone(), parties: SecondaryMap::new() };
+            let mut router = Router::new(now);
+            let config = PeerConfig { cname: "rivero".to_owned(), remb: true };
+            let publisher = router.add_peer(now, config.clone());
+            let source = router.add_source(publisher, source());
+            let mut viewers = Vec::new();
+            for _ in 0..VIEWERS {
+                let peer = router.add_peer(now, config.clone());
+                let sink = router.add_sink(peer, sink());
+                router.set_route(now, sink, Some(source));
+                let viewer = std::net::UdpSocket::bind(any()).expect("a free port");
+                viewer.set_read_timeout(Some(Duration::from_secs(5))).expect("sets");
+                let sender =
+                    Sender::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).expect("a key");
+                let address = viewer.local_addr().expect("bound");
+                out.parties.insert(peer, (Some(Box::new(sender)), address));
+                viewers.push(viewer);
+            }
+            Self { now, router, source, out, viewers }
         }
-        let mut sent = 0;
-        for batch in 0..3 {
+
+        /// What is sent to one of them, in the middle of a share, fails.
+        fn curse(&mut self) {
+            let mut parties = self.out.parties.values_mut();
+            parties.nth(VIEWERS as usize / 2).expect("a viewer").1 = cursed();
+        }
+
+        /// Eight packets arrive and go on.
+        fn batch(&mut self, batch: u8, crew: &mut dyn Crew<LentWay>) {
             for number in 8 * batch..8 * (batch + 1) {
-                take(&mut router, now, source, number, &mut out);
+                take(&mut self.router, self.now, self.source, number, &mut self.out);
             }
-            router.deliver_with(&mut out, &mut team);
+            self.router.deliver_with(&mut self.out, crew);
         }
-        let mut bytes = [0; 100];
-        for viewer in &viewers {
-            for number in 0..24 {
-                let (len, _) = viewer.recv_from(&mut bytes).expect("arrives");
-                assert_eq!((len, &bytes[2..4]), (12 + 4 + 16, &[0, number][..]));
-                sent += 1;
+
+        /// So many batches came to everyone, each packet once and in order.
+        fn check(&self, batches: u8) {
+            let mut bytes = [0; 100];
+            for viewer in &self.viewers {
+                for number in 0..8 * batches {
+                    let (len, _) = viewer.recv_from(&mut bytes).expect("arrives");
+                    assert_eq!((len, &bytes[2..4]), (12 + 4 + 16, &[0, number][..]));
+                }
+                viewer.set_nonblocking(true).expect("sets");
+                assert!(viewer.recv_from(&mut bytes).is_err(), "more than was sent");
             }
         }
-        assert_eq!(sent, 24 * VIEWERS);
+    }
+
+    fn any() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// Helpers of whom two other workers, that have nothing to do, let their cores be used.
+    fn start() -> (Helpers, Vec<JoinHandle<()>>) {
+        let (helpers, threads) = Helpers::start(2).expect("threads");
+        helpers.rest();
+        helpers.rest();
+        (helpers, threads)
+    }
+
+    fn end(helpers: &Helpers, threads: Vec<JoinHandle<()>>) {
         helpers.stop();
         for thread in threads {
             thread.join().expect("a helper that did not fail");
         }
+        assert_eq!(helpers.0.idle.load(Ordering::Relaxed), 2, "nobody counts as busy for ever");
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test that would hang fails")]
+    fn wait_until(mut what: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !what() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nobody helps");
+            std::thread::yield_now();
+        }
+    }
+
+    /// A worker that always gets help, and serves no share itself if it is lazy.
+    struct Aided {
+        team: Team,
+        lazy: bool,
+    }
+
+    impl Aided {
+        /// Those who helped may have gone before the last share was offered.
+        fn call(&self) {
+            let mut calls = lock(&self.team.shared.calls);
+            if calls.rounds.is_empty() {
+                calls.rounds.push_back(self.team.round.clone());
+                self.team.shared.bell.notify_one();
+            }
+        }
+    }
+
+    impl Crew<LentWay> for Aided {
+        fn begin(&mut self) -> bool {
+            // Helpers may not have said yet that they are done with the batch before.
+            wait_until(|| self.team.begin());
+            true
+        }
+
+        fn empty(&mut self) -> Job {
+            self.team.empty()
+        }
+
+        fn offer(&mut self, share: Job) {
+            self.team.offer(share);
+        }
+
+        fn served(&mut self) -> Option<Job> {
+            if self.lazy {
+                wait_until(|| {
+                    let all_taken = lock(&self.team.round.state).offered.is_empty();
+                    if !all_taken {
+                        self.call();
+                    }
+                    all_taken
+                });
+            }
+            self.team.served()
+        }
+
+        fn keep(&mut self, share: Job) {
+            self.team.keep(share);
+        }
+    }
+
+    #[test]
+    fn what_helpers_serve_arrives_once_and_in_order() {
+        let (helpers, threads) = start();
+        let socket = UdpSocket::bind(any()).expect("a free port");
+        let mut team = helpers.team(std::slice::from_ref(&socket));
+        let mut crowd = Crowd::new(&socket);
+        for batch in 0..3 {
+            crowd.batch(batch, &mut team);
+        }
+        crowd.check(3);
+        end(&helpers, threads);
+    }
+
+    #[test]
+    fn a_helper_that_fails_fails_the_pipeline_at_work_and_helps_with_the_next() {
+        let (helpers, threads) = start();
+        let socket = UdpSocket::bind(any()).expect("a free port");
+        let team = helpers.team(std::slice::from_ref(&socket));
+        let tally = team.tally();
+        let mut crew = Aided { team, lazy: true };
+        let mut before = Crowd::new(&socket);
+        before.batch(0, &mut crew);
+        // More often than there are helpers.
+        for _ in 0..3 {
+            let mut doomed = Crowd::new(&socket);
+            doomed.batch(0, &mut crew);
+            doomed.curse();
+            // As a worker does it, which ends the pipeline then.
+            let failed = catch_unwind(AssertUnwindSafe(|| doomed.batch(1, &mut crew)));
+            let why = failed.expect_err("what was lent is not back");
+            assert_eq!(why.downcast_ref(), Some(&"a helper failed"));
+        }
+        tally.take();
+        let mut after = Crowd::new(&socket);
+        after.batch(0, &mut crew);
+        for crowd in [&mut before, &mut after] {
+            crowd.batch(1, &mut crew);
+            crowd.check(2);
+        }
+        let each = u64::from(VIEWERS.div_ceil(16));
+        assert_eq!(tally.take().shares, 3 * each, "helpers served all of them");
+        end(&helpers, threads);
+    }
+
+    #[test]
+    fn a_worker_that_fails_at_a_share_leaves_nothing_of_it_to_the_next_batch() {
+        let (helpers, threads) = start();
+        let socket = UdpSocket::bind(any()).expect("a free port");
+        let team = helpers.team(std::slice::from_ref(&socket));
+        let mut crew = Aided { team, lazy: false };
+        for _ in 0..10 {
+            let mut doomed = Crowd::new(&socket);
+            doomed.out.parties.values_mut().for_each(|party| party.1 = cursed());
+            catch_unwind(AssertUnwindSafe(|| doomed.batch(0, &mut crew))).expect_err("all fails");
+            let mut next = Crowd::new(&socket);
+            next.batch(0, &mut crew);
+            next.check(1);
+        }
+        end(&helpers, threads);
     }
 }

@@ -6,6 +6,10 @@ use super::{
     world::{ms, secs},
 };
 use crate::support::link::Conditions;
+use rivero::{
+    pipeline::LentWay,
+    router::{Crew, Share},
+};
 use serde_json::json;
 
 /// A pipeline with a call in it: its id, and the numbers of publisher and viewer.
@@ -19,14 +23,23 @@ fn call(stage: &mut Stage) -> (String, usize, usize) {
 
 /// Lets the server panic when it sends to the browser that `cursed` picks, and checks who is gone.
 fn ends_alone(seed: u64, cursed: impl Fn(&mut Stage) -> (String, usize)) {
+    fails_alone(seed, cursed, |stage, number| stage.curse(number));
+}
+
+/// Lets the server panic while the pipeline that `among` makes is at work, and checks who is gone.
+fn fails_alone(
+    seed: u64,
+    among: impl Fn(&mut Stage) -> (String, usize),
+    doom: impl Fn(&mut Stage, usize),
+) {
     let mut stage = Stage::new(seed, Conditions::delay(10));
     let (first, ..) = call(&mut stage);
-    let (doomed, number) = cursed(&mut stage);
+    let (doomed, number) = among(&mut stage);
     let (last, publisher, viewer) = call(&mut stage);
     stage.run_for(secs(4));
     assert_eq!(stage.pipelines(), 3);
     let before = stage.told.len();
-    stage.curse(number);
+    doom(&mut stage, number);
     stage.run_for(secs(10));
 
     assert_eq!(stage.pipelines(), 2, "{:?}", stage.destroyed);
@@ -69,5 +82,50 @@ fn a_failure_in_a_session_without_media_ends_one_pipeline() {
         let pipeline = stage.create("MediaPipeline", None);
         let (lonely, _) = stage.join(&pipeline, Role::viewer(0));
         (pipeline, lonely)
+    });
+}
+
+/// Helps with one batch, and fails while shares of it are out.
+#[derive(Default)]
+struct Clumsy {
+    has_helped: bool,
+    offered: Vec<Share<LentWay>>,
+}
+
+impl Crew<LentWay> for Clumsy {
+    fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_helped, true)
+    }
+
+    fn empty(&mut self) -> Share<LentWay> {
+        Share::default()
+    }
+
+    fn offer(&mut self, share: Share<LentWay>) {
+        self.offered.push(share);
+    }
+
+    fn served(&mut self) -> Option<Share<LentWay>> {
+        panic!("{} shares are not back", self.offered.len());
+    }
+
+    fn keep(&mut self, _: Share<LentWay>) {}
+}
+
+#[test]
+fn a_failure_of_those_who_help_ends_one_pipeline() {
+    let crowd = |stage: &mut Stage| {
+        let pipeline = stage.create("MediaPipeline", None);
+        let (publisher, source) = stage.join(&pipeline, Role::publisher(0));
+        for _ in 0..20 {
+            let (_, sink) = stage.join(&pipeline, Role::viewer(0));
+            stage.invoke(&source, "connect", json!({"sink": sink}));
+        }
+        (pipeline, publisher)
+    };
+    fails_alone(4, crowd, |stage, publisher| {
+        stage.set_crew(Box::new(Clumsy::default()));
+        // A picture of many packets is worth help.
+        stage.publisher(publisher).ask_for_keyframe();
     });
 }

@@ -13,9 +13,10 @@ use rivero::{
     elements::{Asker, Certificates, Moment, Net, PlainNet},
     model::{Class, ObjectId, class, value},
     pipeline::{
-        Command, Notice,
+        Command, LentWay, Notice,
         machine::{Levels, Machine, Outbox, Shaken},
     },
+    router::Crew,
     rtp::NtpTime,
     transport::{
         demux::Demux,
@@ -97,6 +98,10 @@ impl Outbox for Wire {
                 self.plain.push((local, remote, slot));
             }
         }
+    }
+
+    fn is_shared(&self, local: SocketAddr) -> bool {
+        local == SocketAddr::from(SERVER)
     }
 
     fn resolve(&mut self, _asker: Asker, name: String) {
@@ -331,6 +336,11 @@ impl Stage {
     /// From now on the server panics when it sends anything to that browser.
     pub fn curse(&mut self, number: usize) {
         self.wire.cursed = Some(self.browsers[number].address);
+    }
+
+    /// From now on these help the server.
+    pub fn set_crew(&mut self, crew: Box<dyn Crew<LentWay>>) {
+        self.machine.set_crew(crew);
     }
 
     fn step(&mut self) {
