@@ -488,19 +488,7 @@ impl Sink {
         let Gate::Open(generation) = self.gate else { return };
         for sequence in after + 1..=newest {
             let Some(kept) = history.get(sequence) else { continue };
-            let arrival = Arrival {
-                sequence,
-                timestamp: kept.timestamp,
-                marker: kept.marker,
-                format: kept.format,
-                generation,
-                clock_rate: self.clock_rate,
-                keyframe: false,
-                newest: true,
-                empty: kept.payload.is_empty(),
-                place: kept.place,
-                carried: Carried::default(),
-            };
+            let arrival = Arrival::again(sequence, &kept, self.clock_rate, generation);
             self.forward(key, stamp, &arrival, kept.payload, sending, out);
         }
     }

@@ -102,6 +102,25 @@ pub(super) struct Arrival {
     pub carried: Carried,
 }
 
+impl Arrival {
+    /// One that is kept, as if it came now and did not begin a keyframe.
+    pub fn again(sequence: u64, kept: &Kept<'_>, clock_rate: u32, generation: u32) -> Self {
+        Self {
+            sequence,
+            timestamp: kept.timestamp,
+            marker: kept.marker,
+            format: kept.format,
+            clock_rate,
+            generation,
+            keyframe: false,
+            newest: true,
+            empty: kept.payload.is_empty(),
+            place: kept.place,
+            carried: Carried::default(),
+        }
+    }
+}
+
 /// The sender's clock as its last report had it.
 #[derive(Clone, Copy, Debug)]
 struct SenderClock {
@@ -373,17 +392,8 @@ impl Source {
     pub fn arrival_of(&self, sequence: u64) -> Option<(Arrival, &[u8])> {
         let kept = self.history.get(sequence)?;
         let arrival = Arrival {
-            sequence,
-            timestamp: kept.timestamp,
-            marker: kept.marker,
-            format: kept.format,
-            clock_rate: self.clock_rate,
-            generation: self.generation,
             keyframe: self.start.is_some_and(|(first, ..)| first == sequence),
-            newest: true,
-            empty: kept.payload.is_empty(),
-            place: kept.place,
-            carried: Carried::default(),
+            ..Arrival::again(sequence, &kept, self.clock_rate, self.generation)
         };
         Some((arrival, kept.payload))
     }

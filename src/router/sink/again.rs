@@ -2,7 +2,7 @@
 
 use super::{
     Changes, Choice, MAX_FORMATS, NONE, RtxConfig, Sink, changed,
-    notes::{Fate, Sent},
+    notes::{Noted, Sent},
 };
 use crate::router::{
     Egress, PeerKey, SinkKey,
@@ -61,11 +61,11 @@ impl Sink {
         let (_, kept, ..) = self.find(index, history).ok_or(DropReason::NotKept)?;
         let pause =
             round_trip.map_or(DEFAULT_PAUSE, |round_trip| round_trip / 2).as_millis() as u32;
-        let first = match self.sent.fate(index) {
+        let first = match self.sent.noted(index) {
             // And with it what exactly was sent.
-            Fate::Forgotten => return Err(DropReason::NotKept),
-            Fate::Unsent => true,
-            Fate::Sent(_) => false,
+            Noted::Forgotten => return Err(DropReason::NotKept),
+            Noted::Unsent => true,
+            Noted::Sent(_) => false,
         };
         if !first && self.sent.was_repeated(index, stamp.ms, pause) {
             return Err(DropReason::RepeatedTooSoon);
@@ -82,7 +82,7 @@ impl Sink {
     /// Whether a packet is still to be sent once more that nobody may have asked for: it left, and was not
     /// sent again since.
     pub fn may_send_twice(&mut self, stamp: Stamp, index: u64) -> bool {
-        let once = matches!(self.sent.fate(index), Fate::Sent(_))
+        let once = matches!(self.sent.noted(index), Noted::Sent(_))
             && !self.sent.was_repeated(index, stamp.ms, u32::MAX);
         if once {
             self.sent.repeat(index, stamp.ms);
@@ -103,13 +103,13 @@ impl Sink {
     ) -> Result<(), DropReason> {
         let (sequence, kept, payload_type, timestamp) =
             self.find(index, history).ok_or(DropReason::NotKept)?;
-        let (first, sent) = match self.sent.fate(index) {
-            Fate::Forgotten => return Err(DropReason::NotKept),
-            Fate::Unsent => {
+        let (first, sent) = match self.sent.noted(index) {
+            Noted::Forgotten => return Err(DropReason::NotKept),
+            Noted::Unsent => {
                 let changes = self.choose_late(sequence, &kept)?;
                 (true, Sent { changes, ..Sent::default() })
             }
-            Fate::Sent(sent) => (false, sent),
+            Noted::Sent(sent) => (false, sent),
         };
         let changes = sent.changes;
         let payload = changed(changes, kept.payload, &mut self.patched);
@@ -176,7 +176,7 @@ impl Sink {
                 if left >= bytes {
                     continue;
                 }
-                let Fate::Sent(Sent { changes, .. }) = self.sent.fate(index) else { continue };
+                let Noted::Sent(Sent { changes, .. }) = self.sent.noted(index) else { continue };
                 let Some((_, kept, payload_type, timestamp)) = self.find(index, history) else {
                     continue;
                 };

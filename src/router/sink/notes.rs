@@ -22,7 +22,7 @@ pub(super) struct Sent {
 
 /// What is known of an index.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Fate {
+pub(super) enum Noted {
     /// Nothing left under it.
     Unsent,
     Sent(Sent),
@@ -112,20 +112,20 @@ impl Notes {
         index < self.next && (self.is_forgotten(index) || self.has(index))
     }
 
-    pub fn fate(&self, index: u64) -> Fate {
+    pub fn noted(&self, index: u64) -> Noted {
         if index >= self.next {
-            return Fate::Unsent;
+            return Noted::Unsent;
         }
         if self.is_forgotten(index) {
-            return Fate::Forgotten;
+            return Noted::Forgotten;
         }
         if !self.has(index) {
-            return Fate::Unsent;
+            return Noted::Unsent;
         }
         let slot = self.slot(index);
         let header = self.headers.get(slot).copied().unwrap_or_default();
         let [high, middle, low] = header.abs_send_time;
-        Fate::Sent(Sent {
+        Noted::Sent(Sent {
             abs_send_time: AbsSendTime::from_bits(u32::from_be_bytes([0, high, middle, low])),
             transport_sequence: u16::from_be_bytes(header.transport_sequence),
             changes: self.changes.get(slot).copied().unwrap_or_default(),
@@ -203,15 +203,15 @@ mod tests {
     #[test]
     fn a_packet_beyond_the_notes_is_forgotten_and_not_taken_for_a_newer_one() {
         let mut notes = Notes::new(64, true);
-        assert_eq!(notes.fate(1_000), Fate::Unsent);
+        assert_eq!(notes.noted(1_000), Noted::Unsent);
         for index in 1_000..1_064 {
             notes.note(index, sent(index as u16));
         }
-        assert_eq!(notes.fate(1_000), Fate::Sent(sent(1_000)));
+        assert_eq!(notes.noted(1_000), Noted::Sent(sent(1_000)));
         notes.note(1_064, sent(1_064));
-        assert_eq!((notes.fate(1_000), notes.was_sent(1_000)), (Fate::Forgotten, true));
+        assert_eq!((notes.noted(1_000), notes.was_sent(1_000)), (Noted::Forgotten, true));
         notes.note(1_000, sent(7));
-        assert_eq!(notes.fate(1_064), Fate::Sent(sent(1_064)));
+        assert_eq!(notes.noted(1_064), Noted::Sent(sent(1_064)));
     }
 
     #[test]
@@ -219,10 +219,10 @@ mod tests {
         let mut notes = Notes::new(64, true);
         notes.note(10, sent(10));
         notes.note(200, sent(200));
-        assert_eq!((notes.fate(199), notes.was_sent(199)), (Fate::Unsent, false));
-        assert_eq!(notes.fate(138), Fate::Unsent, "not 10, which had its place");
+        assert_eq!((notes.noted(199), notes.was_sent(199)), (Noted::Unsent, false));
+        assert_eq!(notes.noted(138), Noted::Unsent, "not 10, which had its place");
         notes.note(138, sent(138));
-        assert_eq!(notes.fate(138), Fate::Sent(sent(138)));
+        assert_eq!(notes.noted(138), Noted::Sent(sent(138)));
     }
 
     #[test]
@@ -263,8 +263,8 @@ mod tests {
                 }
             }
             for index in highest.saturating_sub(63)..=highest {
-                let told = all.get(&index).map_or(Fate::Unsent, |number| Fate::Sent(sent(*number)));
-                prop_assert_eq!(notes.fate(index), told);
+                let told = all.get(&index).map_or(Noted::Unsent, |number| Noted::Sent(sent(*number)));
+                prop_assert_eq!(notes.noted(index), told);
             }
         }
     }
