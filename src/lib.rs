@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod metrics;
+pub mod prefetch;
 pub mod rtp;
 
 pub mod bandwidth;

@@ -9,7 +9,7 @@ use std::process::Command;
 /// Folders and files of `src/`, floor by floor. Each imports from the floors before its own, never
 /// from beside and never from behind.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "config", "metrics", "rtp"],
+    &["clock", "config", "metrics", "prefetch", "rtp"],
     &["bandwidth", "jsonrpc", "logs", "model", "sdp"],
     &["router", "transport"],
     &["elements"],

@@ -32,6 +32,7 @@ pub use estimate::{Bounds, Counts, Estimate, Fate, Limit, Means};
 pub use pacer::{Class, Pacer};
 pub use probe::ProbeRequest;
 
+use crate::prefetch;
 use crate::rtp::Bitrate;
 use acknowledged::Acknowledged;
 use aimd::{Aimd, Seen};
@@ -178,6 +179,16 @@ impl Bandwidth {
     /// What the streams behind the transport could use all together; without it nothing is probed.
     pub fn set_wanted(&mut self, wanted: Bitrate) {
         self.wanted = (wanted.bps() as f64).min(CEILING);
+    }
+
+    /// Packets are next.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch::value(&self.start);
+        prefetch::value(&self.sent);
+        prefetch::value(&self.highest_sent);
+        prefetch::value(&self.unanswered);
+        self.prober.expect();
     }
 
     /// A packet left. `seq` is its number of the transport, unwrapped; 0 throughout where there is none.

@@ -8,6 +8,7 @@
 //! Numbers that must follow the order of departure (transport-wide sequence numbers) are to be given
 //! out when a packet leaves: audio overtakes what waits.
 
+use crate::prefetch;
 use crate::rtp::Bitrate;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -111,6 +112,15 @@ impl<P> Pacer<P> {
             Link::Roomy => (BURST.as_nanos() as i64, FACTOR, LONGEST_WAIT),
             Link::Narrow => (TICK.as_nanos() as i64, NARROW_FACTOR, NARROW_WAIT),
         };
+    }
+
+    /// Packets are next.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch::value(&self.start);
+        prefetch::value(&self.paid);
+        prefetch::value(&self.owed_cost);
+        prefetch::value(&self.packets);
     }
 
     /// Whether a packet of `size` bytes may leave now. If so it counts as sent; if not, it is for

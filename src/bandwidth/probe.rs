@@ -5,6 +5,7 @@
 //! fill, the caller is asked to fill with repetitions or padding. Losses within a cluster are counted
 //! as if they had arrived: whether a link loses by rate or by share is the loss controller's question.
 
+use crate::prefetch;
 use crate::rtp::Bitrate;
 
 /// A cluster lasts at least this long, in µs, and has at least so many packets: fewer measure jitter.
@@ -98,6 +99,12 @@ pub struct Prober {
 }
 
 impl Prober {
+    /// Packets are next.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch::value(&self.clusters);
+    }
+
     /// Whether a cluster is being sent or waited for.
     pub fn is_under_way(&self) -> bool {
         self.clusters.iter().any(Option::is_some)

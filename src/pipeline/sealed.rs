@@ -7,7 +7,8 @@ use slotmap::{SecondaryMap, SlotMap};
 
 use super::machine::Outbox;
 use crate::elements::{Leg, LegKey, PlainKey, PlainLeg};
-use crate::router::{Egress, Lender, PeerKey, Way};
+use crate::prefetch;
+use crate::router::{Egress, Lender, PeerKey, Step, Way};
 use crate::transport::path::{self, Path};
 use crate::transport::srtp::Sender;
 use crate::transport::{HEADROOM, Traffic, plain};
@@ -95,6 +96,20 @@ impl<O: Outbox> Egress for Sealed<'_, O> {
             |session: &mut plain::Session, slot: &mut [u8]| session.write_rtcp(compound, slot);
         if !self.plainly(to, plain::Session::rtcp_path, write) {
             self.seal(to, |srtp, slot| srtp.seal_rtcp(compound, slot).ok());
+        }
+    }
+
+    #[inline]
+    fn expect(&mut self, to: PeerKey, step: Step) {
+        let Some(leg) = self.peers.get(to).and_then(|key| self.legs.get(*key)) else { return };
+        match step {
+            Step::Sink => {}
+            Step::Party => {
+                prefetch::value(&leg.mark);
+                leg.session.expect_sending();
+            }
+            Step::Keys => leg.session.expect_keys(),
+            Step::Indices => leg.session.expect_indices(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A peer may say what it likes: what cannot be true changes nothing but counters.
 
 use super::{clock::Stamp, stats::DropReason};
+use crate::prefetch;
 use crate::rtp::{
     Bitrate,
     sequence::nearest,
@@ -95,6 +96,12 @@ impl Departures {
         self.sent[slot] = Departure { us: stamp.us, size, state: State::Sent };
         self.next += 1;
         number
+    }
+
+    /// Packets are next.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch::element(&self.sent, self.slot(self.next));
     }
 
     /// Remembers more.

@@ -19,6 +19,12 @@ impl<T> Lent<T> {
         self.0.take()
     }
 
+    /// Where it is, if it is here.
+    #[inline]
+    pub fn here(&self) -> Option<&T> {
+        self.0.as_deref()
+    }
+
     pub fn give_back(&mut self, value: Box<T>) {
         self.0 = Some(value);
     }

@@ -94,6 +94,25 @@ pub trait Egress {
     fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64);
     /// One compound RTCP packet.
     fn rtcp(&mut self, to: PeerKey, compound: &[u8]);
+    /// Packets for that party are next: a hint, see [`prefetch`](crate::prefetch). Each step is called once,
+    /// in their order.
+    fn expect(&mut self, _to: PeerKey, _step: Step) {}
+}
+
+/// What a sink's packets need, in the order in which it can be fetched: each tells where the next one is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    Sink,
+    /// What leaves to its party, and the way there.
+    Party,
+    /// What it is sealed with.
+    Keys,
+    /// The indices that were sealed.
+    Indices,
+}
+
+impl Step {
+    const ALL: [Self; 4] = [Self::Sink, Self::Party, Self::Keys, Self::Indices];
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

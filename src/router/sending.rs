@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     bandwidth::{Bandwidth, Bounds, Class, Estimate, Fate, Limit, Means, Pacer, pacer},
+    prefetch,
     rtp::{Bitrate, transport_feedback::TransportFeedback},
 };
 use std::time::{Duration, Instant};
@@ -118,6 +119,14 @@ impl Sending {
         let number = if numbered { self.departures.send(stamp, size) } else { 0 };
         self.bandwidth.sent(stamp.now, number, size as u32);
         number as u16
+    }
+
+    /// Packets are next: what each of them needs.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch::value(&self.departures);
+        self.pacer.expect();
+        self.bandwidth.expect();
     }
 
     /// Packets that wait for their time.

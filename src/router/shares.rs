@@ -5,13 +5,16 @@
 //! took is served by the thread that made it: a busy helper costs nothing.
 
 use super::{
-    Egress, PeerKey, Router, SinkKey,
+    Egress, PeerKey, Router, SinkKey, Step,
     agenda::Whose,
     batch::{Group, Packets},
     history::History,
+    lent::Lent,
+    peer::Peer,
     sending::Sending,
     sink::{Sink, Verdict},
 };
+use slotmap::SlotMap;
 use std::{sync::Arc, time::Instant};
 
 /// Sinks of a share: enough that asking for it costs little, and few enough that nobody waits long for
@@ -20,6 +23,9 @@ const SINKS: usize = 16;
 /// Packets times sinks from which on others are asked to help: waking one takes as long as serving some
 /// thirty, and to lend and to take back as long as a third of serving one packet.
 const WORTH_IT: usize = 128;
+/// Sinks whose things are fetched together: for one at a time each step would be waited for, and of many
+/// those of the first would be gone again.
+const FETCHED: usize = 6;
 
 /// How what leaves to one party is protected and sent, for whoever has it to himself.
 pub trait Way: Send {
@@ -178,6 +184,29 @@ impl Sink {
     }
 }
 
+/// A sink is served soon.
+#[inline]
+fn expect(
+    sinks: &SlotMap<SinkKey, Lent<Sink>>,
+    peers: &SlotMap<PeerKey, Peer>,
+    key: SinkKey,
+    step: Step,
+    out: &mut impl Egress,
+) {
+    let Some(sink) = sinks.get(key).and_then(Lent::here) else { return };
+    let sending = || peers.get(sink.peer).and_then(|peer| peer.sending.here());
+    match step {
+        Step::Sink => return sink.expect(),
+        Step::Party => {
+            sink.expect_index();
+            sending().into_iter().for_each(Sending::expect);
+        }
+        Step::Keys => sending().into_iter().for_each(|one| one.departures.expect()),
+        Step::Indices => {}
+    }
+    out.expect(sink.peer, step);
+}
+
 impl Router {
     /// Sends to the sinks what sources took in.
     pub fn deliver(&mut self, out: &mut impl Egress) {
@@ -211,19 +240,27 @@ impl Router {
     fn serve_all(&mut self, packets: &Packets, group: &Group, out: &mut impl Egress) {
         let Some(one) = self.sources.get(group.source) else { return };
         let mut wants_keyframe = false;
-        for &key in &one.sinks {
-            let Some(sink) = self.sinks.get_mut(key) else { continue };
-            if sink.source != Some(group.source) {
-                continue; // It waits for a keyframe to go over.
+        for some in one.sinks.chunks(FETCHED) {
+            for step in Step::ALL {
+                for &key in some {
+                    expect(&self.sinks, &self.peers, key, step, out);
+                }
             }
-            let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
-            let sending = &mut peer.sending;
-            let outcome = sink.serve(key, packets, group.first, Some(&one.history), sending, out);
-            wants_keyframe |= outcome.wants_keyframe;
-            if outcome.waits
-                && let Some(due) = sending.released_at()
-            {
-                self.agenda.plan(&mut peer.appointment, Whose::Peer(sink.peer), due);
+            for &key in some {
+                let Some(sink) = self.sinks.get_mut(key) else { continue };
+                if sink.source != Some(group.source) {
+                    continue; // It waits for a keyframe to go over.
+                }
+                let Some(peer) = self.peers.get_mut(sink.peer) else { continue };
+                let sending = &mut peer.sending;
+                let history = Some(&one.history);
+                let outcome = sink.serve(key, packets, group.first, history, sending, out);
+                wants_keyframe |= outcome.wants_keyframe;
+                if outcome.waits
+                    && let Some(due) = sending.released_at()
+                {
+                    self.agenda.plan(&mut peer.appointment, Whose::Peer(sink.peer), due);
+                }
             }
         }
         if wants_keyframe {

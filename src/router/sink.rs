@@ -25,6 +25,7 @@ use super::{
     stats::{DropReason, SinkStats},
 };
 use crate::bandwidth::Class;
+use crate::prefetch;
 use crate::rtp::{
     Bitrate, Codec, Extension, Extensions, Format, Kind,
     extensions::Carried,
@@ -305,6 +306,30 @@ impl Sink {
             && !self.fasting
             && self.gate == Gate::Closed
             && self.payload_types.iter().any(|&payload_type| payload_type != NONE)
+    }
+
+    /// Packets are next: what each of them needs.
+    #[inline]
+    pub fn expect(&self) {
+        prefetch::value(&self.source);
+        prefetch::value(&self.selection.jumped);
+        self.selection.expect();
+        prefetch::value(&self.stats.packets);
+        prefetch::value(&self.config.kind);
+        prefetch::value(&self.layout);
+        prefetch::value(&self.repeats);
+        prefetch::value(&self.gate);
+        prefetch::value(&self.rewriter);
+        prefetch::value(&self.payload_types[0]);
+        prefetch::value(&self.codecs[0]);
+        prefetch::value(&self.sent);
+    }
+
+    /// The same, of what its numbers point at.
+    #[inline]
+    pub fn expect_index(&self) {
+        self.selection.expect_number();
+        self.sent.expect(self.rewriter.next());
     }
 
     /// `key` is this sink's own.

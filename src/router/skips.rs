@@ -1,6 +1,7 @@
 //! Numbers that nobody behind is to miss: padding, what was not negotiated, and layers that a sink does
 //! not take leave no hole in the sequence.
 
+use crate::prefetch;
 use std::collections::VecDeque;
 
 /// Numbers of the sender to numbers without those left out, as pieces of equal shift. Late packets can
@@ -18,6 +19,14 @@ impl<const N: usize> Skips<N> {
     pub fn begin(&mut self, number: u64) {
         self.pieces.clear();
         self.pieces.push_back((number, self.next.wrapping_sub(number)));
+    }
+
+    /// A number is next, and mostly it belongs to the last piece.
+    #[inline]
+    pub fn expect(&self) {
+        if let Some(piece) = self.pieces.back() {
+            prefetch::value(piece);
+        }
     }
 
     pub fn apply(&self, number: u64) -> Option<u64> {

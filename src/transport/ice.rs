@@ -35,6 +35,8 @@ use aws_lc_rs::rand;
 use bytes::BytesMut;
 use rtc::crypto::RTCCryptoProvider;
 
+use crate::prefetch;
+
 use super::path::{self, Path};
 use super::stun::{self, Class, Transaction};
 use super::{DropReason, TransportError};
@@ -329,6 +331,13 @@ impl Ice {
         } else {
             self.note_sent((local, remote), sent);
         }
+    }
+
+    /// Media is sent next.
+    #[inline]
+    pub(super) fn expect_sending(&self) {
+        prefetch::value(&self.live);
+        prefetch::value(&self.state);
     }
 
     /// Notes with its pair what was sent over the selected one, which is about to change.

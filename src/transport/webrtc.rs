@@ -20,6 +20,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use crate::prefetch;
+
 use super::certificate::{Certificate, Fingerprint};
 use super::data_channel::{
     ChannelOptions, DataChannels, DataError, DataOutput, DataSettings, Message,
@@ -387,6 +389,23 @@ impl Session {
     /// The protection of what we send, once DTLS is connected.
     pub fn srtp(&mut self) -> Option<&mut Sender> {
         self.sender.as_deref_mut()
+    }
+
+    /// Media is sent next: a hint, as the two that follow.
+    #[inline]
+    pub fn expect_sending(&self) {
+        prefetch::value(&self.sender);
+        self.ice.expect_sending();
+    }
+
+    #[inline]
+    pub fn expect_keys(&self) {
+        self.sender.as_deref().into_iter().for_each(prefetch::value);
+    }
+
+    #[inline]
+    pub fn expect_indices(&self) {
+        self.sender.as_deref().into_iter().for_each(Sender::expect);
     }
 
     /// Lends it, for [`Self::give_back_srtp`].

@@ -11,6 +11,7 @@
 //! Going down is possible with any picture. Going up takes a picture that says so; spatial layers are
 //! entered where they need no earlier picture.
 
+use crate::prefetch;
 use crate::router::{
     history::Kept,
     skips::Skips,
@@ -191,6 +192,17 @@ impl Selection {
             self.next_tl0 = self.next_picture.map_or(place.tl0, |_| self.next_tl0);
             self.tl0_shift = self.next_tl0.wrapping_sub(place.tl0);
         }
+    }
+
+    /// Packets are next.
+    #[inline]
+    pub(super) fn expect(&self) {
+        prefetch::value(&self.skips);
+    }
+
+    #[inline]
+    pub(super) fn expect_number(&self) {
+        self.skips.expect();
     }
 
     /// Chooses what to do with a packet that is not from before the start.

@@ -5,6 +5,7 @@
 //! it, from the first packet on that does. Once that has grown nothing is allocated.
 
 use super::Changes;
+use crate::prefetch;
 use crate::rtp::AbsSendTime;
 
 /// Times are kept to this, in ms: half a round trip is told well enough, and they wrap after minutes.
@@ -74,6 +75,13 @@ impl Notes {
             + self.headers.capacity() * size_of::<Header>()
             + self.repeated.capacity() * size_of::<u16>()
             + self.changes.capacity() * size_of::<Changes>()
+    }
+
+    /// This index is next.
+    #[inline]
+    pub fn expect(&self, index: u64) {
+        prefetch::element(&self.left, self.slot(index) / 64);
+        prefetch::element(&self.headers, self.slot(index));
     }
 
     /// A packet leaves for the first time.

@@ -1,5 +1,7 @@
 //! The outgoing direction: indices that never carry two contents, and the SRTCP index.
 
+use crate::prefetch;
+
 use super::cipher::{RTCP_CLEAR, Transform};
 use super::{MAX_STREAMS, Profile, SrtpError, rtcp_ssrc, rtp_header_len, rtp_ssrc};
 
@@ -27,7 +29,7 @@ struct Stream {
     ssrc: u32,
     /// One above the highest index that was used.
     next: u64,
-    history: Box<History>,
+    history: History,
 }
 
 struct History {
@@ -47,6 +49,14 @@ impl Sender {
 
     pub fn profile(&self) -> Profile {
         self.profile
+    }
+
+    /// A packet is next, likely of the same stream as the last one.
+    #[inline]
+    pub fn expect(&self) {
+        if let Some(stream) = self.streams.get(self.last) {
+            stream.expect();
+        }
     }
 
     /// Whether some stream has come so near to the last index of the key that a new key is wanted.
@@ -139,8 +149,15 @@ impl Sender {
 
 impl Stream {
     fn new(ssrc: u32) -> Self {
-        let history = Box::new(History { used: [0; HISTORY / 64], digests: [0; HISTORY] });
+        let history = History { used: [0; HISTORY / 64], digests: [0; HISTORY] };
         Self { ssrc, next: 0, history }
+    }
+
+    /// The next index is claimed soon.
+    #[inline]
+    fn expect(&self) {
+        prefetch::element(&self.history.used, word_of(self.next));
+        prefetch::element(&self.history.digests, (self.next % HISTORY as u64) as usize);
     }
 
     /// Takes `index` for the content that `digest` stands for.
