@@ -131,6 +131,10 @@ pub struct Stage {
     pub strays: Option<u64>,
     /// Datagrams of handshakes that are taken in a step; all as long as nobody says how many.
     pub patience: usize,
+    /// The server looks at what came each so many milliseconds; it is busy in between.
+    pub looks_each: u64,
+    /// What came since it looked, and when.
+    waiting: Vec<(Instant, SocketAddr, Vec<u8>)>,
     /// Bytes of all but STUN that the server got from each browser, and that it sent to it.
     pub carried: HashMap<usize, (u64, u64)>,
     bound: Bound,
@@ -169,6 +173,8 @@ impl Stage {
             left: Vec::new(),
             strays: None,
             patience: usize::MAX,
+            looks_each: 1,
+            waiting: Vec::new(),
             carried: HashMap::new(),
             bound,
             machine: Machine::new(0, net),
@@ -345,17 +351,20 @@ impl Stage {
 
     fn step(&mut self) {
         let (at, server) = (self.at(), SocketAddr::from(SERVER));
-        let mut batch = Vec::new();
         for (number, browser) in self.browsers.iter_mut().enumerate() {
             browser.step(at.now, self.time, server);
             while let Some(bytes) = browser.up.receive(at.now) {
                 self.carried.entry(number).or_default().0 += carried(&bytes);
-                batch.push((browser.address, bytes));
+                self.waiting.push((at.now, browser.address, bytes));
             }
         }
+        if !self.time.is_multiple_of(self.looks_each) {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.waiting);
         self.guarded(|machine, wire| {
-            for (from, bytes) in &mut batch {
-                machine.handle_datagram(at, server, *from, bytes, wire);
+            for (came, from, bytes) in &mut batch {
+                machine.handle_datagram(Moment { came: *came, ..at }, server, *from, bytes, wire);
             }
             machine.end_of_batch(at, wire);
         });

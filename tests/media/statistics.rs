@@ -40,6 +40,21 @@ fn packet(number: u16, timestamp: u32) -> Vec<u8> {
 }
 
 #[test]
+fn what_waits_for_a_busy_server_counts_from_when_it_came() {
+    let mut call = Call::new(3, Conditions::delay(20));
+    call.stage.looks_each = 17;
+    call.stage.run_for(secs(20));
+    let publisher = call.publisher.1.clone();
+    let stats = call.stats(&publisher);
+    let inbound = stats.all("inboundrtp");
+    assert_eq!(inbound.len(), 2, "{inbound:?}");
+    for stream in inbound {
+        assert!(stream["packetsReceived"].as_u64() > Some(500), "{stream}");
+        assert!(stream["jitter"].as_f64().unwrap() < 0.001, "{stream}");
+    }
+}
+
+#[test]
 fn losses_jitter_and_round_trips_come_out_as_they_were_put_in() {
     // For its clock alone.
     let now = World::new(1, Conditions::default()).now();
