@@ -4,6 +4,8 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Unbound
 use aws_lc_rs::cipher::EncryptingKey;
 use aws_lc_rs::{constant_time, hmac};
 
+#[cfg(target_arch = "x86_64")]
+use super::gcm;
 use super::kdf::{self, Label};
 use super::{Profile, SrtpError};
 
@@ -14,15 +16,30 @@ const E_BIT: u32 = 1 << 31;
 /// What SRTCP leaves in the clear: the first header word and the sender's SSRC.
 pub(super) const RTCP_CLEAR: usize = 8;
 
-/// The session keys of one direction.
-pub(super) struct Transform {
-    rtp: Cipher,
-    rtcp: Cipher,
+/// The session keys of one direction, with what AES-GCM needs in that direction.
+pub(super) struct Transform<Gcm> {
+    rtp: Cipher<Gcm>,
+    rtcp: Cipher<Gcm>,
 }
 
-enum Cipher {
-    Gcm { key: LessSafeKey, salt: [u8; 12] },
+enum Cipher<Gcm> {
+    Gcm { key: Gcm, salt: [u8; 12] },
     Cm(Box<CounterMode>),
+}
+
+/// Made of the 16 or 32 bytes of a key.
+pub(super) trait GcmKey: Sized {
+    fn new(key: &[u8]) -> Result<Self, SrtpError>;
+}
+
+/// For what is received.
+pub(super) struct Opening(LessSafeKey);
+
+/// For what is sent: with each packet, to each viewer.
+pub(super) enum Sealing {
+    #[cfg(target_arch = "x86_64")]
+    Own(gcm::Key),
+    Library(LessSafeKey),
 }
 
 struct CounterMode {
@@ -32,7 +49,7 @@ struct CounterMode {
     tag_len: usize,
 }
 
-impl Transform {
+impl<Gcm: GcmKey> Transform<Gcm> {
     pub(super) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Result<Self, SrtpError> {
         if key.len() != profile.key_len() || salt.len() != profile.salt_len() {
             return Err(SrtpError::KeyLength);
@@ -48,11 +65,14 @@ impl Transform {
 
     /// The published examples give session keys, where a connection has master keys.
     #[cfg(test)]
-    pub(super) fn with_session_keys(profile: Profile, key: &[u8], salt: &[u8; 12]) -> Self {
-        let cipher = || Cipher::gcm(profile, key, *salt).expect("lengths fit");
+    pub(super) fn with_session_keys(key: &[u8], salt: &[u8; 12]) -> Self {
+        let key = || Gcm::new(key).expect("16 or 32 bytes");
+        let cipher = || Cipher::Gcm { key: key(), salt: *salt };
         Self { rtp: cipher(), rtcp: cipher() }
     }
+}
 
+impl Transform<Sealing> {
     /// Writes the protected packet into `out` and returns its length.
     pub(super) fn seal_rtp(
         &self,
@@ -68,10 +88,7 @@ impl Transform {
         head.copy_from_slice(header);
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
-                let (sealed, tag) = rest.split_at_mut(payload.len());
-                let nonce = rtp_nonce(salt, ssrc, index);
-                key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, sealed, &[], tag)
-                    .map_err(|_| SrtpError::Malformed)?;
+                key.seal(rtp_nonce(salt, ssrc, index), header, payload, rest)?;
             }
             Cipher::Cm(keys) => {
                 let CounterMode { key, authentication, salt, tag_len } = &**keys;
@@ -80,37 +97,6 @@ impl Transform {
                 kdf::apply_keystream(key, counter(salt, ssrc, index), sealed)?;
                 let (covered, tag) = out.split_at_mut(len - tag_len);
                 tag.copy_from_slice(&rtp_tag(authentication, covered, index)[..*tag_len]);
-            }
-        }
-        Ok(len)
-    }
-
-    /// Verifies and opens a packet in place; returns the length of the plaintext packet.
-    pub(super) fn open_rtp(
-        &self,
-        packet: &mut [u8],
-        header_len: usize,
-        ssrc: u32,
-        index: u64,
-    ) -> Result<usize, SrtpError> {
-        let len = packet.len().checked_sub(self.rtp.tag_len()).ok_or(SrtpError::Malformed)?;
-        if len < header_len {
-            return Err(SrtpError::Malformed);
-        }
-        match &self.rtp {
-            Cipher::Gcm { key, salt } => {
-                let (header, sealed) = packet.split_at_mut(header_len);
-                let nonce = rtp_nonce(salt, ssrc, index);
-                key.open_in_place(nonce, Aad::from(&*header), sealed)
-                    .map_err(|_| SrtpError::Authentication)?;
-            }
-            Cipher::Cm(keys) => {
-                let CounterMode { key, authentication, salt, tag_len } = &**keys;
-                let (covered, tag) = packet.split_at_mut(len);
-                let expected = rtp_tag(authentication, covered, index);
-                constant_time::verify_slices_are_equal(&expected[..*tag_len], tag)
-                    .map_err(|_| SrtpError::Authentication)?;
-                kdf::apply_keystream(key, counter(salt, ssrc, index), &mut covered[header_len..])?;
             }
         }
         Ok(len)
@@ -126,27 +112,55 @@ impl Transform {
     ) -> Result<usize, SrtpError> {
         let len = plain.len() + SRTCP_INDEX + self.rtcp.tag_len();
         let out = out.get_mut(..len).ok_or(SrtpError::NoRoom)?;
-        out[..plain.len()].copy_from_slice(plain);
         let word = (E_BIT | index).to_be_bytes();
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
+                let (clear, plain) = plain.split_at(RTCP_CLEAR);
                 let (head, rest) = out.split_at_mut(RTCP_CLEAR);
-                let (sealed, rest) = rest.split_at_mut(plain.len() - RTCP_CLEAR);
-                let (tag, last) = rest.split_at_mut(GCM_TAG);
-                let nonce = rtcp_nonce(salt, ssrc, index);
-                let sealed_tag = key
-                    .seal_in_place_separate_tag(nonce, Aad::from(rtcp_aad(head, word)), sealed)
-                    .map_err(|_| SrtpError::Malformed)?;
-                tag.copy_from_slice(sealed_tag.as_ref());
+                let (sealed, last) = rest.split_at_mut(plain.len() + GCM_TAG);
+                head.copy_from_slice(clear);
+                key.seal(rtcp_nonce(salt, ssrc, index), &rtcp_aad(clear, word), plain, sealed)?;
                 last.copy_from_slice(&word);
             }
             Cipher::Cm(keys) => {
                 let CounterMode { key, authentication, salt, tag_len } = &**keys;
                 let iv = counter(salt, ssrc, u64::from(index));
+                out[..plain.len()].copy_from_slice(plain);
                 kdf::apply_keystream(key, iv, &mut out[RTCP_CLEAR..plain.len()])?;
                 let (covered, tag) = out.split_at_mut(len - tag_len);
                 covered[plain.len()..].copy_from_slice(&word);
                 tag.copy_from_slice(&hmac::sign(authentication, covered).as_ref()[..*tag_len]);
+            }
+        }
+        Ok(len)
+    }
+}
+
+impl Transform<Opening> {
+    /// Verifies and opens a packet in place; returns the length of the plaintext packet.
+    pub(super) fn open_rtp(
+        &self,
+        packet: &mut [u8],
+        header_len: usize,
+        ssrc: u32,
+        index: u64,
+    ) -> Result<usize, SrtpError> {
+        let len = packet.len().checked_sub(self.rtp.tag_len()).ok_or(SrtpError::Malformed)?;
+        if len < header_len {
+            return Err(SrtpError::Malformed);
+        }
+        match &self.rtp {
+            Cipher::Gcm { key, salt } => {
+                let (header, sealed) = packet.split_at_mut(header_len);
+                key.open(rtp_nonce(salt, ssrc, index), header, sealed)?;
+            }
+            Cipher::Cm(keys) => {
+                let CounterMode { key, authentication, salt, tag_len } = &**keys;
+                let (covered, tag) = packet.split_at_mut(len);
+                let expected = rtp_tag(authentication, covered, index);
+                constant_time::verify_slices_are_equal(&expected[..*tag_len], tag)
+                    .map_err(|_| SrtpError::Authentication)?;
+                kdf::apply_keystream(key, counter(salt, ssrc, index), &mut covered[header_len..])?;
             }
         }
         Ok(len)
@@ -182,8 +196,7 @@ impl Transform {
                 let nonce = rtcp_nonce(salt, ssrc, index);
                 if encrypted {
                     let (head, sealed) = body.split_at_mut(RTCP_CLEAR);
-                    key.open_in_place(nonce, Aad::from(rtcp_aad(head, word)), sealed)
-                        .map_err(|_| SrtpError::Authentication)?;
+                    key.open(nonce, &rtcp_aad(head, word), sealed)?;
                 } else {
                     open_clear_rtcp(key, nonce, body, word)?;
                 }
@@ -204,7 +217,7 @@ impl Transform {
     }
 }
 
-impl Cipher {
+impl<Gcm: GcmKey> Cipher<Gcm> {
     fn derive(
         profile: Profile,
         master_key: &[u8],
@@ -228,16 +241,7 @@ impl Cipher {
             })));
         }
         let [salt @ .., _, _] = salt;
-        Self::gcm(profile, key, salt)
-    }
-
-    fn gcm(profile: Profile, key: &[u8], salt: [u8; 12]) -> Result<Self, SrtpError> {
-        let algorithm = match profile {
-            Profile::AeadAes256Gcm => &AES_256_GCM,
-            _ => &AES_128_GCM,
-        };
-        let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::KeyLength)?;
-        Ok(Self::Gcm { key: LessSafeKey::new(key), salt })
+        Ok(Self::Gcm { key: Gcm::new(key)?, salt })
     }
 
     const fn tag_len(&self) -> usize {
@@ -248,20 +252,80 @@ impl Cipher {
     }
 }
 
+impl GcmKey for Opening {
+    fn new(key: &[u8]) -> Result<Self, SrtpError> {
+        library(key).map(Self)
+    }
+}
+
+impl Opening {
+    /// Opens what lies before the tag at the end of `sealed`.
+    fn open(&self, nonce: [u8; 12], aad: &[u8], sealed: &mut [u8]) -> Result<(), SrtpError> {
+        self.0
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed)
+            .map(|_| ())
+            .map_err(|_| SrtpError::Authentication)
+    }
+}
+
+impl GcmKey for Sealing {
+    fn new(key: &[u8]) -> Result<Self, SrtpError> {
+        #[cfg(target_arch = "x86_64")]
+        if gcm::is_faster()
+            && let Some(key) = gcm::Key::new(key)
+        {
+            return Ok(Self::Own(key));
+        }
+        library(key).map(Self::Library)
+    }
+}
+
+impl Sealing {
+    /// Writes what `plain` becomes, and the tag behind it, into `out`.
+    pub(super) fn seal(
+        &self,
+        nonce: [u8; 12],
+        aad: &[u8],
+        plain: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), SrtpError> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Own(key) => key.seal(&nonce, aad, plain, out),
+            Self::Library(key) => {
+                let (sealed, tag) =
+                    out.split_at_mut_checked(plain.len()).ok_or(SrtpError::NoRoom)?;
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                key.seal_out_of_place_scatter(nonce, Aad::from(aad), plain, sealed, &[], tag)
+                    .map_err(|_| SrtpError::Malformed)
+            }
+        }
+    }
+}
+
+pub(super) fn library(key: &[u8]) -> Result<LessSafeKey, SrtpError> {
+    let algorithm = match key.len() {
+        16 => &AES_128_GCM,
+        _ => &AES_256_GCM,
+    };
+    let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::KeyLength)?;
+    Ok(LessSafeKey::new(key))
+}
+
 /// RFC 7714 §8.1: two zero bytes, the SSRC and the 48-bit index, exclusive-ored with the salt.
-fn rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
+fn rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> [u8; 12] {
     let mut nonce = *salt;
     xor(&mut nonce[2..6], &ssrc.to_be_bytes());
     xor(&mut nonce[6..], &index.to_be_bytes()[2..]);
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 /// RFC 7714 §9.1: two zero bytes, the SSRC, two zero bytes and the 31-bit index, with the salt.
-fn rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
+fn rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> [u8; 12] {
     let mut nonce = *salt;
     xor(&mut nonce[2..6], &ssrc.to_be_bytes());
     xor(&mut nonce[8..], &index.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 /// RFC 7714 §9.2: the clear header and the index word with its E bit.
@@ -275,8 +339,8 @@ fn rtcp_aad(head: &[u8], word: [u8; 4]) -> [u8; 12] {
 /// RFC 7714 §9.3: a packet without encryption is associated data as a whole. Browsers never send
 /// one, so its copy is not on the hot path.
 fn open_clear_rtcp(
-    key: &LessSafeKey,
-    nonce: Nonce,
+    key: &Opening,
+    nonce: [u8; 12],
     body: &mut [u8],
     word: [u8; 4],
 ) -> Result<(), SrtpError> {
@@ -285,9 +349,7 @@ fn open_clear_rtcp(
     let aad = aad.get_mut(..plain.len() + SRTCP_INDEX).ok_or(SrtpError::Malformed)?;
     aad[..plain.len()].copy_from_slice(plain);
     aad[plain.len()..].copy_from_slice(&word);
-    key.open_in_place(nonce, Aad::from(&*aad), tag)
-        .map(|_| ())
-        .map_err(|_| SrtpError::Authentication)
+    key.open(nonce, aad, tag)
 }
 
 /// RFC 3711 §4.1.1: salt · 2¹⁶ ⊕ SSRC · 2⁶⁴ ⊕ index · 2¹⁶.

@@ -1,7 +1,7 @@
 //! The incoming direction: the rollover counter guessed, replays refused, nothing learnt before the
 //! tag verified (RFC 3711 §3.3).
 
-use super::cipher::Transform;
+use super::cipher::{Opening, Transform};
 use super::{MAX_STREAMS, Profile, SrtpError, rtcp_ssrc, rtp_header_len, rtp_ssrc};
 
 /// Packets behind the newest of a stream that may still arrive.
@@ -10,7 +10,7 @@ const WORDS: usize = WINDOW as usize / 64;
 
 /// Opens what one side of a session receives.
 pub struct Receiver {
-    transform: Transform,
+    transform: Transform<Opening>,
     profile: Profile,
     rtp: Streams,
     rtcp: Streams,

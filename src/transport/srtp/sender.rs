@@ -2,7 +2,7 @@
 
 use crate::prefetch;
 
-use super::cipher::{RTCP_CLEAR, Transform};
+use super::cipher::{RTCP_CLEAR, Sealing, Transform};
 use super::{MAX_STREAMS, Profile, SrtpError, rtcp_ssrc, rtp_header_len, rtp_ssrc};
 
 /// How far back a packet may be sent again, and for how long a reused index is noticed.
@@ -15,7 +15,7 @@ const WEAR: u64 = 1 << 16;
 
 /// Protects what one side of a session sends.
 pub struct Sender {
-    transform: Transform,
+    transform: Transform<Sealing>,
     profile: Profile,
     streams: Vec<Stream>,
     last: usize,

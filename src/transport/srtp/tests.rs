@@ -5,7 +5,7 @@ use rtc::crypto::providers::AwsLcRsProvider;
 use rtc::srtp::context::Context;
 use rtc::srtp::protection_profile::ProtectionProfile;
 
-use super::cipher::Transform;
+use super::cipher::{GcmKey, Opening, Sealing, Transform, library};
 use super::kdf::{self, Label};
 use super::sender::HISTORY;
 use super::*;
@@ -158,9 +158,9 @@ fn a_sender_says_when_its_key_is_all_but_used_up() {
 }
 
 /// RFC 7714 §16 and §17 give session keys, not master keys.
-fn session_transform(profile: Profile) -> Transform {
+fn session_transform<Gcm: GcmKey>(profile: Profile) -> Transform<Gcm> {
     let key: Vec<u8> = (0..profile.key_len() as u8).collect();
-    Transform::with_session_keys(profile, &key, b"Quid pro quo")
+    Transform::with_session_keys(&key, b"Quid pro quo")
 }
 
 #[test]
@@ -180,14 +180,33 @@ fn rtp_is_sealed_as_in_rfc_7714_section_16() {
         ),
     ];
     for (profile, expected) in cases {
-        let transform = session_transform(profile);
         let mut out = [0; 100];
-        let len = transform
+        let len = session_transform::<Sealing>(profile)
             .seal_rtp(&packet[..12], &packet[12..], 0x5501_a0b2, 0xf17b, &mut out)
             .expect("seals");
         assert_eq!(out[..len].to_vec(), hex(expected), "{profile:?}");
-        let len = transform.open_rtp(&mut out[..len], 12, 0x5501_a0b2, 0xf17b).expect("opens");
+        let len = session_transform::<Opening>(profile)
+            .open_rtp(&mut out[..len], 12, 0x5501_a0b2, 0xf17b)
+            .expect("opens");
         assert_eq!(out[..len].to_vec(), packet);
+    }
+}
+
+#[test]
+fn packets_look_the_same_whichever_way_they_are_sealed() {
+    for key_len in [16, 32] {
+        let key = vec![0x2b; key_len];
+        let chosen = Sealing::new(&key).expect("16 or 32 bytes");
+        let library = Sealing::Library(library(&key).expect("16 or 32 bytes"));
+        for len in [0, 1, 95, 96, 120, 950, 1_200] {
+            let (plain, mut out, mut other) =
+                (vec![0xab; len], vec![0; len + 16], vec![0; len + 16]);
+            chosen.seal([9; 12], &header(7, 5), &plain, &mut out).expect("seals");
+            library.seal([9; 12], &header(7, 5), &plain, &mut other).expect("seals");
+            assert_eq!(out, other, "{key_len}, {len}");
+            assert!(chosen.seal([9; 12], b"", &plain, &mut out[1..]).is_err());
+            assert!(library.seal([9; 12], b"", &plain, &mut out[1..]).is_err());
+        }
     }
 }
 
@@ -197,12 +216,13 @@ fn rtcp_is_sealed_as_in_rfc_7714_section_17() {
                       deadbeef deadbeef deadbeef deadbeef deadbeef");
     let expected = hex("81c8000d 4d617273 63e94885 dcdab67c a727d766 2f6b7e99 7ff5c0f7 6c06f32d
         c676a5f1 730d6fda 4ce09b46 86303ded 0bb9275b c84aa458 96cf4d2f c5abf872 45d9eade 800005d4");
-    let transform = session_transform(Profile::AeadAes128Gcm);
+    let sealing: Transform<Sealing> = session_transform(Profile::AeadAes128Gcm);
     let mut out = [0; 100];
-    let len = transform.seal_rtcp(&packet, 0x4d61_7273, 0x5d4, &mut out).expect("seals");
+    let len = sealing.seal_rtcp(&packet, 0x4d61_7273, 0x5d4, &mut out).expect("seals");
     assert_eq!(out[..len].to_vec(), expected);
-    assert_eq!(transform.rtcp_index(&out[..len]), Ok((0x5d4, true)));
-    let len = transform.open_rtcp(&mut out[..len], 0x4d61_7273, 0x5d4, true).expect("opens");
+    let opening: Transform<Opening> = session_transform(Profile::AeadAes128Gcm);
+    assert_eq!(opening.rtcp_index(&out[..len]), Ok((0x5d4, true)));
+    let len = opening.open_rtcp(&mut out[..len], 0x4d61_7273, 0x5d4, true).expect("opens");
     assert_eq!(out[..len].to_vec(), packet);
 }
 
