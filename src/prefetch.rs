@@ -8,8 +8,8 @@ const LINE: usize = 64;
 
 /// All of a value.
 #[inline(always)]
-pub fn value<T>(value: &T) {
-    lines(std::ptr::from_ref(value).cast(), size_of::<T>());
+pub fn value<T: ?Sized>(value: &T) {
+    lines(std::ptr::from_ref(value).cast(), size_of_val(value));
 }
 
 /// One element of a list, whether it is there or not.

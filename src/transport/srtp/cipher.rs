@@ -73,6 +73,14 @@ impl<Gcm: GcmKey> Transform<Gcm> {
 }
 
 impl Transform<Sealing> {
+    /// A packet is next.
+    #[inline]
+    pub(super) fn expect(&self) {
+        if let Cipher::Gcm { key, .. } = &self.rtp {
+            key.expect();
+        }
+    }
+
     /// Writes the protected packet into `out` and returns its length.
     pub(super) fn seal_rtp(
         &self,
@@ -281,6 +289,15 @@ impl GcmKey for Sealing {
 }
 
 impl Sealing {
+    /// A text is next; the library's keys are where they are known.
+    #[inline]
+    fn expect(&self) {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Own(key) = self {
+            key.expect();
+        }
+    }
+
     /// Writes what `plain` becomes, and the tag behind it, into `out`.
     pub(super) fn seal(
         &self,

@@ -17,6 +17,8 @@ use std::arch::x86_64::*;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::prefetch;
+
 use super::SrtpError;
 
 /// Bytes that sealing adds.
@@ -60,6 +62,12 @@ impl Key {
             32 if able => Some(Self(unsafe { Schedule::<[__m128i; 15]>::new(key) })),
             _ => None,
         }
+    }
+
+    /// A text is next.
+    #[inline]
+    pub(super) fn expect(&self) {
+        prefetch::value(&*self.0);
     }
 
     /// Writes the sealed `plain` and the tag into `out`.

@@ -54,6 +54,7 @@ impl Sender {
     /// A packet is next, likely of the same stream as the last one.
     #[inline]
     pub fn expect(&self) {
+        self.transform.expect();
         if let Some(stream) = self.streams.get(self.last) {
             stream.expect();
         }
