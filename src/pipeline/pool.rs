@@ -66,7 +66,7 @@ impl Pool {
         let tls = TlsConfig::default();
         let (sender, receiver) = unbounded_channel();
         let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
-        let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
+        let inlet = Notices { events: Some(outlet.events.clone()), ..Notices::from(receiver) };
         let certificates = Arc::new(certificates(config));
         let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -294,10 +294,11 @@ fn listen(config: &Config, sockets: &[UdpSocket]) -> Vec<Listener> {
     listeners
 }
 
-/// Where workers tell what happened.
+/// Where workers tell what happened. What a turn brought about goes up together: control is woken for
+/// all of it once, and what becomes messages of one connection leaves in one write.
 #[derive(Clone)]
 pub(super) struct Outlet {
-    sender: UnboundedSender<Notice>,
+    sender: UnboundedSender<Vec<Notice>>,
     events: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
@@ -312,22 +313,32 @@ impl Outlet {
         self.events.load(Ordering::Relaxed)
     }
 
-    pub fn send(&self, notice: Notice) {
+    pub fn send(&self, notices: impl Iterator<Item = Notice>) {
+        let notices: Vec<_> = notices.filter(|notice| self.admits(notice)).collect();
+        if !notices.is_empty() {
+            // Nobody listens only while the server stops.
+            let _ = self.sender.send(notices);
+        }
+    }
+
+    /// Counts what goes up; false, and counted as lost, for an event beyond the bound.
+    fn admits(&self, notice: &Notice) -> bool {
         if matches!(notice, Notice::Event(_)) {
             if self.events.load(Ordering::Relaxed) >= MAX_EVENTS {
                 self.metrics.events_dropped("control_busy", 1);
-                return;
+                return false;
             }
             self.events.fetch_add(1, Ordering::Relaxed);
         }
-        // Nobody listens only while the server stops.
-        let _ = self.sender.send(notice);
+        true
     }
 }
 
 /// Where control hears of it.
 pub struct Notices {
-    receiver: UnboundedReceiver<Notice>,
+    receiver: UnboundedReceiver<Vec<Notice>>,
+    /// What came together and was not asked for yet.
+    ahead: std::vec::IntoIter<Notice>,
     /// How many are under way; none are counted when they do not come from workers.
     events: Option<Arc<AtomicUsize>>,
 }
@@ -335,7 +346,12 @@ pub struct Notices {
 impl Notices {
     /// The next notice; none once all workers are gone.
     pub async fn recv(&mut self) -> Option<Notice> {
-        let notice = self.receiver.recv().await?;
+        let notice = loop {
+            match self.ahead.next() {
+                Some(notice) => break notice,
+                None => self.ahead = self.receiver.recv().await?.into_iter(),
+            }
+        };
         if let (Notice::Event(_), Some(events)) = (&notice, &self.events) {
             events.fetch_sub(1, Ordering::Relaxed);
         }
@@ -344,9 +360,9 @@ impl Notices {
 }
 
 /// Notices that come from elsewhere than workers.
-impl From<UnboundedReceiver<Notice>> for Notices {
-    fn from(receiver: UnboundedReceiver<Notice>) -> Self {
-        Self { receiver, events: None }
+impl From<UnboundedReceiver<Vec<Notice>>> for Notices {
+    fn from(receiver: UnboundedReceiver<Vec<Notice>>) -> Self {
+        Self { receiver, ahead: Vec::new().into_iter(), events: None }
     }
 }
 
