@@ -109,14 +109,19 @@ impl Subscriptions {
     /// Tells an event to those who subscribed to it.
     pub fn deliver(&self, event: Event, mut notify: impl FnMut(&SessionId, Bytes)) {
         let Some(events) = self.of_object.get(event.source.as_str()) else { return };
-        let mut data = Value::Object(event.data);
-        let names = event.class.legacy.iter().copied().chain([event.class.name]);
-        for name in names {
-            let Some(hearers) = events.get(name) else { continue };
-            if event.class.media {
-                data["type"] = Value::from(name);
+        let class = event.class;
+        let names = class.legacy.iter().copied().chain([class.name]);
+        let mut heard = names.filter_map(|name| Some((name, events.get(name)?))).peekable();
+        if heard.peek().is_none() {
+            return;
+        }
+        let source = event.source.clone();
+        let mut data = event.into_data();
+        for (name, hearers) in heard {
+            if class.media {
+                data.insert("type".to_owned(), Value::from(name));
             }
-            let text = Bytes::from(message::event(event.source.as_str(), name, &data));
+            let text = Bytes::from(message::event(source.as_str(), name, &data));
             for session in hearers.keys() {
                 notify(session, text.clone());
             }
@@ -138,16 +143,26 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::model::EventClass;
+    use crate::model::{EventClass, EventData, Object, class};
 
     static FOUND: EventClass =
         EventClass { name: "IceCandidateFound", legacy: &["OnIceCandidate"], media: true };
 
+    #[derive(Debug)]
+    struct Found;
+
+    impl EventData for Found {
+        const CLASS: &'static EventClass = &FOUND;
+
+        fn into_members(self) -> Map<String, Value> {
+            Map::new()
+        }
+    }
+
     /// What each session heard of one event, in order.
     fn raise(subscriptions: &Subscriptions) -> Vec<(String, String)> {
-        let mut data = Map::new();
-        data.insert("type".to_owned(), Value::from("IceCandidateFound"));
-        let event = Event { source: ObjectId::from("p/e"), class: &FOUND, data };
+        let class = class::find("PassThrough").expect("described");
+        let event = Object::new(ObjectId::from("p/e"), class, None, 0).event(0, Found);
         let mut heard = Vec::new();
         subscriptions.deliver(event, |session, text| {
             let message: Value = serde_json::from_slice(&text).expect("json");
