@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
 use crate::metrics::{self, Metrics, Resource};
-use crate::model::ObjectLimits;
+use crate::model::{ObjectLimits, Wanted};
 use crate::transport::interfaces::{self, Interface, Loopback};
 use crate::transport::ports::{PortRange, Quota};
 use crate::transport::tcp::{Listener, tls_config};
@@ -42,6 +42,7 @@ struct Shared {
     workers: Vec<Worker>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     helpers: Helpers,
+    wanted: Arc<Wanted>,
 }
 
 struct Worker {
@@ -65,7 +66,13 @@ impl Pool {
         let resolver = Resolver::start(clock)?;
         let tls = TlsConfig::default();
         let (sender, receiver) = unbounded_channel();
-        let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
+        let wanted = Arc::<Wanted>::default();
+        let outlet = Outlet {
+            sender,
+            events: Arc::default(),
+            wanted: wanted.clone(),
+            metrics: metrics.clone(),
+        };
         let inlet = Notices { events: Some(outlet.events.clone()), ..Notices::from(receiver) };
         let certificates = Arc::new(certificates(config));
         let defaults = Arc::new(config.modules.clone());
@@ -82,6 +89,7 @@ impl Pool {
             workers: Vec::new(),
             threads: Mutex::new(threads),
             helpers: helpers.clone(),
+            wanted,
         };
         let object_limits = ObjectLimits::from(&config.limits);
         let cores = if config.media.pin { cores::allowed() } else { Vec::new() };
@@ -153,6 +161,11 @@ impl Pool {
         let late = |worker: &Worker| is_stuck(now, worker.beat.load(Ordering::Relaxed));
         let workers = self.0.workers.iter().enumerate();
         workers.filter(|(_, worker)| late(worker)).map(|(id, _)| id).collect()
+    }
+
+    /// What workers look at before they tell of an event.
+    pub fn wanted(&self) -> Arc<Wanted> {
+        self.0.wanted.clone()
     }
 
     /// Ends all pipelines and joins the threads.
@@ -300,6 +313,7 @@ fn listen(config: &Config, sockets: &[UdpSocket]) -> Vec<Listener> {
 pub(super) struct Outlet {
     sender: UnboundedSender<Vec<Notice>>,
     events: Arc<AtomicUsize>,
+    wanted: Arc<Wanted>,
     metrics: Arc<Metrics>,
 }
 
@@ -321,9 +335,12 @@ impl Outlet {
         }
     }
 
-    /// Counts what goes up; false, and counted as lost, for an event beyond the bound.
+    /// Counts what goes up; false for an event that nobody wants, and, counted as lost, for one beyond the bound.
     fn admits(&self, notice: &Notice) -> bool {
-        if matches!(notice, Notice::Event(_)) {
+        if let Notice::Event(event) = notice {
+            if !self.wanted.includes(event) {
+                return false;
+            }
             if self.events.load(Ordering::Relaxed) >= MAX_EVENTS {
                 self.metrics.events_dropped("control_busy", 1);
                 return false;

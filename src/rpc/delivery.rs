@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::jsonrpc::{SessionId, message};
-use crate::model::{Event, ObjectId};
+use crate::model::{Event, ObjectId, Wanted};
 
 /// What a subscription is to: an object, and the name the client used for the event.
 #[derive(Debug)]
@@ -34,9 +34,16 @@ pub struct Subscriptions {
     /// Ids, so that those of an object or of a session are found when it ends.
     ids_of_object: HashMap<ObjectId, HashSet<Arc<str>>>,
     ids_of_session: HashMap<SessionId, HashSet<Arc<str>>>,
+    /// What of it workers look at.
+    wanted: Arc<Wanted>,
 }
 
 impl Subscriptions {
+    /// None yet; workers see in `wanted` what becomes of that.
+    pub fn new(wanted: Arc<Wanted>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()
@@ -56,6 +63,9 @@ impl Subscriptions {
         let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
         let object = ObjectId::from(object);
         let hearers = self.of_object.entry(object.clone()).or_default().entry(name).or_default();
+        if hearers.is_empty() {
+            self.wanted.add(&object, name);
+        }
         *hearers.entry(session.clone()).or_default() += 1;
         self.ids_of_object.entry(object.clone()).or_default().insert(id.clone());
         self.ids_of_session.entry(session.clone()).or_default().insert(id.clone());
@@ -95,6 +105,7 @@ impl Subscriptions {
                     }
                 }
                 if hearers.is_empty() {
+                    self.wanted.remove(&object, name);
                     events.remove(name);
                 }
             }
