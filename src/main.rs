@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ mod load;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Control is little work; media has threads of its own.
-const CONTROL_THREADS: usize = 2;
+/// Control is little work, and media has threads of its own. A second thread for it is woken by the first to
+/// look for work that is done already, so there is one for so many cores.
+const CORES_PER_CONTROL_THREAD: usize = 8;
 /// For what still runs when everything has ended that matters.
 const LAST_TASKS: Duration = Duration::from_millis(100);
 /// Exit status when somebody could not wait for an orderly end.
@@ -131,8 +133,9 @@ fn serve(loaded: &Loaded, sources: &Sources, as_kurento: bool) -> ExitCode {
         tracing::warn!("{warning}");
     }
     raise_file_limit();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
+        .worker_threads((cores / CORES_PER_CONTROL_THREAD).max(1))
         .thread_name("control")
         .enable_all()
         .build();

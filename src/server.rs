@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::model::Wanted;
 use crate::pipeline::{Command, Notices, Pool, Ticket, WorkerId};
 use crate::registrar;
 use crate::rpc::{Control, Media};
@@ -43,6 +44,10 @@ impl Media for Pool {
 
     fn stuck(&self) -> Vec<WorkerId> {
         self.stuck()
+    }
+
+    fn wanted(&self) -> Arc<Wanted> {
+        self.wanted()
     }
 }
 

@@ -13,6 +13,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::ser::Formatter;
 use serde_json::{Map, Number, Value, json};
 
+/// Of JSON-RPC.
+const VERSION: &str = "2.0";
+
 /// A request that is well formed as JSON-RPC; its method may still be unknown.
 #[derive(Debug, PartialEq)]
 pub struct Request {
@@ -320,7 +323,22 @@ pub fn reply(id: Option<Value>, result: Result<Value, Error>) -> Option<String> 
         (None, Ok(result)) => (Value::Null, Err(Error::Notification(result))),
         (None, Err(error)) => (Value::Null, Err(error)),
     };
-    Some(write(&envelope(id, result)))
+    let (error, result) = match &result {
+        Ok(result) => (None, Some(result)),
+        Err(error) => (Some(error.to_json()), None),
+    };
+    Some(write(&Written { error, id: &id, jsonrpc: VERSION, result }))
+}
+
+/// What [`envelope`] makes, without making it.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Value>,
+    id: &'a Value,
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a Value>,
 }
 
 /// A reply that is not written yet.
@@ -330,23 +348,37 @@ pub fn envelope(id: Value, result: Result<Value, Error>) -> Value {
         Err(error) => ("error", error.to_json()),
     };
     let mut members = Map::new();
-    members.insert("jsonrpc".to_owned(), Value::from("2.0"));
+    members.insert("jsonrpc".to_owned(), Value::from(VERSION));
     members.insert("id".to_owned(), id);
     members.insert(member.to_owned(), content);
     Value::Object(members)
 }
 
 /// The message that tells of an event: of object `source`, called `name`, with `data`.
-pub fn event(source: &str, name: &str, data: &Value) -> String {
-    write(&json!({
-        "jsonrpc": "2.0",
-        "method": "onEvent",
-        "params": {"value": {"data": data, "object": source, "type": name}},
-    }))
+pub fn event(source: &str, name: &str, data: &Map<String, Value>) -> String {
+    // Members are written in the order in which they stand here, which is by name.
+    #[derive(Serialize)]
+    struct Message<'a> {
+        jsonrpc: &'static str,
+        method: &'static str,
+        params: Params<'a>,
+    }
+    #[derive(Serialize)]
+    struct Params<'a> {
+        value: Told<'a>,
+    }
+    #[derive(Serialize)]
+    struct Told<'a> {
+        data: &'a Map<String, Value>,
+        object: &'a str,
+        r#type: &'a str,
+    }
+    let value = Told { data, object: source, r#type: name };
+    write(&Message { jsonrpc: VERSION, method: "onEvent", params: Params { value } })
 }
 
-fn write(value: &Value) -> String {
-    let mut bytes = Vec::with_capacity(256);
+fn write(value: &impl Serialize) -> String {
+    let mut bytes = Vec::with_capacity(512);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Ascii);
     value.serialize(&mut serializer).expect("writing a value into memory does not fail");
     String::from_utf8(bytes).expect("all that is written is ASCII")

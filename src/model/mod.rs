@@ -10,6 +10,7 @@ pub mod object;
 pub mod registry;
 pub mod types;
 pub mod value;
+pub mod wanted;
 
 #[cfg(test)]
 mod tests;
@@ -21,3 +22,4 @@ pub use id::ObjectId;
 pub use object::{Object, ObjectLimits};
 pub use registry::Registry;
 pub use value::{Arg, Args, FromArg, IntoValue, reply};
+pub use wanted::Wanted;

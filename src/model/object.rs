@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::{Map, Value};
-
 use super::class::Class;
 use super::error::RemoteError;
 use super::event::{Event, EventData};
 use super::id::ObjectId;
 use super::types::Tag;
-use super::value::IntoValue;
 use crate::config::Limits;
 
 /// How much clients may attach to objects.
@@ -188,16 +185,8 @@ impl Object {
 
     /// The event with the members that all events share; `unix_millis` is when it happened.
     pub fn event<E: EventData>(&self, unix_millis: u64, event: E) -> Event {
-        let mut data: Map<String, Value> = event.into_members();
-        data.insert("source".to_owned(), Value::from(self.id.as_str()));
         let tags = if self.send_tags_in_events { self.tags() } else { Vec::new() };
-        data.insert("tags".to_owned(), tags.into_value());
-        data.insert("timestamp".to_owned(), Value::from((unix_millis / 1_000).to_string()));
-        data.insert("timestampMillis".to_owned(), Value::from(unix_millis.to_string()));
-        if E::CLASS.media {
-            data.insert("type".to_owned(), Value::from(E::CLASS.name));
-        }
-        Event { source: self.id.clone(), class: E::CLASS, data }
+        Event { source: self.id.clone(), class: E::CLASS, unix_millis, tags, own: Box::new(event) }
     }
 }
 
@@ -208,6 +197,8 @@ fn check_length(text: &str, limits: &ObjectLimits) -> Result<(), RemoteError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::class;
     use super::super::types::event::MediaSessionStarted;
     use super::*;
@@ -279,13 +270,13 @@ mod tests {
         object.add_tag("k".into(), "v".into(), &limits()).expect("room");
         let event = object.event(1_234_567, MediaSessionStarted {});
         assert_eq!(
-            Value::Object(event.data),
+            Value::Object(event.into_data()),
             serde_json::json!({"source": "p/e", "tags": [], "timestamp": "1234",
                 "timestampMillis": "1234567", "type": "MediaSessionStarted"})
         );
         object.send_tags_in_events = true;
         assert_eq!(
-            object.event(0, MediaSessionStarted {}).data["tags"],
+            object.event(0, MediaSessionStarted {}).into_data()["tags"],
             serde_json::json!([{"__module__": "kurento", "__type__": "Tag", "key": "k", "value": "v"}])
         );
     }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::elements::Certificates;
 use crate::metrics::{self, Metrics, Resource};
-use crate::model::ObjectLimits;
+use crate::model::{ObjectLimits, Wanted};
 use crate::transport::interfaces::{self, Interface, Loopback};
 use crate::transport::ports::{PortRange, Quota};
 use crate::transport::tcp::{Listener, tls_config};
@@ -42,6 +42,7 @@ struct Shared {
     workers: Vec<Worker>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     helpers: Helpers,
+    wanted: Arc<Wanted>,
 }
 
 struct Worker {
@@ -65,8 +66,14 @@ impl Pool {
         let resolver = Resolver::start(clock)?;
         let tls = TlsConfig::default();
         let (sender, receiver) = unbounded_channel();
-        let outlet = Outlet { sender, events: Arc::default(), metrics: metrics.clone() };
-        let inlet = Notices { receiver, events: Some(outlet.events.clone()) };
+        let wanted = Arc::<Wanted>::default();
+        let outlet = Outlet {
+            sender,
+            events: Arc::default(),
+            wanted: wanted.clone(),
+            metrics: metrics.clone(),
+        };
+        let inlet = Notices { events: Some(outlet.events.clone()), ..Notices::from(receiver) };
         let certificates = Arc::new(certificates(config));
         let defaults = Arc::new(config.modules.clone());
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -82,6 +89,7 @@ impl Pool {
             workers: Vec::new(),
             threads: Mutex::new(threads),
             helpers: helpers.clone(),
+            wanted,
         };
         let object_limits = ObjectLimits::from(&config.limits);
         let cores = if config.media.pin { cores::allowed() } else { Vec::new() };
@@ -153,6 +161,11 @@ impl Pool {
         let late = |worker: &Worker| is_stuck(now, worker.beat.load(Ordering::Relaxed));
         let workers = self.0.workers.iter().enumerate();
         workers.filter(|(_, worker)| late(worker)).map(|(id, _)| id).collect()
+    }
+
+    /// What workers look at before they tell of an event.
+    pub fn wanted(&self) -> Arc<Wanted> {
+        self.0.wanted.clone()
     }
 
     /// Ends all pipelines and joins the threads.
@@ -294,11 +307,13 @@ fn listen(config: &Config, sockets: &[UdpSocket]) -> Vec<Listener> {
     listeners
 }
 
-/// Where workers tell what happened.
+/// Where workers tell what happened. What a turn brought about goes up together: control is woken for
+/// all of it once, and what becomes messages of one connection leaves in one write.
 #[derive(Clone)]
 pub(super) struct Outlet {
-    sender: UnboundedSender<Notice>,
+    sender: UnboundedSender<Vec<Notice>>,
     events: Arc<AtomicUsize>,
+    wanted: Arc<Wanted>,
     metrics: Arc<Metrics>,
 }
 
@@ -312,22 +327,35 @@ impl Outlet {
         self.events.load(Ordering::Relaxed)
     }
 
-    pub fn send(&self, notice: Notice) {
-        if matches!(notice, Notice::Event(_)) {
+    pub fn send(&self, notices: impl Iterator<Item = Notice>) {
+        let notices: Vec<_> = notices.filter(|notice| self.admits(notice)).collect();
+        if !notices.is_empty() {
+            // Nobody listens only while the server stops.
+            let _ = self.sender.send(notices);
+        }
+    }
+
+    /// Counts what goes up; false for an event that nobody wants, and, counted as lost, for one beyond the bound.
+    fn admits(&self, notice: &Notice) -> bool {
+        if let Notice::Event(event) = notice {
+            if !self.wanted.includes(event) {
+                return false;
+            }
             if self.events.load(Ordering::Relaxed) >= MAX_EVENTS {
                 self.metrics.events_dropped("control_busy", 1);
-                return;
+                return false;
             }
             self.events.fetch_add(1, Ordering::Relaxed);
         }
-        // Nobody listens only while the server stops.
-        let _ = self.sender.send(notice);
+        true
     }
 }
 
 /// Where control hears of it.
 pub struct Notices {
-    receiver: UnboundedReceiver<Notice>,
+    receiver: UnboundedReceiver<Vec<Notice>>,
+    /// What came together and was not asked for yet.
+    ahead: std::vec::IntoIter<Notice>,
     /// How many are under way; none are counted when they do not come from workers.
     events: Option<Arc<AtomicUsize>>,
 }
@@ -335,7 +363,12 @@ pub struct Notices {
 impl Notices {
     /// The next notice; none once all workers are gone.
     pub async fn recv(&mut self) -> Option<Notice> {
-        let notice = self.receiver.recv().await?;
+        let notice = loop {
+            match self.ahead.next() {
+                Some(notice) => break notice,
+                None => self.ahead = self.receiver.recv().await?.into_iter(),
+            }
+        };
         if let (Notice::Event(_), Some(events)) = (&notice, &self.events) {
             events.fetch_sub(1, Ordering::Relaxed);
         }
@@ -344,9 +377,9 @@ impl Notices {
 }
 
 /// Notices that come from elsewhere than workers.
-impl From<UnboundedReceiver<Notice>> for Notices {
-    fn from(receiver: UnboundedReceiver<Notice>) -> Self {
-        Self { receiver, events: None }
+impl From<UnboundedReceiver<Vec<Notice>>> for Notices {
+    fn from(receiver: UnboundedReceiver<Vec<Notice>>) -> Self {
+        Self { receiver, ahead: Vec::new().into_iter(), events: None }
     }
 }
 

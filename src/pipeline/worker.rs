@@ -239,9 +239,7 @@ impl Shell {
             self.set_up(began);
             let (machine, streams) = (&self.machine, &mut self.out.streams);
             streams.sweep(at.now, |leg| machine.has(leg));
-            for notice in self.machine.notices() {
-                self.outlet.send(notice);
-            }
+            self.outlet.send(self.machine.notices());
             let ended = self.machine.take_ended();
             if ended > 0 {
                 self.load.ended(ended);
@@ -258,9 +256,7 @@ impl Shell {
         let at = self.moment();
         self.guarded(at, |machine, out| machine.release_all(at, out));
         self.out.flush_all();
-        for notice in self.machine.notices() {
-            self.outlet.send(notice);
-        }
+        self.outlet.send(self.machine.notices());
         self.count();
     }
 

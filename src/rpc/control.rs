@@ -15,7 +15,7 @@ use crate::config::{Config, Limits};
 use crate::jsonrpc::{ConnectionId, Expiry, Inbox, Policy, Server, message};
 use crate::metrics::Metrics;
 use crate::model::types::event::{ObjectCreated, ObjectDestroyed};
-use crate::model::{Event, EventData, Object, ObjectId, Registry, RemoteError, class};
+use crate::model::{Event, EventData, Object, ObjectId, Registry, RemoteError, Wanted, class};
 use crate::pipeline::{Command, Notice, Ticket, WorkerId};
 
 /// The workers, as control sees them.
@@ -27,6 +27,10 @@ pub trait Media: Send + Sync + 'static {
     /// Workers that seem to hang.
     fn stuck(&self) -> Vec<WorkerId> {
         Vec::new()
+    }
+    /// What the workers look at before they tell of an event.
+    fn wanted(&self) -> Arc<Wanted> {
+        Arc::default()
     }
 }
 
@@ -75,7 +79,7 @@ impl Control {
         let class = class::find("ServerManager").expect("its descriptor is part of the program");
         let shared = Arc::new(Shared(Mutex::new(State {
             registry: Registry::new(),
-            subscriptions: Subscriptions::default(),
+            subscriptions: Subscriptions::new(media.wanted()),
             manager: Object::new(id, class, None, clock.unix_millis()),
         })));
         let server = Arc::new(Server::new(policy(config), clock, metrics.clone()));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::jsonrpc::{SessionId, message};
-use crate::model::{Event, ObjectId};
+use crate::model::{Event, ObjectId, Wanted};
 
 /// What a subscription is to: an object, and the name the client used for the event.
 #[derive(Debug)]
@@ -34,9 +34,16 @@ pub struct Subscriptions {
     /// Ids, so that those of an object or of a session are found when it ends.
     ids_of_object: HashMap<ObjectId, HashSet<Arc<str>>>,
     ids_of_session: HashMap<SessionId, HashSet<Arc<str>>>,
+    /// What of it workers look at.
+    wanted: Arc<Wanted>,
 }
 
 impl Subscriptions {
+    /// None yet; workers see in `wanted` what becomes of that.
+    pub fn new(wanted: Arc<Wanted>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()
@@ -56,6 +63,9 @@ impl Subscriptions {
         let id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
         let object = ObjectId::from(object);
         let hearers = self.of_object.entry(object.clone()).or_default().entry(name).or_default();
+        if hearers.is_empty() {
+            self.wanted.add(&object, name);
+        }
         *hearers.entry(session.clone()).or_default() += 1;
         self.ids_of_object.entry(object.clone()).or_default().insert(id.clone());
         self.ids_of_session.entry(session.clone()).or_default().insert(id.clone());
@@ -95,6 +105,7 @@ impl Subscriptions {
                     }
                 }
                 if hearers.is_empty() {
+                    self.wanted.remove(&object, name);
                     events.remove(name);
                 }
             }
@@ -109,14 +120,19 @@ impl Subscriptions {
     /// Tells an event to those who subscribed to it.
     pub fn deliver(&self, event: Event, mut notify: impl FnMut(&SessionId, Bytes)) {
         let Some(events) = self.of_object.get(event.source.as_str()) else { return };
-        let mut data = Value::Object(event.data);
-        let names = event.class.legacy.iter().copied().chain([event.class.name]);
-        for name in names {
-            let Some(hearers) = events.get(name) else { continue };
-            if event.class.media {
-                data["type"] = Value::from(name);
+        let class = event.class;
+        let names = class.legacy.iter().copied().chain([class.name]);
+        let mut heard = names.filter_map(|name| Some((name, events.get(name)?))).peekable();
+        if heard.peek().is_none() {
+            return;
+        }
+        let source = event.source.clone();
+        let mut data = event.into_data();
+        for (name, hearers) in heard {
+            if class.media {
+                data.insert("type".to_owned(), Value::from(name));
             }
-            let text = Bytes::from(message::event(event.source.as_str(), name, &data));
+            let text = Bytes::from(message::event(source.as_str(), name, &data));
             for session in hearers.keys() {
                 notify(session, text.clone());
             }
@@ -138,16 +154,26 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::model::EventClass;
+    use crate::model::{EventClass, EventData, Object, class};
 
     static FOUND: EventClass =
         EventClass { name: "IceCandidateFound", legacy: &["OnIceCandidate"], media: true };
 
+    #[derive(Debug)]
+    struct Found;
+
+    impl EventData for Found {
+        const CLASS: &'static EventClass = &FOUND;
+
+        fn into_members(self) -> Map<String, Value> {
+            Map::new()
+        }
+    }
+
     /// What each session heard of one event, in order.
     fn raise(subscriptions: &Subscriptions) -> Vec<(String, String)> {
-        let mut data = Map::new();
-        data.insert("type".to_owned(), Value::from("IceCandidateFound"));
-        let event = Event { source: ObjectId::from("p/e"), class: &FOUND, data };
+        let class = class::find("PassThrough").expect("described");
+        let event = Object::new(ObjectId::from("p/e"), class, None, 0).event(0, Found);
         let mut heard = Vec::new();
         subscriptions.deliver(event, |session, text| {
             let message: Value = serde_json::from_slice(&text).expect("json");

@@ -346,7 +346,8 @@ fn plain(session: &SessionId) -> Value {
 }
 
 pub(super) fn valued(session: &SessionId, value: Value) -> Value {
-    json!({"sessionId": &**session, "value": value})
+    let session = ("sessionId".to_owned(), Value::from(&**session));
+    Value::Object(Map::from_iter([session, ("value".to_owned(), value)]))
 }
 
 fn too_many(what: &'static str, limit: usize) -> Error {

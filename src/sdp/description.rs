@@ -180,7 +180,7 @@ impl Description {
     /// Lines and bytes of the text.
     pub(super) fn size(&self) -> (usize, usize) {
         let mut counter = Counter::default();
-        write!(counter, "{self}").expect("counting never fails");
+        self.write(&mut counter).expect("counting never fails");
         (counter.lines, counter.bytes)
     }
 
@@ -225,6 +225,17 @@ impl Description {
             }
             _ => false,
         }
+    }
+}
+
+/// Where a text goes of which only the bytes are to be counted.
+#[derive(Default)]
+pub(super) struct Length(pub usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0 += text.len();
+        Ok(())
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) const NO_LIMITS: Limits = Limits { lines: usize::MAX, sections: usize
 pub(super) fn read(text: &str, limits: Limits) -> Result<Description, SdpError> {
     let mut description = Description::default();
     let mut versioned = false;
-    let lines = text.split(['\r', '\n']).filter(|line| !line.is_empty());
+    // Each of the two is found faster than either.
+    let lines = text.split('\n').flat_map(|line| line.split('\r')).filter(|line| !line.is_empty());
     for (index, line) in lines.enumerate() {
         if index == limits.lines {
             return Err(SdpError::TooManyLines);

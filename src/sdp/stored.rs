@@ -15,7 +15,12 @@ pub struct Stored {
 
 impl Stored {
     pub fn new(description: &Description) -> Self {
-        Self { text: description.to_string().into(), told: Vec::new() }
+        Self::of(description.to_text())
+    }
+
+    /// Of a description that was written already.
+    pub fn of(text: String) -> Self {
+        Self { text: text.into(), told: Vec::new() }
     }
 
     /// Notes a candidate of a section that there is. One that is no line is left out.

@@ -221,13 +221,21 @@ impl Builder {
     pub(super) fn xor_address(self, kind: u16, addr: SocketAddr) -> Self {
         let transaction = self.bytes[8..HEADER].try_into().expect("a header has a transaction");
         let mask = mask(&transaction);
-        let mut value = vec![0, if addr.is_ipv4() { 1 } else { 2 }];
-        value.extend((addr.port() ^ (COOKIE >> 16) as u16).to_be_bytes());
-        match addr.ip() {
-            IpAddr::V4(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
-            IpAddr::V6(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
-        }
-        self.attribute(kind, &value)
+        let mut value = [0; 20];
+        value[2..4].copy_from_slice(&(addr.port() ^ (COOKIE >> 16) as u16).to_be_bytes());
+        let (family, len) = match addr.ip() {
+            IpAddr::V4(ip) => {
+                value[4..8].copy_from_slice(&ip.octets());
+                (1, 8)
+            }
+            IpAddr::V6(ip) => {
+                value[4..].copy_from_slice(&ip.octets());
+                (2, 20)
+            }
+        };
+        value[1] = family;
+        value[4..].iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        self.attribute(kind, &value[..len])
     }
 
     pub(super) fn error(self, code: u16, reason: &str) -> Self {
@@ -261,12 +269,24 @@ impl Builder {
     }
 }
 
-/// The checksum of Ethernet (ITU V.42). Checks are few and short: no table is worth its cache lines.
+/// The checksum of Ethernet (ITU V.42), half a byte at a time: the table for that fits a cache line.
 fn crc32(bytes: &[u8]) -> u32 {
-    let step = |sum: u32| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
-    !bytes
-        .iter()
-        .fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum)))
+    const TABLE: [u32; 16] = {
+        let mut table = [0; 16];
+        let mut at = 0;
+        while at < 16 {
+            let (mut sum, mut bit) = (at as u32, 0);
+            while bit < 4 {
+                sum = if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
+                bit += 1;
+            }
+            table[at] = sum;
+            at += 1;
+        }
+        table
+    };
+    let step = |sum: u32| sum >> 4 ^ TABLE[(sum & 15) as usize];
+    !bytes.iter().fold(u32::MAX, |sum, byte| step(step(sum ^ u32::from(*byte))))
 }
 
 struct Attribute<'a> {

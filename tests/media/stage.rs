@@ -430,11 +430,12 @@ impl Stage {
         for notice in self.machine.notices() {
             match notice {
                 Notice::Event(event) => {
-                    let (source, data) = (event.source.to_string(), Value::Object(event.data));
+                    let (source, name) = (event.source.to_string(), event.class.name);
+                    let data = Value::Object(event.into_data());
                     if let Some(line) = data["candidate"]["candidate"].as_str() {
                         self.candidates.entry(source.clone()).or_default().push(line.to_owned());
                     }
-                    self.told.push(Told { at: self.time, source, name: event.class.name, data });
+                    self.told.push(Told { at: self.time, source, name, data });
                 }
                 Notice::Reply { ticket, result } => drop(ticket.send(result)),
                 Notice::Destroyed { id } => self.destroyed.push(id.to_string()),

@@ -34,7 +34,7 @@ impl Media for Nobody {
 }
 
 /// A server whose workers say nothing as long as what is returned beside it lives.
-async fn silent() -> (Server, UnboundedSender<Notice>) {
+async fn silent() -> (Server, UnboundedSender<Vec<Notice>>) {
     let mut config = Config::default();
     config.control.port = 0;
     let (notices, receiver) = unbounded_channel();

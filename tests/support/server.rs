@@ -71,7 +71,7 @@ impl TestServer {
 /// Objects without media: they have names and tags, and tell when they are connected.
 struct Workers {
     objects: Mutex<HashMap<ObjectId, Object>>,
-    notices: UnboundedSender<Notice>,
+    notices: UnboundedSender<Vec<Notice>>,
     clock: Clock,
     stuck: AtomicBool,
 }
@@ -117,7 +117,7 @@ impl Media for Workers {
 impl Workers {
     fn tell(&self, notice: Notice) {
         // A server that stopped does not listen any more.
-        let _ = self.notices.send(notice);
+        let _ = self.notices.send(vec![notice]);
     }
 
     fn invoke(

@@ -175,8 +175,8 @@ impl WebRtcEndpoint {
             self.transports.close(cx);
             return Err(SdpFailure::ProcessOffer.into());
         };
-        let text = local.to_string();
-        self.negotiated(cx, &local, &remote, media);
+        let text = local.to_text();
+        self.negotiated(cx, text.clone(), &remote, media);
         Ok(text)
     }
 
@@ -200,7 +200,7 @@ impl WebRtcEndpoint {
         let remote = parse(&answer)?;
         let media = sdp::accept(&local, &remote, &self.capabilities(cx))
             .map_err(|_| SdpFailure::ProcessAnswer)?;
-        self.negotiated(cx, &local, &remote, media);
+        self.negotiated(cx, local.to_text(), &remote, media);
         self.get_local_session_descriptor(cx)
     }
 
@@ -375,7 +375,7 @@ impl WebRtcEndpoint {
     fn negotiated(
         &mut self,
         cx: &mut Context<'_>,
-        local: &Description,
+        local: String,
         remote: &Description,
         media: Vec<Media>,
     ) {
@@ -397,7 +397,7 @@ impl WebRtcEndpoint {
             self.sinks[index(kind)] = sink;
         }
         *cx.stale = true;
-        let (local, remote) = (sdp::Stored::new(local), sdp::Stored::new(remote));
+        let (local, remote) = (sdp::Stored::of(local), sdp::Stored::new(remote));
         self.negotiation = Negotiation::Done(Box::new(Agreed { local, remote, media }));
         cx.raise(MediaSessionStarted {});
         for candidate in std::mem::take(&mut self.early) {

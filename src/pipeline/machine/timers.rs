@@ -1,8 +1,10 @@
 //! When sessions and pipelines want to be asked again.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::time::Instant;
+
+use slotmap::SecondaryMap;
 
 use crate::elements::{LegKey, PipelineKey};
 
@@ -17,18 +19,29 @@ pub(super) enum Timer {
 #[derive(Default)]
 pub(super) struct Timers {
     queue: BinaryHeap<Reverse<(Instant, Timer)>>,
-    planned: HashMap<Timer, Instant>,
+    sessions: SecondaryMap<LegKey, Instant>,
+    pipelines: SecondaryMap<PipelineKey, Instant>,
 }
 
 impl Timers {
     /// Moves a timer to `when`, unless it comes no later already: then it is asked again there.
     pub(super) fn set(&mut self, timer: Timer, when: Instant) {
-        match self.planned.get(&timer) {
-            Some(&planned) if planned <= when => {}
-            _ => {
-                self.planned.insert(timer, when);
-                self.queue.push(Reverse((when, timer)));
-            }
+        match self.planned(timer) {
+            Some(planned) if planned <= when => return,
+            _ => {}
+        }
+        // A session or pipeline that is gone already has no place here, and nothing to do.
+        match timer {
+            Timer::Session(key) => self.sessions.insert(key, when),
+            Timer::Pipeline(key) => self.pipelines.insert(key, when),
+        };
+        self.queue.push(Reverse((when, timer)));
+    }
+
+    fn planned(&self, timer: Timer) -> Option<Instant> {
+        match timer {
+            Timer::Session(key) => self.sessions.get(key).copied(),
+            Timer::Pipeline(key) => self.pipelines.get(key).copied(),
         }
     }
 
@@ -44,8 +57,11 @@ impl Timers {
                 return None;
             }
             self.queue.pop();
-            if self.planned.get(&timer) == Some(&when) {
-                self.planned.remove(&timer);
+            if self.planned(timer) == Some(when) {
+                match timer {
+                    Timer::Session(key) => self.sessions.remove(key),
+                    Timer::Pipeline(key) => self.pipelines.remove(key),
+                };
                 return Some(timer);
             }
         }

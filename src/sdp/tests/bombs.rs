@@ -25,7 +25,7 @@ fn check_bounds(offered: &Description, negotiated: &Negotiated) {
     for (ours, theirs) in negotiated.local.media.iter().zip(&offered.media) {
         assert!(ours.formats.len() <= theirs.formats.len(), "{:?}", ours.formats);
         // Our own of each section: address, transport, sources, and roles.
-        assert!(ours.attributes.len() <= theirs.attributes.len() + 12, "{ours}");
+        assert!(ours.attributes.len() <= theirs.attributes.len() + 12, "{ours:?}");
     }
     // The offer's words once, and of ours a bounded number for each section.
     assert!(text.len() <= offered.to_string().len() + 1_000 * (offered.media.len() + 1));

@@ -37,7 +37,9 @@ impl Credentials {
     /// # Errors
     /// [`TransportError::Randomness`]
     pub fn generate() -> Result<Self, TransportError> {
-        Ok(Self { ufrag: random_text(UFRAG_LEN)?, pwd: random_text(PWD_LEN)? })
+        let mut ufrag = random_text(UFRAG_LEN + PWD_LEN)?;
+        let pwd = ufrag.split_off(UFRAG_LEN);
+        Ok(Self { ufrag, pwd })
     }
 }
 
