@@ -10,6 +10,7 @@ mod outputs;
 mod timers;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use slotmap::SlotMap;
@@ -101,14 +102,48 @@ impl Machine {
         self.net.legs.contains_key(leg)
     }
 
-    /// No pipeline is at work: what fails now is nobody's fault.
-    pub fn at_rest(&mut self) {
+    /// Does some work with it; if that panics, the pipeline that was at work is gone afterwards, and what
+    /// others have waiting behind it goes on.
+    pub fn guarded<O: Outbox>(
+        &mut self,
+        at: Moment,
+        out: &mut O,
+        work: impl FnOnce(&mut Self, &mut O),
+    ) {
+        if !self.fails(at, out, work) {
+            return;
+        }
+        // Whether it fails again or not, there are fewer then.
+        while self.has_busy() {
+            self.fails(at, out, |machine, out| machine.end_of_batch(at, out));
+        }
+    }
+
+    fn fails<O: Outbox>(
+        &mut self,
+        at: Moment,
+        out: &mut O,
+        work: impl FnOnce(&mut Self, &mut O),
+    ) -> bool {
+        // What fails before a pipeline is at work is nobody's fault.
         self.at_work = None;
+        // What is left inconsistent is the pipeline at work, and that one is thrown away.
+        let failed = catch_unwind(AssertUnwindSafe(|| work(self, out))).is_err();
+        if failed {
+            tracing::error!("a pipeline failed and is ended");
+            self.bury(at);
+        }
+        failed
     }
 
     /// Whether packets wait for [`Self::end_of_batch`].
     pub fn has_packets(&self) -> bool {
         self.packets
+    }
+
+    /// Whether there are pipelines that [`Self::end_of_batch`] is to look at.
+    pub fn has_busy(&self) -> bool {
+        !self.busy.is_empty()
     }
 
     /// A batch of datagrams has been handled: packets among them go on to their sinks, and timers that
@@ -213,7 +248,7 @@ impl Machine {
     }
 
     /// Throws the pipeline away that was at work, without asking it anything, and says so.
-    pub fn bury(&mut self, at: Moment) {
+    fn bury(&mut self, at: Moment) {
         let Some(key) = self.at_work.take() else { return };
         let legs: Vec<LegKey> = self
             .net

@@ -12,7 +12,6 @@ mod sockets;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -323,13 +322,7 @@ impl Shell {
 
     /// Runs a part of the machine; if it panics, the pipeline that was at work is gone afterwards.
     fn guarded(&mut self, at: Moment, f: impl FnOnce(&mut Machine, &mut Sockets)) {
-        let (machine, out) = (&mut self.machine, &mut self.out);
-        machine.at_rest();
-        out.now = at.now;
-        // What is left inconsistent is the pipeline at work, and that one is thrown away.
-        if catch_unwind(AssertUnwindSafe(|| f(machine, out))).is_err() {
-            tracing::error!("a pipeline failed and is ended");
-            self.machine.bury(at);
-        }
+        self.out.now = at.now;
+        self.machine.guarded(at, &mut self.out, f);
     }
 }

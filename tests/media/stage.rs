@@ -29,7 +29,6 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -368,6 +367,7 @@ impl Stage {
             }
             machine.end_of_batch(at, wire);
         });
+        assert!(!self.machine.has_busy(), "what came at the same time goes on, whatever fails");
         if self.machine.measures() {
             self.machine.measured(at.now, at.now + ROUTED, at.now + LEFT);
         }
@@ -404,10 +404,8 @@ impl Stage {
 
     /// As a worker's thread does it.
     fn guarded(&mut self, f: impl FnOnce(&mut Machine, &mut Wire)) {
-        let (machine, wire) = (&mut self.machine, &mut self.wire);
-        if catch_unwind(AssertUnwindSafe(|| f(machine, wire))).is_err() {
-            self.machine.bury(self.at());
-        }
+        let at = self.at();
+        self.machine.guarded(at, &mut self.wire, f);
     }
 
     /// Puts datagrams on their links, notes events and answers.
