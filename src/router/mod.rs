@@ -94,8 +94,8 @@ pub trait Egress {
     fn rtp(&mut self, to: PeerKey, header: &[u8], payload: &[u8], index: u64);
     /// One compound RTCP packet.
     fn rtcp(&mut self, to: PeerKey, compound: &[u8]);
-    /// Packets for that party are next: a hint, see [`prefetch`](crate::prefetch). Each step is called once,
-    /// in their order.
+    /// Packets for that party are next: a hint, see [`prefetch`](crate::prefetch). Steps come in their order,
+    /// from [`Step::Party`] on.
     fn expect(&mut self, _to: PeerKey, _step: Step) {}
 }
 
